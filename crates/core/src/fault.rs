@@ -1,0 +1,59 @@
+//! Failpoints and seeded bugs: how the tests kill the process at a named place, or break it on
+//! purpose to prove that they would notice. Debug builds only; a release build compiles them away.
+//!
+//! - `MILLSTREAM_FAILPOINT=name@3` aborts the process the third time the point `name` is passed.
+//! - `MILLSTREAM_BUG=name` switches the seeded bug `name` on.
+
+/// Dies here when the environment asks for it.
+#[inline(always)]
+pub fn point(name: &str) {
+    #[cfg(debug_assertions)]
+    debug::point(name);
+    #[cfg(not(debug_assertions))]
+    let _ = name;
+}
+
+/// Whether the seeded bug of this name is on. Always false in a release build.
+#[inline(always)]
+pub fn bug(name: &str) -> bool {
+    #[cfg(debug_assertions)]
+    return debug::bug(name);
+    #[cfg(not(debug_assertions))]
+    {
+        let _ = name;
+        false
+    }
+}
+
+#[cfg(debug_assertions)]
+mod debug {
+    use std::sync::LazyLock;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    struct Failpoint {
+        name: String,
+        left: AtomicU64,
+    }
+
+    static FAILPOINT: LazyLock<Option<Failpoint>> = LazyLock::new(|| {
+        let text = std::env::var("MILLSTREAM_FAILPOINT").ok()?;
+        let (name, nth) = text.split_once('@').unwrap_or((&text, "1"));
+        Some(Failpoint { name: name.to_owned(), left: AtomicU64::new(nth.parse().ok()?) })
+    });
+
+    static BUG: LazyLock<Option<String>> = LazyLock::new(|| std::env::var("MILLSTREAM_BUG").ok());
+
+    pub fn point(name: &str) {
+        if let Some(failpoint) = &*FAILPOINT
+            && failpoint.name == name
+            && failpoint.left.fetch_sub(1, Ordering::Relaxed) == 1
+        {
+            // As SIGKILL would: no destructor, no flush.
+            std::process::abort();
+        }
+    }
+
+    pub fn bug(name: &str) -> bool {
+        BUG.as_deref() == Some(name)
+    }
+}

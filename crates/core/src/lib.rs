@@ -1,0 +1,33 @@
+//! The contracts that everything else is written against: what a record, a batch, an
+//! acknowledgement and a checkpoint are, and the traits of sources, formats, lookups and sinks.
+//!
+//! No I/O, no vendor, no task is spawned here.
+//!
+//! ```text
+//! PartitionReader ─► Records ─► Decoder ─► Batch ─► SQL, Lookup ─► Batch ─► Sink ─► Receipt
+//!                                 └ Rejection ─► dead letter                 └─► Ack ─► Checkpoint
+//! ```
+
+mod ack;
+mod batch;
+mod checkpoint;
+mod error;
+pub mod fault;
+mod format;
+mod lookup;
+mod records;
+mod schemas;
+mod sink;
+mod source;
+pub mod types;
+
+pub use ack::{Ack, Counts, Settlement};
+pub use batch::{Batch, Origin, Rejection};
+pub use checkpoint::Checkpoint;
+pub use error::{Disposition, Error, Result};
+pub use format::{Decoded, Decoder, Encoded, Encoder};
+pub use lookup::{Found, Lookup, LookupKey};
+pub use records::{Header, Headers, Record, Records, RecordsBuilder};
+pub use schemas::{RegisteredSchema, SchemaKind, Schemas};
+pub use sink::{Receipt, Sink};
+pub use source::{Partition, PartitionReader, Start};
