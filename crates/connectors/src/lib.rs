@@ -1,1 +1,19 @@
+//! The things outside the engine that rows come from, are looked up in and go to: one folder each.
+//!
+//! | folder | source | lookup | sink |
+//! |---|---|---|---|
+//! | `topic` | a topic of the embedded log | | the same |
+//! | `table` | | an embedded table | the same |
+//! | `file` | lines of a file | rows of a CSV, JSON Lines or Parquet file | |
+//! | `discard` | | | nowhere, counted |
+//!
+//! A connector knows no engine: it implements the traits of `millstream-core`.
 
+mod discard;
+pub mod file;
+mod home;
+pub mod table;
+pub mod topic;
+
+pub use discard::DiscardSink;
+pub use home::{Home, HomeOptions};

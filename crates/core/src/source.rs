@@ -38,3 +38,33 @@ pub trait PartitionReader: Send {
     /// The offset after the last record that is there to read now; for the lag.
     fn end_offset(&self) -> i64;
 }
+
+/// A topic, a file: something that has partitions to read.
+#[async_trait]
+pub trait Source: Send + Sync {
+    /// The name in positions, metrics and dead letters.
+    fn name(&self) -> &str;
+
+    /// What stored offsets belong to. When it differs from the identity they were committed with,
+    /// the source is another one and the offsets mean nothing.
+    fn identity(&self) -> String;
+
+    fn partitions(&self) -> u32;
+
+    /// A reader of one partition. Offsets that the source cannot have (beyond its end) are an
+    /// error, never a silent reset.
+    async fn reader(&self, partition: u32, start: Start) -> Result<Box<dyn PartitionReader>>;
+
+    /// The offset that a place in the partition has now.
+    async fn offset_of(&self, partition: u32, place: Place) -> Result<i64>;
+}
+
+/// A place in a partition that an operator can name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    Earliest,
+    Latest,
+    /// The first record at or after this time, in milliseconds since 1970.
+    Time(i64),
+    Offset(i64),
+}

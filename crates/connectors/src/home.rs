@@ -1,0 +1,69 @@
+//! The data directory: everything that is embedded, opened together.
+//!
+//! ```text
+//! DIR/log/        topics                    (millstream-log)
+//! DIR/tables/     tables, offsets, state    (millstream-tables)
+//! DIR/registry/   schemas                   (millstream-registry)
+//! DIR/millstream.sock   the admin socket while `run` is up
+//! ```
+
+use millstream_log::Log;
+use millstream_registry::Registry;
+use millstream_tables::Database;
+use std::path::{Path, PathBuf};
+
+/// An opened data directory. Cheap to clone.
+#[derive(Clone)]
+pub struct Home {
+    pub dir: PathBuf,
+    pub log: Log,
+    pub tables: Database,
+    pub registry: Registry,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct HomeOptions {
+    pub log: millstream_log::Options,
+    pub tables: millstream_tables::Options,
+}
+
+impl Home {
+    /// Opens a data directory for reading and writing, and makes it when it is not there. One
+    /// process at a time.
+    pub fn open(dir: &Path, options: HomeOptions) -> anyhow::Result<Home> {
+        use anyhow::Context;
+        std::fs::create_dir_all(dir).with_context(|| {
+            format!("cannot make the data directory {}: choose another with --data", dir.display())
+        })?;
+        Ok(Home {
+            dir: dir.to_owned(),
+            log: Log::open(&dir.join("log"), options.log)
+                .with_context(|| format!("opening the log in {}", dir.display()))?,
+            tables: Database::open(&dir.join("tables"), options.tables)
+                .with_context(|| format!("opening the tables in {}", dir.display()))?,
+            registry: Registry::open(&dir.join("registry"))
+                .with_context(|| format!("opening the schema registry in {}", dir.display()))?,
+        })
+    }
+
+    /// Opens a stopped data directory to look at it.
+    pub fn open_read_only(dir: &Path) -> anyhow::Result<Home> {
+        use anyhow::Context;
+        if !dir.is_dir() {
+            anyhow::bail!(
+                "there is no data directory {}: name it with --data, or `millstream run` a \
+                 pipeline first",
+                dir.display()
+            );
+        }
+        Ok(Home {
+            dir: dir.to_owned(),
+            log: Log::open_read_only(&dir.join("log"))
+                .with_context(|| format!("opening the log in {}", dir.display()))?,
+            tables: Database::open_read_only(&dir.join("tables"))
+                .with_context(|| format!("opening the tables in {}", dir.display()))?,
+            registry: Registry::open_read_only(&dir.join("registry"))
+                .with_context(|| format!("opening the schema registry in {}", dir.display()))?,
+        })
+    }
+}
