@@ -2,6 +2,7 @@
 //! purpose to prove that they would notice. Debug builds only; a release build compiles them away.
 //!
 //! - `MILLSTREAM_FAILPOINT=name@3` aborts the process the third time the point `name` is passed.
+//! - `MILLSTREAM_PANIC_ON=text` panics on every record whose value contains the text.
 //! - `MILLSTREAM_BUG=name` switches the seeded bug `name` on.
 
 /// Dies here when the environment asks for it.
@@ -25,6 +26,22 @@ pub fn bug(name: &str) -> bool {
     }
 }
 
+/// Panics when the environment asks for it and one of the values contains its text.
+#[inline(always)]
+pub fn panic_on<'a, I: Iterator<Item = &'a [u8]>>(values: impl FnOnce() -> I) {
+    #[cfg(debug_assertions)]
+    if let Some(text) = &*debug::PANIC_ON {
+        for value in values() {
+            assert!(
+                !value.windows(text.len()).any(|window| window == text.as_bytes()),
+                "a value contains `{text}`"
+            );
+        }
+    }
+    #[cfg(not(debug_assertions))]
+    let _ = values;
+}
+
 #[cfg(debug_assertions)]
 mod debug {
     use std::sync::LazyLock;
@@ -41,6 +58,8 @@ mod debug {
         Some(Failpoint { name: name.to_owned(), left: AtomicU64::new(nth.parse().ok()?) })
     });
 
+    pub static PANIC_ON: LazyLock<Option<String>> =
+        LazyLock::new(|| std::env::var("MILLSTREAM_PANIC_ON").ok().filter(|t| !t.is_empty()));
     static BUG: LazyLock<Option<String>> = LazyLock::new(|| std::env::var("MILLSTREAM_BUG").ok());
 
     pub fn point(name: &str) {

@@ -23,7 +23,7 @@ pub mod types;
 
 pub use ack::{Ack, Counts, Settlement};
 pub use batch::{Batch, Origin, Rejection};
-pub use checkpoint::Checkpoint;
+pub use checkpoint::{Checkpoint, Run};
 pub use error::{Disposition, Error, Result};
 pub use format::{Decoded, Decoder, Encoded, Encoder};
 pub use lookup::{Found, Lookup, LookupKey};

@@ -1,0 +1,383 @@
+//! What stands between a JOIN and its store: a cache with single flight, retries, and what to do
+//! when the store stays away. (Keys are already distinct: the SQL sees to that, batch by batch.)
+
+use crate::metrics::{LookupMetrics, PipelineMetrics, Timer};
+use crate::waits::Waits;
+use ahash::RandomState;
+use arrow_array::{RecordBatch, UInt32Array};
+use arrow_row::{RowConverter, SortField};
+use arrow_schema::SchemaRef;
+use async_trait::async_trait;
+use millstream_core::{Disposition, Error, Found, Lookup, Result};
+use parking_lot::Mutex;
+use std::collections::{HashMap, VecDeque};
+use std::hash::BuildHasher;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+const SHARDS: usize = 16;
+
+/// How a lookup behaves; from the pipeline file.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    pub cache: Option<CacheOptions>,
+    /// Rows become dead letters after `retries`, instead of holding the partition.
+    pub dead_letter: bool,
+    pub retries: u32,
+    pub timeout: Duration,
+}
+
+#[derive(Debug, Clone)]
+pub struct CacheOptions {
+    pub entries_max: usize,
+    pub ttl: Duration,
+    /// How long a miss is remembered.
+    pub negative_ttl: Duration,
+    /// How long beyond its time an answer may still be given while a new one is fetched.
+    pub stale: Duration,
+}
+
+/// A lookup with its policy. Shared by all partition tasks of a pipeline.
+pub struct Guarded {
+    name: String,
+    store: Arc<dyn Lookup>,
+    policy: Policy,
+    cache: Option<Arc<Cache>>,
+    metrics: LookupMetrics,
+    pipeline_metrics: Arc<PipelineMetrics>,
+    waits: Arc<Waits>,
+}
+
+struct Cache {
+    options: CacheOptions,
+    converter: RowConverter,
+    hasher: RandomState,
+    shards: Vec<Mutex<Shard>>,
+    generation: AtomicU64,
+}
+
+#[derive(Default)]
+struct Shard {
+    entries: HashMap<Box<[u8]>, Entry, RandomState>,
+    /// Keys in the order they came; one that was used since goes round again.
+    order: VecDeque<Box<[u8]>>,
+}
+
+enum Entry {
+    Ready(Answer),
+    /// Somebody is fetching it; the channel closes when they are done or gave up.
+    Loading(watch::Receiver<()>),
+}
+
+#[derive(Clone)]
+struct Answer {
+    /// The rows, in a batch that it shares with others that were fetched together.
+    chunk: Arc<RecordBatch>,
+    rows: Range<u32>,
+    since: Instant,
+    used: bool,
+    refreshing: bool,
+}
+
+impl Guarded {
+    pub fn new(
+        name: &str,
+        store: Arc<dyn Lookup>,
+        key_types: &[arrow_schema::DataType],
+        policy: Policy,
+        pipeline_metrics: Arc<PipelineMetrics>,
+        waits: Arc<Waits>,
+    ) -> Result<Self> {
+        let cache = match &policy.cache {
+            Some(options) => {
+                let fields = key_types.iter().map(|t| SortField::new(t.clone())).collect();
+                let converter = RowConverter::new(fields)
+                    .map_err(|e| Error::stop("lookup_key", "a key of this type cannot be cached").because(e))?;
+                Some(Arc::new(Cache {
+                    options: options.clone(),
+                    converter,
+                    hasher: RandomState::new(),
+                    shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+                    generation: AtomicU64::new(store.generation()),
+                }))
+            }
+            None => None,
+        };
+        let metrics = pipeline_metrics.lookup_of(name);
+        Ok(Self { name: name.to_owned(), store, policy, cache, metrics, pipeline_metrics, waits })
+    }
+
+    /// Asks the store until it answers, or as often as the policy says.
+    async fn ask(&self, keys: &RecordBatch) -> Result<Found> {
+        let mut attempt = 0;
+        let mut backoff = Duration::from_millis(20);
+        loop {
+            let answer = tokio::time::timeout(self.policy.timeout, self.store.get_many(keys)).await;
+            let error = match answer {
+                Ok(Ok(found)) => {
+                    if attempt > 0 {
+                        self.waits.clear(&self.name);
+                    }
+                    return Ok(found);
+                }
+                Ok(Err(error)) if error.disposition() != Disposition::Retry => return Err(error),
+                Ok(Err(error)) => error,
+                Err(_) => Error::retry("timeout", format!("no answer within {:?}", self.policy.timeout)),
+            };
+            attempt += 1;
+            self.pipeline_metrics.retry(&self.name, error.kind());
+            if self.policy.dead_letter && attempt > self.policy.retries {
+                self.waits.clear(&self.name);
+                return Err(Error::reject(
+                    error.kind(),
+                    format!("lookup {} failed {attempt} times", self.name),
+                )
+                .because(error));
+            }
+            self.waits.set(&self.name, &format!("lookup {}: {}", self.name, error.chain()));
+            tokio::time::sleep(backoff).await;
+            backoff = (backoff * 2).min(Duration::from_secs(5));
+        }
+    }
+
+    async fn cached(&self, cache: &Arc<Cache>, keys: &RecordBatch) -> Result<Found> {
+        cache.follow(self.store.generation());
+        let rows = cache
+            .converter
+            .convert_columns(keys.columns())
+            .map_err(|e| Error::stop("lookup_key", "encoding a key").because(e))?;
+        let count = keys.num_rows();
+        let mut answers: Vec<Option<Answer>> = vec![None; count];
+        let mut missing = Vec::new();
+        let mut waiting = Vec::new();
+        let mut stale = Vec::new();
+        let (done, loading) = watch::channel(());
+        let now = Instant::now();
+        for key in 0..count {
+            let bytes = rows.row(key);
+            let mut shard = cache.shard(bytes.as_ref()).lock();
+            match shard.entries.get_mut(bytes.as_ref()) {
+                Some(Entry::Ready(answer)) => {
+                    let age = now - answer.since;
+                    let ttl = cache.ttl(answer);
+                    if age <= ttl + cache.options.stale {
+                        answer.used = true;
+                        if age > ttl && !answer.refreshing {
+                            answer.refreshing = true;
+                            stale.push(key as u32);
+                        }
+                        answers[key] = Some(answer.clone());
+                        continue;
+                    }
+                }
+                Some(Entry::Loading(other)) => {
+                    waiting.push((key, other.clone()));
+                    continue;
+                }
+                None => {}
+            }
+            shard.entries.insert(bytes.as_ref().into(), Entry::Loading(loading.clone()));
+            missing.push(key as u32);
+        }
+        self.metrics.hits.inc_by((count - missing.len()) as u64);
+        self.metrics.misses.inc_by(missing.len() as u64);
+        if !stale.is_empty() {
+            self.refresh(cache.clone(), take(keys, &stale)?);
+        }
+        if !missing.is_empty() {
+            // Takes the loading marks away again when the fetch fails or is cancelled.
+            let mut marks = Marks { cache, keys: missing.iter().map(|k| rows.row(*k as usize).as_ref().into()).collect() };
+            let found = self.ask(&take(keys, &missing)?).await?;
+            let chunk = Arc::new(found.rows.clone());
+            for (at, key) in missing.iter().enumerate() {
+                let range = found.of(at);
+                let answer = Answer::new(chunk.clone(), range);
+                cache.put(rows.row(*key as usize).as_ref(), answer.clone());
+                answers[*key as usize] = Some(answer);
+            }
+            marks.keys.clear();
+        }
+        drop(done);
+        let mut left = Vec::new();
+        for (key, mut other) in waiting {
+            let _ = other.changed().await;
+            match cache.get(rows.row(key).as_ref()) {
+                Some(answer) => answers[key] = Some(answer),
+                None => left.push(key as u32),
+            }
+        }
+        if !left.is_empty() {
+            // Whoever fetched these gave up: ask on our own account.
+            let found = self.ask(&take(keys, &left)?).await?;
+            let chunk = Arc::new(found.rows.clone());
+            for (at, key) in left.iter().enumerate() {
+                let answer = Answer::new(chunk.clone(), found.of(at));
+                cache.put(rows.row(*key as usize).as_ref(), answer.clone());
+                answers[*key as usize] = Some(answer);
+            }
+        }
+        self.report_size(cache);
+        assemble(self.store.schema(), &answers)
+    }
+
+    fn refresh(&self, cache: Arc<Cache>, keys: RecordBatch) {
+        let store = self.store.clone();
+        let timeout = self.policy.timeout;
+        tokio::spawn(async move {
+            let rows = cache.converter.convert_columns(keys.columns());
+            let found = tokio::time::timeout(timeout, store.get_many(&keys)).await;
+            let (Ok(rows), Ok(Ok(found))) = (rows, found) else { return };
+            let chunk = Arc::new(found.rows.clone());
+            for key in 0..keys.num_rows() {
+                cache.put(rows.row(key).as_ref(), Answer::new(chunk.clone(), found.of(key)));
+            }
+        });
+    }
+
+    fn report_size(&self, cache: &Cache) {
+        let entries: usize = cache.shards.iter().map(|s| s.lock().order.len()).sum();
+        self.metrics.entries.set(entries as i64);
+        let sample = cache.shards[0].lock();
+        let bytes: usize = sample.order.iter().take(32).map(|k| k.len() * 2 + 160).sum();
+        let each = if sample.order.is_empty() { 0 } else { bytes / sample.order.len().min(32) };
+        self.metrics.bytes.set((each * entries) as i64);
+    }
+}
+
+#[async_trait]
+impl Lookup for Guarded {
+    fn schema(&self) -> SchemaRef {
+        self.store.schema()
+    }
+
+    async fn get_many(&self, keys: &RecordBatch) -> Result<Found> {
+        let timer = Timer::start(&self.pipeline_metrics.lookup);
+        let found = match &self.cache {
+            Some(cache) => self.cached(cache, keys).await?,
+            None => {
+                self.metrics.misses.inc_by(keys.num_rows() as u64);
+                self.ask(keys).await?
+            }
+        };
+        timer.stop();
+        self.metrics.keys.inc_by(keys.num_rows() as u64);
+        let hits = (0..keys.num_rows()).filter(|key| !found.of(*key).is_empty()).count();
+        self.metrics.found.inc_by(hits as u64);
+        Ok(found)
+    }
+}
+
+impl Answer {
+    fn new(chunk: Arc<RecordBatch>, rows: Range<usize>) -> Self {
+        let rows = rows.start as u32..rows.end as u32;
+        Self { chunk, rows, since: Instant::now(), used: false, refreshing: false }
+    }
+}
+
+impl Cache {
+    fn shard(&self, key: &[u8]) -> &Mutex<Shard> {
+        &self.shards[self.hasher.hash_one(key) as usize % SHARDS]
+    }
+
+    fn ttl(&self, answer: &Answer) -> Duration {
+        if answer.rows.is_empty() { self.options.negative_ttl } else { self.options.ttl }
+    }
+
+    fn get(&self, key: &[u8]) -> Option<Answer> {
+        match self.shard(key).lock().entries.get(key) {
+            Some(Entry::Ready(answer)) => Some(answer.clone()),
+            _ => None,
+        }
+    }
+
+    fn put(&self, key: &[u8], answer: Answer) {
+        let mut shard = self.shard(key).lock();
+        let known = shard.entries.insert(key.into(), Entry::Ready(answer));
+        if !matches!(known, Some(Entry::Ready(_))) {
+            shard.order.push_back(key.into());
+        }
+        let room = (self.options.entries_max / SHARDS).max(1);
+        while shard.order.len() > room {
+            let Some(oldest) = shard.order.pop_front() else { break };
+            match shard.entries.get_mut(&oldest) {
+                Some(Entry::Ready(answer)) if answer.used => {
+                    answer.used = false;
+                    shard.order.push_back(oldest);
+                }
+                Some(Entry::Ready(_)) => {
+                    shard.entries.remove(&oldest);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Forgets everything when the store's content was replaced.
+    fn follow(&self, generation: u64) {
+        if self.generation.swap(generation, Ordering::AcqRel) != generation {
+            for shard in &self.shards {
+                let mut shard = shard.lock();
+                shard.entries.retain(|_, entry| matches!(entry, Entry::Loading(_)));
+                shard.order.clear();
+            }
+        }
+    }
+}
+
+struct Marks<'a> {
+    cache: &'a Cache,
+    keys: Vec<Box<[u8]>>,
+}
+
+impl Drop for Marks<'_> {
+    fn drop(&mut self) {
+        for key in &self.keys {
+            let mut shard = self.cache.shard(key).lock();
+            if matches!(shard.entries.get(key), Some(Entry::Loading(_))) {
+                shard.entries.remove(key);
+            }
+        }
+    }
+}
+
+fn take(keys: &RecordBatch, rows: &[u32]) -> Result<RecordBatch> {
+    if rows.len() == keys.num_rows() {
+        return Ok(keys.clone());
+    }
+    arrow_select::take::take_record_batch(keys, &UInt32Array::from(rows.to_vec()))
+        .map_err(|e| Error::stop("lookup_key", "picking keys").because(e))
+}
+
+/// One batch of all the answers' rows, in key order.
+fn assemble(schema: SchemaRef, answers: &[Option<Answer>]) -> Result<Found> {
+    let mut chunks: Vec<&RecordBatch> = Vec::new();
+    let mut position_of: HashMap<*const RecordBatch, usize, RandomState> = HashMap::default();
+    let mut picked = Vec::with_capacity(answers.len());
+    let mut ends = Vec::with_capacity(answers.len());
+    for answer in answers.iter().map(Option::as_ref) {
+        if let Some(answer) = answer
+            && !answer.rows.is_empty()
+        {
+            let chunk = *position_of.entry(Arc::as_ptr(&answer.chunk)).or_insert_with(|| {
+                chunks.push(&answer.chunk);
+                chunks.len() - 1
+            });
+            picked.extend(answer.rows.clone().map(|row| (chunk, row as usize)));
+        }
+        ends.push(picked.len() as u32);
+    }
+    let rows = match chunks.as_slice() {
+        [] => RecordBatch::new_empty(schema),
+        [one] => {
+            let rows: UInt32Array = picked.iter().map(|(_, row)| *row as u32).collect();
+            arrow_select::take::take_record_batch(one, &rows)
+                .map_err(|e| Error::stop("lookup", "picking rows").because(e))?
+        }
+        many => arrow_select::interleave::interleave_record_batch(many, &picked)
+            .map_err(|e| Error::stop("lookup", "picking rows").because(e))?,
+    };
+    Ok(Found { rows, ends })
+}

@@ -1,0 +1,518 @@
+//! The partition task: the one loop that owns a source partition from fetch to commit.
+//!
+//! ```text
+//!  fetch ─► decode ─► working: look-ups and SQL, in order ─► sinks ─► outstanding: durable? ─► commit
+//!             inline      bounded in batches and bytes        in order       in order
+//! ```
+//!
+//! Everything runs in this task; nothing is handed to another but I/O.
+
+use crate::brake::Brake;
+use crate::commit::Owner;
+use crate::dead_letters::{LetterWriter, Verdict};
+use crate::flow::Flowed;
+use crate::metrics::Timer;
+use crate::pipeline::Pipeline;
+use crate::status::{PartitionState, PartitionStatus};
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesOrdered;
+use millstream_connectors::file::OVERSIZED_HEADER;
+use millstream_core::{
+    Ack, Checkpoint, Counts, Decoder, Disposition, Error, PartitionReader, Records, Rejection,
+    Result, Run, Sink, Start, fault,
+};
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+
+/// A task gives way to others at least this often.
+const YIELD_EVERY: Duration = Duration::from_millis(2);
+
+/// How a partition task came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The source has no more and never will.
+    Finished,
+    /// It was asked to stop; what was in flight is done and committed.
+    Drained,
+}
+
+/// What a partition knows of the panics it has had; it outlives the task that panicked.
+#[derive(Debug, Default)]
+pub struct Suspects {
+    /// The offsets of the batch being worked on: its first, and the one after its last.
+    pub first: AtomicI64,
+    pub next: AtomicI64,
+    /// Below this offset records are worked on one by one.
+    pub careful_upto: i64,
+    /// Records that panicked alone, and what they said.
+    pub condemned: BTreeMap<i64, String>,
+}
+
+pub struct Task<'a> {
+    pub pipeline: &'a Arc<Pipeline>,
+    pub partition: u32,
+    pub status: &'a Arc<PartitionStatus>,
+    pub suspects: &'a mut Suspects,
+    pub stop: CancellationToken,
+    pub brake: &'a mut Brake,
+}
+
+/// A batch that was fetched and decoded, on its way.
+struct Working {
+    batch: InFlight,
+    flowed: Flowed,
+}
+
+struct InFlight {
+    records: Arc<Records>,
+    run: Run,
+    since: Instant,
+}
+
+struct Settled {
+    batch: InFlight,
+    counts: Counts,
+}
+
+/// The task's state while it runs.
+struct Loop<'a> {
+    task: Task<'a>,
+    decoder: Box<dyn Decoder>,
+    sinks: Vec<Box<dyn Sink>>,
+    letters: LetterWriter,
+    checkpoint: Checkpoint,
+    rows_in_flight: usize,
+    bytes_in_flight: usize,
+    working: FuturesOrdered<BoxFuture<'a, Result<Working>>>,
+    outstanding: FuturesOrdered<BoxFuture<'static, Result<Settled>>>,
+}
+
+impl<'a> Task<'a> {
+    /// Runs from the partition's last commit until the source ends, the token stops it, or
+    /// something fails. After an error nothing that was in flight is acknowledged.
+    pub async fn run(self) -> Result<End> {
+        let pipeline = self.pipeline;
+        let start = pipeline.start_of(self.partition)?;
+        let mut reader = pipeline.source.reader(self.partition, start).await?;
+        let from = match start {
+            Start::Offset(offset) => offset,
+            Start::Earliest => {
+                pipeline.source.offset_of(self.partition, millstream_core::Place::Earliest).await?
+            }
+            Start::Latest => reader.end_offset(),
+        };
+        self.status.begin(from);
+        let sinks = pipeline.sinks.iter().map(|sink| (sink.open)()).collect::<Result<Vec<_>>>()?;
+        let mut state = Loop {
+            decoder: (pipeline.decoder)()?,
+            letters: pipeline.letter_writer(self.partition),
+            task: self,
+            sinks,
+            checkpoint: Checkpoint::new(from),
+            rows_in_flight: 0,
+            bytes_in_flight: 0,
+            working: FuturesOrdered::new(),
+            outstanding: FuturesOrdered::new(),
+        };
+        let ended = state.run(reader.as_mut()).await;
+        state.forget_in_flight();
+        let finished = ended?;
+        // What this task offered must be durable before it says that it is done.
+        pipeline.committer.flush().await;
+        Ok(if finished { End::Finished } else { End::Drained })
+    }
+}
+
+impl<'a> Loop<'a> {
+    /// True when the source came to its end.
+    async fn run(&mut self, reader: &mut dyn PartitionReader) -> Result<bool> {
+        let pipeline: &'a Arc<Pipeline> = self.task.pipeline;
+        let stop = self.task.stop.clone();
+        let mut reading = true;
+        let mut finished = false;
+        let mut yielded = Instant::now();
+        loop {
+            if yielded.elapsed() >= YIELD_EVERY {
+                tokio::task::yield_now().await;
+                yielded = Instant::now();
+            }
+            self.report(reader);
+            let room = self.has_room();
+            let had_more = reader.end_offset() > self.task.status.position();
+            let fetch = Instant::now();
+            tokio::select! {
+                biased;
+                Some(settled) = self.outstanding.next() => self.settle(settled?),
+                Some(worked) = self.working.next() => self.write(worked?).await?,
+                () = stop.cancelled(), if reading => {
+                    reading = false;
+                    self.task.status.set(PartitionState::Draining);
+                    if fault::bug("lose_last_batch_at_shutdown") {
+                        self.acknowledge_everything();
+                        return Ok(false);
+                    }
+                }
+                records = reader.next(), if reading && room => match records? {
+                    Some(records) => {
+                        if had_more {
+                            pipeline.metrics.fetch.observe(fetch.elapsed().as_secs_f64());
+                        }
+                        self.accept(records).await?;
+                    }
+                    None => {
+                        reading = false;
+                        finished = true;
+                    }
+                },
+                else => return Ok(finished),
+            }
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        let in_flight = self.working.len() + self.outstanding.len();
+        let limits = &self.task.pipeline.limits;
+        if self.is_careful() {
+            return in_flight == 0;
+        }
+        in_flight < limits.in_flight_batches && self.bytes_in_flight < limits.in_flight_bytes
+    }
+
+    fn is_careful(&self) -> bool {
+        self.task.status.position() < self.task.suspects.careful_upto
+    }
+
+    /// Takes fetched records in: all together, or one by one where a panic is being looked for.
+    async fn accept(&mut self, records: Records) -> Result<()> {
+        self.task.pipeline.metrics.rows_skipped.inc_by(records.skipped());
+        if !self.is_careful() {
+            return self.decode(records).await;
+        }
+        for row in 0..records.len() {
+            self.decode(records.slice_rows(row, row + 1)).await?;
+            while let Some(worked) = self.working.next().await {
+                self.write(worked?).await?;
+            }
+            while let Some(settled) = self.outstanding.next().await {
+                self.settle(settled?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Decodes records and sets them on their way.
+    async fn decode(&mut self, records: Records) -> Result<()> {
+        let pipeline: &'a Arc<Pipeline> = self.task.pipeline;
+        let since = Instant::now();
+        let records = Arc::new(records);
+        let run = self.checkpoint.open(records.next_offset());
+        self.task.status.advance(records.next_offset());
+        self.rows_in_flight += records.len();
+        self.bytes_in_flight += records.bytes();
+        self.suspect(&records);
+        fault::panic_on(|| records.iter().filter_map(|r| r.value));
+
+        self.prepare(&records).await?;
+        let timer = Timer::start(&pipeline.metrics.decode);
+        let mut decoded = self.decoder.decode(&records)?;
+        let refused = self.refuse(&records);
+        if !refused.is_empty() {
+            let rows: Vec<u32> = refused.iter().map(|r| r.source_row).collect();
+            let gone: HashSet<u32> = rows.iter().copied().collect();
+            decoded.batch = decoded
+                .batch
+                .without(&rows)
+                .map_err(|e| Error::stop("decode", "dropping refused rows").because(e))?;
+            decoded.rejected.retain(|r| !gone.contains(&r.source_row));
+            decoded.rejected.extend(refused);
+        }
+        let input = pipeline.positions.add(decoded.batch, &records, self.task.partition)?;
+        timer.stop();
+
+        let mut verdicts: Vec<Verdict> = decoded
+            .rejected
+            .into_iter()
+            .map(|r| Verdict {
+                source_row: r.source_row,
+                step: pipeline.decode_step.clone(),
+                kind: r.kind,
+                reason: r.reason,
+            })
+            .collect();
+        let batch = InFlight { records, run, since };
+        self.working.push_back(Box::pin(async move {
+            let mut flowed = pipeline.flow.run(input, &pipeline.metrics).await?;
+            verdicts.append(&mut flowed.verdicts);
+            flowed.verdicts = verdicts;
+            Ok(Working { batch, flowed })
+        }));
+        Ok(())
+    }
+
+    /// Fetches what decoding needs, waiting while the registry cannot be asked.
+    async fn prepare(&mut self, records: &Records) -> Result<()> {
+        let pipeline = self.task.pipeline;
+        let mut backoff = Backoff::new();
+        loop {
+            match self.decoder.prepare(records).await {
+                Err(error) if error.disposition() == Disposition::Retry => {
+                    pipeline.metrics.retry(&pipeline.decode_step, error.kind());
+                    pipeline.waits.set("schema registry", &error.chain());
+                    backoff.wait().await;
+                }
+                other => {
+                    pipeline.waits.clear("schema registry");
+                    return other;
+                }
+            }
+        }
+    }
+
+    /// Records that no decoder may see: condemned by a panic, or too big to have been kept whole.
+    fn refuse(&self, records: &Records) -> Vec<Rejection> {
+        let mut refused = Vec::new();
+        let condemned = &self.task.suspects.condemned;
+        let oversized = self.task.pipeline.may_be_oversized;
+        if condemned.is_empty() && !oversized {
+            return refused;
+        }
+        for (row, record) in records.iter().enumerate() {
+            let source_row = row as u32;
+            if let Some(panic) = condemned.get(&record.offset) {
+                let reason = format!("processing it panics: {panic}");
+                refused.push(Rejection { source_row, kind: "panic", reason });
+            } else if oversized
+                && let Some(header) =
+                    record.headers.iter().find(|h| h.key == OVERSIZED_HEADER.as_bytes())
+            {
+                let note = String::from_utf8_lossy(header.value.unwrap_or_default());
+                let length = note.split(' ').next().unwrap_or_default().to_owned();
+                let reason = format!("{length} bytes are more than max_record_bytes");
+                refused.push(Rejection { source_row, kind: "too_large", reason });
+            }
+        }
+        refused
+    }
+
+    /// Gives a worked batch to the sinks and the dead letters, in order.
+    async fn write(&mut self, worked: Working) -> Result<()> {
+        let Working { batch, flowed } = worked;
+        let pipeline: &'a Arc<Pipeline> = self.task.pipeline;
+        self.suspect(&batch.records);
+        let (ack, settlement) = Ack::open(batch.records.len());
+        let mut verdicts = flowed.verdicts;
+        let mut receipts = Vec::new();
+        if fault::bug("commit_before_ack") {
+            self.checkpoint.finish(batch.run);
+            self.commit();
+        }
+        let doomed: HashSet<u32> = verdicts.iter().map(|v| v.source_row).collect();
+        pipeline_admits(self.task.brake, &batch.records, doomed.len())?;
+        for (at, rows) in flowed.outputs.iter().enumerate() {
+            if rows.is_empty() {
+                continue;
+            }
+            let timer = Timer::start(&pipeline.metrics.sink);
+            let sink = &pipeline.sinks[at];
+            match self.write_to(at, rows).await {
+                Ok(receipt) => {
+                    let mut refused = HashSet::new();
+                    for (row, reason) in receipt.rejected {
+                        refused.insert(row);
+                        verdicts.push(Verdict {
+                            source_row: rows.origin.of(row as usize),
+                            step: sink.name.clone(),
+                            kind: "unencodable",
+                            reason,
+                        });
+                    }
+                    ack.written(
+                        (0..rows.len() as u32)
+                            .filter(|row| refused.is_empty() || !refused.contains(row))
+                            .map(|row| rows.origin.of(row as usize)),
+                    );
+                    sink.rows.inc_by(receipt.rows);
+                    sink.bytes.inc_by(receipt.bytes);
+                    receipts.push((receipt.durable, ack.share()));
+                    timer.stop();
+                    fault::point("engine.sink_written");
+                }
+                Err(error) if error.disposition() == Disposition::Reject => {
+                    let reason = error.chain();
+                    verdicts.extend(rows.origin.iter().map(|source_row| Verdict {
+                        source_row,
+                        step: sink.name.clone(),
+                        kind: error.kind(),
+                        reason: reason.clone(),
+                    }));
+                }
+                Err(error) => {
+                    pipeline.metrics.error(&sink.name, error.kind(), 1);
+                    return Err(error);
+                }
+            }
+        }
+        let letters = self.write_letters(&batch.records, &mut verdicts, &ack).await?;
+        let first_sink_only = fault::bug("ack_after_one_sink");
+        let letters_later = fault::bug("commit_before_dead_letter");
+        self.outstanding.push_back(Box::pin(async move {
+            for (at, (durable, share)) in receipts.into_iter().enumerate() {
+                if !(first_sink_only && at > 0) {
+                    durable.await?;
+                }
+                share.done();
+            }
+            if let Some(letters) = letters
+                && !letters_later
+            {
+                letters.await?;
+            }
+            ack.done();
+            let counts = settlement.wait().await.ok_or_else(|| {
+                Error::retry("lost", "a share of the acknowledgement was dropped")
+            })?;
+            Ok(Settled { batch, counts })
+        }));
+        Ok(())
+    }
+
+    async fn write_letters(
+        &mut self,
+        records: &Records,
+        verdicts: &mut Vec<Verdict>,
+        ack: &Ack,
+    ) -> Result<Option<BoxFuture<'static, Result<()>>>> {
+        if verdicts.is_empty() || fault::bug("drop_rejected_row") {
+            return Ok(None);
+        }
+        // One letter a source row: its first reason.
+        verdicts.sort_by_key(|v| v.source_row);
+        verdicts.dedup_by_key(|v| v.source_row);
+        ack.rejected(verdicts.iter().map(|v| v.source_row));
+        let mut backoff = Backoff::new();
+        loop {
+            match self.letters.append(records, verdicts) {
+                Ok(durable) => {
+                    self.task.pipeline.waits.clear("dead letters");
+                    return Ok(Some(durable));
+                }
+                Err(error) if error.disposition() == Disposition::Retry => {
+                    self.task.pipeline.metrics.retry("dead_letters", error.kind());
+                    self.task.pipeline.waits.set("dead letters", &error.chain());
+                    backoff.wait().await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Writes to one sink, holding the partition while it cannot take rows now.
+    async fn write_to(
+        &mut self,
+        at: usize,
+        rows: &millstream_core::Batch,
+    ) -> Result<millstream_core::Receipt> {
+        let pipeline = self.task.pipeline;
+        let name = &pipeline.sinks[at].name;
+        let mut backoff = Backoff::new();
+        loop {
+            match self.sinks[at].write(rows).await {
+                Err(error) if error.disposition() == Disposition::Retry => {
+                    pipeline.metrics.retry(name, error.kind());
+                    pipeline.waits.set(name, &format!("{name}: {}", error.chain()));
+                    backoff.wait().await;
+                }
+                other => {
+                    pipeline.waits.clear(name);
+                    return other;
+                }
+            }
+        }
+    }
+
+    /// A batch is done everywhere: counts it and moves the commit over what is contiguous.
+    fn settle(&mut self, settled: Settled) {
+        let Settled { batch, counts } = settled;
+        let metrics = &self.task.pipeline.metrics;
+        metrics.rows_in.inc_by(counts.rows);
+        metrics.rows_out.inc_by(counts.out);
+        metrics.rows_filtered.inc_by(counts.filtered);
+        metrics.rows_dead.inc_by(counts.dead);
+        metrics.end_to_end.observe(batch.since.elapsed().as_secs_f64());
+        self.rows_in_flight -= batch.records.len();
+        self.bytes_in_flight -= batch.records.bytes();
+        fault::point("engine.settled");
+        if fault::bug("commit_before_ack") {
+            return;
+        }
+        if self.checkpoint.finish(batch.run) {
+            self.commit();
+        }
+    }
+
+    fn commit(&self) {
+        let upto = self.checkpoint.upto();
+        self.task.status.committed(upto);
+        let pipeline = self.task.pipeline;
+        pipeline.committer.offer(
+            Owner { pipeline: pipeline.name.clone(), partition: self.task.partition },
+            upto,
+            pipeline.source_topic.clone(),
+            self.task.status.metrics.clone(),
+            pipeline.metrics.clone(),
+        );
+    }
+
+    fn suspect(&self, records: &Records) {
+        self.task.suspects.first.store(records.first_offset().unwrap_or(-1), Ordering::Relaxed);
+        self.task.suspects.next.store(records.next_offset(), Ordering::Relaxed);
+    }
+
+    fn report(&self, reader: &dyn PartitionReader) {
+        let status = self.task.status;
+        status.end(reader.end_offset());
+        let metrics = &self.task.pipeline.metrics;
+        let batches = self.working.len() + self.outstanding.len();
+        status.in_flight(metrics, batches, self.rows_in_flight, self.bytes_in_flight);
+    }
+
+    fn forget_in_flight(&self) {
+        self.task.status.in_flight(&self.task.pipeline.metrics, 0, 0, 0);
+    }
+
+    /// Only the seeded bug does this.
+    fn acknowledge_everything(&mut self) {
+        self.checkpoint = Checkpoint::new(self.task.status.position());
+        self.commit();
+    }
+}
+
+fn pipeline_admits(brake: &mut Brake, records: &Records, dead: usize) -> Result<()> {
+    brake
+        .admit(records.len() as u64, dead as u64)
+        .map_err(|reason| Error::stop("max_dead_ratio", reason))
+}
+
+/// Waits that grow to five seconds.
+pub struct Backoff(Duration);
+
+impl Backoff {
+    pub fn new() -> Self {
+        Self(Duration::from_millis(20))
+    }
+
+    pub async fn wait(&mut self) {
+        tokio::time::sleep(self.0).await;
+        self.0 = (self.0 * 2).min(Duration::from_secs(5));
+    }
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self::new()
+    }
+}

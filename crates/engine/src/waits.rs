@@ -1,0 +1,29 @@
+//! What a pipeline waits for, in words: for `millstream pipelines`, and said once in the log.
+
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+
+#[derive(Debug, Default)]
+pub struct Waits {
+    reasons: Mutex<BTreeMap<String, String>>,
+}
+
+impl Waits {
+    pub fn set(&self, what: &str, reason: &str) {
+        let mut reasons = self.reasons.lock();
+        if reasons.get(what).map(String::as_str) != Some(reason) {
+            tracing::warn!("waiting: {reason}");
+            reasons.insert(what.to_owned(), reason.to_owned());
+        }
+    }
+
+    pub fn clear(&self, what: &str) {
+        if self.reasons.lock().remove(what).is_some() {
+            tracing::info!("{what} answers again");
+        }
+    }
+
+    pub fn all(&self) -> Vec<String> {
+        self.reasons.lock().values().cloned().collect()
+    }
+}
