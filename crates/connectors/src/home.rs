@@ -21,7 +21,7 @@ pub struct Home {
     pub registry: Registry,
 }
 
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct HomeOptions {
     pub log: millstream_log::Options,
     pub tables: millstream_tables::Options,
@@ -39,7 +39,7 @@ impl Home {
             dir: dir.to_owned(),
             log: Log::open(&dir.join("log"), options.log)
                 .with_context(|| format!("opening the log in {}", dir.display()))?,
-            tables: Database::open(&dir.join("tables"), options.tables)
+            tables: Database::open(dir.join("tables"), options.tables)
                 .with_context(|| format!("opening the tables in {}", dir.display()))?,
             registry: Registry::open(&dir.join("registry"))
                 .with_context(|| format!("opening the schema registry in {}", dir.display()))?,
@@ -60,7 +60,7 @@ impl Home {
             dir: dir.to_owned(),
             log: Log::open_read_only(&dir.join("log"))
                 .with_context(|| format!("opening the log in {}", dir.display()))?,
-            tables: Database::open_read_only(&dir.join("tables"))
+            tables: Database::open_read_only(dir.join("tables"), Default::default())
                 .with_context(|| format!("opening the tables in {}", dir.display()))?,
             registry: Registry::open_read_only(&dir.join("registry"))
                 .with_context(|| format!("opening the schema registry in {}", dir.display()))?,

@@ -4,6 +4,7 @@
 use crate::metrics::{PartitionMetrics, PipelineMetrics};
 use millstream_connectors::Home;
 use millstream_core::fault;
+use millstream_tables::Commit;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -123,14 +124,25 @@ async fn run(shared: Arc<Shared>) {
 
 fn write(home: &Home, batch: &HashMap<Owner, Pending>) -> Result<(), String> {
     fault::point("engine.commit");
-    let offsets: Vec<_> =
-        batch.iter().map(|(owner, p)| (&*owner.pipeline, owner.partition, p.next)).collect();
-    home.tables.offsets().commit(&offsets).map_err(|e| millstream_core::Error::from(e).chain())?;
+    let commits: Vec<_> = batch
+        .iter()
+        .map(|(owner, pending)| Commit {
+            pipeline: &owner.pipeline,
+            partition: owner.partition,
+            next_offset: pending.next,
+        })
+        .collect();
+    let stored = home.tables.offsets().commit(&commits);
+    stored.map_err(|e| millstream_core::Error::from(e).chain())?;
     fault::point("engine.committed");
     // Only what is durable may let the log forget.
     for (owner, pending) in batch {
         if let Some(topic) = &pending.topic {
-            home.log.set_low_commit(topic, owner.partition, &owner.pipeline, pending.next);
+            let told =
+                home.log.set_low_commit(topic, owner.partition, &owner.pipeline, pending.next);
+            if let Err(error) = told {
+                tracing::debug!("the log was not told of a commit: {error}");
+            }
         }
     }
     Ok(())

@@ -103,12 +103,12 @@ impl LetterWriter {
             self.metrics.error(&verdict.step, verdict.kind, 1);
             self.push(&mut builder, now, records.get(verdict.source_row as usize), verdict);
             if builder.bytes() > BATCH_BYTES {
-                durable.push(partition.append(builder.finish())?.durable);
+                durable.push(partition.append(&builder.finish())?.durable);
                 builder.clear();
             }
         }
         if !builder.is_empty() {
-            durable.push(partition.append(builder.finish())?.durable);
+            durable.push(partition.append(&builder.finish())?.durable);
         }
         Ok(async move {
             for part in durable {

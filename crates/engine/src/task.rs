@@ -96,7 +96,9 @@ impl<'a> Task<'a> {
     /// something fails. After an error nothing that was in flight is acknowledged.
     pub async fn run(self) -> Result<End> {
         let pipeline = self.pipeline;
-        let start = pipeline.start_of(self.partition)?;
+        // What an earlier task of this partition has offered counts.
+        pipeline.committer.flush().await;
+        let start = pipeline.start_of(self.partition);
         let mut reader = pipeline.source.reader(self.partition, start).await?;
         let from = match start {
             Start::Offset(offset) => offset,
@@ -193,7 +195,14 @@ impl<'a> Loop<'a> {
             return self.decode(records).await;
         }
         for row in 0..records.len() {
-            self.decode(records.slice_rows(row, row + 1)).await?;
+            let record = records.slice_rows(row, row + 1);
+            match self.task.suspects.condemned.get(&records.offset(row)) {
+                Some(panic) => {
+                    let reason = format!("processing it panics: {panic}");
+                    self.condemn(record, reason);
+                }
+                None => self.decode(record).await?,
+            }
             while let Some(worked) = self.working.next().await {
                 self.write(worked?).await?;
             }
@@ -204,16 +213,32 @@ impl<'a> Loop<'a> {
         Ok(())
     }
 
-    /// Decodes records and sets them on their way.
-    async fn decode(&mut self, records: Records) -> Result<()> {
-        let pipeline: &'a Arc<Pipeline> = self.task.pipeline;
-        let since = Instant::now();
+    fn open(&mut self, records: Records) -> InFlight {
         let records = Arc::new(records);
         let run = self.checkpoint.open(records.next_offset());
         self.task.status.advance(records.next_offset());
         self.rows_in_flight += records.len();
         self.bytes_in_flight += records.bytes();
         self.suspect(&records);
+        InFlight { records, run, since: Instant::now() }
+    }
+
+    /// Sends one record to the dead letters without touching it.
+    fn condemn(&mut self, record: Records, reason: String) {
+        let pipeline: &'a Arc<Pipeline> = self.task.pipeline;
+        let batch = self.open(record);
+        let step = pipeline.decode_step.clone();
+        let verdicts = vec![Verdict { source_row: 0, step, kind: "panic", reason }];
+        self.working.push_back(Box::pin(async move {
+            Ok(Working { batch, flowed: Flowed { outputs: Vec::new(), verdicts } })
+        }));
+    }
+
+    /// Decodes records and sets them on their way.
+    async fn decode(&mut self, records: Records) -> Result<()> {
+        let pipeline: &'a Arc<Pipeline> = self.task.pipeline;
+        let batch = self.open(records);
+        let records = batch.records.clone();
         fault::panic_on(|| records.iter().filter_map(|r| r.value));
 
         self.prepare(&records).await?;
@@ -243,7 +268,6 @@ impl<'a> Loop<'a> {
                 reason: r.reason,
             })
             .collect();
-        let batch = InFlight { records, run, since };
         self.working.push_back(Box::pin(async move {
             let mut flowed = pipeline.flow.run(input, &pipeline.metrics).await?;
             verdicts.append(&mut flowed.verdicts);
@@ -272,23 +296,16 @@ impl<'a> Loop<'a> {
         }
     }
 
-    /// Records that no decoder may see: condemned by a panic, or too big to have been kept whole.
+    /// Records that were too big to be kept whole: what is left of them must not be decoded.
     fn refuse(&self, records: &Records) -> Vec<Rejection> {
         let mut refused = Vec::new();
-        let condemned = &self.task.suspects.condemned;
-        let oversized = self.task.pipeline.may_be_oversized;
-        if condemned.is_empty() && !oversized {
+        if !self.task.pipeline.may_be_oversized {
             return refused;
         }
         for (row, record) in records.iter().enumerate() {
             let source_row = row as u32;
-            if let Some(panic) = condemned.get(&record.offset) {
-                let reason = format!("processing it panics: {panic}");
-                refused.push(Rejection { source_row, kind: "panic", reason });
-            } else if oversized
-                && let Some(header) =
-                    record.headers.iter().find(|h| h.key == OVERSIZED_HEADER.as_bytes())
-            {
+            let header = record.headers.iter().find(|h| h.key == OVERSIZED_HEADER.as_bytes());
+            if let Some(header) = header {
                 let note = String::from_utf8_lossy(header.value.unwrap_or_default());
                 let length = note.split(' ').next().unwrap_or_default().to_owned();
                 let reason = format!("{length} bytes are more than max_record_bytes");

@@ -141,9 +141,7 @@ impl Sink for TopicSink {
         let partitions = self.builders.len() as u32;
         let unkeyed = self.next_partition % partitions;
         self.next_partition = unkeyed + 1;
-        for builder in &mut self.builders {
-            builder.clear();
-        }
+        self.builders.iter_mut().for_each(BatchBuilder::clear);
         let mut refused = encoded.rejected.iter().map(|(row, _)| *row as usize).peekable();
         for row in 0..encoded.len() {
             if refused.next_if_eq(&row).is_some() {
@@ -171,8 +169,9 @@ impl Sink for TopicSink {
                 .partition(partition as u32)
                 .ok_or_else(|| millstream_core::Error::stop("no_partition", "a partition is gone"))?;
             let built = builder.finish();
-            bytes += built.bytes() as u64;
-            durable.push(log.append(built)?.durable);
+            bytes += built.as_bytes().len() as u64;
+            durable.push(log.append(&built)?.durable);
+            builder.reuse(built);
         }
         Ok(Receipt {
             rejected: encoded.rejected,

@@ -1,0 +1,324 @@
+//! Runs pipelines: a supervised task for each partition, one committer for all.
+
+use crate::brake::Brake;
+use crate::pipeline::Pipeline;
+use crate::status::{PartitionReport, PartitionState, PartitionStatus};
+use crate::task::{Backoff, End, Suspects, Task};
+use futures::FutureExt;
+use millstream_core::{Disposition, Error, Place, Result};
+use parking_lot::Mutex;
+use serde::Serialize;
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::runtime;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// A cheap-clone handle to the running pipelines.
+#[derive(Clone)]
+pub struct Engine {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    cpu: runtime::Handle,
+    pipelines: Mutex<BTreeMap<String, Running>>,
+}
+
+struct Running {
+    pipeline: Arc<Pipeline>,
+    partitions: Vec<Arc<PartitionStatus>>,
+    stop: CancellationToken,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+/// A pipeline at one moment.
+#[derive(Debug, Clone, Serialize)]
+pub struct PipelineReport {
+    pub name: String,
+    pub state: PartitionState,
+    pub source: String,
+    pub rows_in: u64,
+    pub rows_out: u64,
+    pub rows_filtered: u64,
+    pub rows_dead: u64,
+    pub lag: i64,
+    /// What it waits for, in words; empty while nothing holds it up.
+    pub waits_for: Vec<String>,
+    pub p50_ms: Option<f64>,
+    pub p99_ms: Option<f64>,
+    /// Per look-up: name, rows that asked, rows that found something.
+    pub lookups: Vec<LookupReport>,
+    pub partitions: Vec<PartitionReport>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct LookupReport {
+    pub name: String,
+    pub asked: u64,
+    pub found: u64,
+}
+
+impl Engine {
+    /// Partition tasks run on `cpu`.
+    pub fn new(cpu: runtime::Handle) -> Self {
+        Self { shared: Arc::new(Shared { cpu, pipelines: Mutex::default() }) }
+    }
+
+    /// Starts a pipeline's partition tasks.
+    pub fn start(&self, pipeline: Pipeline) {
+        let pipeline = Arc::new(pipeline);
+        let partitions: Vec<_> = (0..pipeline.source.partitions())
+            .map(|p| Arc::new(PartitionStatus::new(p, pipeline.metrics.partition(p))))
+            .collect();
+        let per_partition = pipeline.limits.in_flight_batches * partitions.len();
+        pipeline.metrics.permits.set(per_partition as i64);
+        let mut running = Running {
+            pipeline,
+            partitions,
+            stop: CancellationToken::new(),
+            tasks: Vec::new(),
+        };
+        running.spawn(&self.shared.cpu);
+        self.shared.pipelines.lock().insert(running.pipeline.name.to_string(), running);
+    }
+
+    pub fn reports(&self) -> Vec<PipelineReport> {
+        self.shared.pipelines.lock().values().map(Running::report).collect()
+    }
+
+    pub fn pipeline(&self, name: &str) -> Option<Arc<Pipeline>> {
+        self.shared.pipelines.lock().get(name).map(|running| running.pipeline.clone())
+    }
+
+    /// Stops a pipeline's tasks, sets its offsets, starts them again. `partition` limits it to one.
+    pub async fn reset(&self, name: &str, place: Place, partition: Option<u32>) -> Result<Vec<(u32, i64)>> {
+        let (pipeline, stop, tasks) = {
+            let mut pipelines = self.shared.pipelines.lock();
+            let running = pipelines.get_mut(name).ok_or_else(|| {
+                Error::stop("no_pipeline", format!("no pipeline {name} is running"))
+            })?;
+            (running.pipeline.clone(), running.stop.clone(), std::mem::take(&mut running.tasks))
+        };
+        stop.cancel();
+        for task in tasks {
+            let _ = task.await;
+        }
+        let outcome = reset_offsets(&pipeline, place, partition).await;
+        let mut pipelines = self.shared.pipelines.lock();
+        if let Some(running) = pipelines.get_mut(name) {
+            running.stop = CancellationToken::new();
+            running.spawn(&self.shared.cpu);
+        }
+        outcome
+    }
+
+    /// Asks every task to finish what is in flight and stop.
+    pub fn stop(&self) {
+        for running in self.shared.pipelines.lock().values() {
+            running.stop.cancel();
+        }
+    }
+
+    /// Waits until every task has come to its end. Cancel safe: another call waits on.
+    pub async fn ended(&self) {
+        loop {
+            let open = self
+                .shared
+                .pipelines
+                .lock()
+                .values()
+                .any(|running| running.tasks.iter().any(|task| !task.is_finished()));
+            if !open {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Stops, then waits at most this long. False when something was still in flight: it is not
+    /// acknowledged and comes again.
+    pub async fn drain(&self, deadline: Duration) -> bool {
+        self.stop();
+        let in_time = tokio::time::timeout(deadline, self.ended()).await.is_ok();
+        for running in self.shared.pipelines.lock().values() {
+            running.tasks.iter().for_each(JoinHandle::abort);
+        }
+        in_time
+    }
+
+    /// Whether every partition of every pipeline has read all there is and settled it.
+    pub fn is_idle(&self) -> bool {
+        self.reports().iter().all(|pipeline| {
+            pipeline.partitions.iter().all(|p| {
+                p.state == PartitionState::Finished
+                    || (p.state == PartitionState::Running && p.lag == 0)
+            })
+        })
+    }
+}
+
+/// Sets a stopped pipeline's offsets to a place. Gives the new ones.
+pub async fn reset_offsets(
+    pipeline: &Pipeline,
+    place: Place,
+    partition: Option<u32>,
+) -> Result<Vec<(u32, i64)>> {
+    let partitions = match partition {
+        Some(partition) if partition < pipeline.source.partitions() => partition..partition + 1,
+        Some(partition) => {
+            return Err(Error::stop(
+                "no_partition",
+                format!(
+                    "{} has partitions 0 to {}, not {partition}",
+                    pipeline.source.name(),
+                    pipeline.source.partitions() - 1
+                ),
+            ));
+        }
+        None => 0..pipeline.source.partitions(),
+    };
+    let mut offsets = Vec::new();
+    for partition in partitions {
+        offsets.push((partition, pipeline.source.offset_of(partition, place).await?));
+    }
+    let store = pipeline.home.tables.offsets();
+    let mut all = store.get(&pipeline.name).map(|known| known.offsets).unwrap_or_default();
+    all.extend(offsets.iter().copied());
+    let all: Vec<_> = all.into_iter().collect();
+    store.reset(&pipeline.name, &pipeline.offsets_source(), &all).map_err(Error::from)?;
+    Ok(offsets)
+}
+
+impl Running {
+    fn spawn(&mut self, cpu: &runtime::Handle) {
+        for status in &self.partitions {
+            let supervised =
+                supervise(self.pipeline.clone(), status.clone(), self.stop.clone());
+            self.tasks.push(cpu.spawn(supervised));
+        }
+    }
+
+    fn report(&self) -> PipelineReport {
+        let partitions: Vec<_> = self.partitions.iter().map(|p| p.report()).collect();
+        let metrics = &self.pipeline.metrics;
+        let ms = |q| crate::metrics::quantile(&metrics.end_to_end, q).map(|s| s * 1e3);
+        let mut waits_for = self.pipeline.waits.all();
+        waits_for.extend(self.pipeline.committer.trouble());
+        for partition in &partitions {
+            if let Some(reason) = &partition.reason {
+                let line = format!("partition {}: {reason}", partition.partition);
+                waits_for.push(line);
+            }
+        }
+        PipelineReport {
+            name: self.pipeline.name.to_string(),
+            state: overall(&partitions),
+            source: self.pipeline.source.name().to_owned(),
+            rows_in: metrics.rows_in.get(),
+            rows_out: metrics.rows_out.get(),
+            rows_filtered: metrics.rows_filtered.get(),
+            rows_dead: metrics.rows_dead.get(),
+            lag: partitions.iter().map(|p| p.lag).sum(),
+            waits_for,
+            p50_ms: ms(0.5),
+            p99_ms: ms(0.99),
+            lookups: self.pipeline.lookup_reports(),
+            partitions,
+        }
+    }
+}
+
+/// A pipeline is in the state of its partition that most needs to be looked at.
+fn overall(partitions: &[PartitionReport]) -> PartitionState {
+    use PartitionState::*;
+    [Holding, Restarting, Draining, Starting, Running, Stopped, Finished]
+        .into_iter()
+        .find(|state| partitions.iter().any(|p| p.state == *state))
+        .unwrap_or(Running)
+}
+
+/// Keeps one partition going: restarts it from its last commit after a passing error or a panic,
+/// holds it when it needs the operator.
+async fn supervise(
+    pipeline: Arc<Pipeline>,
+    status: Arc<PartitionStatus>,
+    stop: CancellationToken,
+) {
+    let mut suspects = Suspects::default();
+    let mut brake = Brake::new(pipeline.limits.max_dead_ratio);
+    let mut backoff = Backoff::new();
+    let mut last_panic = None;
+    loop {
+        let before = status.report().committed;
+        let task = Task {
+            pipeline: &pipeline,
+            partition: status.partition,
+            status: &status,
+            suspects: &mut suspects,
+            stop: stop.clone(),
+            brake: &mut brake,
+        };
+        let ended = AssertUnwindSafe(task.run()).catch_unwind().await;
+        let name = &pipeline.name;
+        let partition = status.partition;
+        let reason = match ended {
+            Ok(Ok(End::Finished)) => return status.set(PartitionState::Finished),
+            Ok(Ok(End::Drained)) => return status.set(PartitionState::Stopped),
+            Ok(Err(error)) if error.disposition() == Disposition::Stop => {
+                let reason = error.chain();
+                tracing::error!(pipeline = %name, partition, "holding: {reason}");
+                pipeline.metrics.error("partition", error.kind(), 1);
+                status.hold(PartitionState::Holding, reason);
+                stop.cancelled().await;
+                return status.set(PartitionState::Stopped);
+            }
+            Ok(Err(error)) => {
+                pipeline.metrics.error("partition", error.kind(), 1);
+                error.chain()
+            }
+            Err(panic) => {
+                pipeline.metrics.panics.inc();
+                let said = panic_text(&panic);
+                learn(&mut suspects, &mut last_panic, &said);
+                format!("a panic: {said}")
+            }
+        };
+        pipeline.metrics.restarts.inc();
+        tracing::warn!(pipeline = %name, partition, "back to the last commit: {reason}");
+        status.hold(PartitionState::Restarting, reason);
+        if status.report().committed > before {
+            backoff = Backoff::new();
+        }
+        tokio::select! {
+            () = stop.cancelled() => return status.set(PartitionState::Stopped),
+            () = backoff.wait() => {}
+        }
+    }
+}
+
+/// The first panic in a batch may pass; the second makes its records go one by one, and one that
+/// panics alone is condemned to the dead letters.
+fn learn(suspects: &mut Suspects, last_panic: &mut Option<i64>, said: &str) {
+    let first = suspects.first.load(Ordering::Relaxed);
+    let next = suspects.next.load(Ordering::Relaxed);
+    if first < suspects.careful_upto {
+        suspects.condemned.insert(first, said.to_owned());
+    } else if *last_panic == Some(first) {
+        suspects.careful_upto = next;
+    }
+    *last_panic = Some(first);
+}
+
+fn panic_text(panic: &Box<dyn Any + Send>) -> String {
+    panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("without a message")
+        .to_owned()
+}

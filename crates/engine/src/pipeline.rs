@@ -1,0 +1,92 @@
+//! A planned pipeline, ready to run: what its partition tasks share.
+
+use crate::commit::Committer;
+use crate::dead_letters::LetterWriter;
+use crate::flow::Flow;
+use crate::engine::LookupReport;
+use crate::metrics::{LookupMetrics, PipelineMetrics};
+use crate::positions::Positions;
+use crate::waits::Waits;
+use millstream_connectors::Home;
+use millstream_core::{Decoder, Result, Sink, Source, Start};
+use millstream_log::Topic;
+use prometheus::IntCounter;
+use std::sync::Arc;
+
+pub struct Pipeline {
+    pub name: Arc<str>,
+    pub home: Home,
+    pub source: Box<dyn Source>,
+    /// The topic of the embedded log that the source reads, when it does: its retention waits for us.
+    pub source_topic: Option<Arc<str>>,
+    /// Where a partition without a commit begins.
+    pub start: Start,
+    pub decoder: Box<dyn Fn() -> Result<Box<dyn Decoder>> + Send + Sync>,
+    /// The name that the decoder's dead letters give as their step.
+    pub decode_step: Arc<str>,
+    pub positions: Positions,
+    pub flow: Flow,
+    pub lookups: Vec<(String, LookupMetrics)>,
+    pub sinks: Vec<PipelineSink>,
+    pub dead_letters: Topic,
+    pub may_be_oversized: bool,
+    pub limits: Limits,
+    pub committer: Committer,
+    pub metrics: Arc<PipelineMetrics>,
+    pub waits: Arc<Waits>,
+}
+
+pub struct PipelineSink {
+    pub name: Arc<str>,
+    /// Opens one for a partition task.
+    pub open: Box<dyn Fn() -> Result<Box<dyn Sink>> + Send + Sync>,
+    pub rows: IntCounter,
+    pub bytes: IntCounter,
+}
+
+#[derive(Debug, Clone)]
+pub struct Limits {
+    pub in_flight_batches: usize,
+    pub in_flight_bytes: usize,
+    pub record_bytes_max: usize,
+    pub max_dead_ratio: f64,
+}
+
+impl Pipeline {
+    /// Where a partition begins: at its last commit, or as the file says when it has none.
+    pub fn start_of(&self, partition: u32) -> Start {
+        let known = self.home.tables.offsets().get(&self.name);
+        let committed = known.and_then(|known| known.offsets.get(&partition).copied());
+        committed.map_or(self.start, Start::Offset)
+    }
+
+    /// What the pipeline's offsets count in.
+    pub fn offsets_source(&self) -> millstream_tables::Source {
+        millstream_tables::Source {
+            id: self.source.identity(),
+            name: self.source.name().to_owned(),
+        }
+    }
+
+    pub fn lookup_reports(&self) -> Vec<LookupReport> {
+        self.lookups
+            .iter()
+            .map(|(name, metrics)| LookupReport {
+                name: name.clone(),
+                asked: metrics.keys.get(),
+                found: metrics.found.get(),
+            })
+            .collect()
+    }
+
+    pub fn letter_writer(&self, partition: u32) -> LetterWriter {
+        LetterWriter::new(
+            self.dead_letters.clone(),
+            self.name.clone(),
+            self.source.name().into(),
+            partition,
+            self.limits.record_bytes_max,
+            self.metrics.clone(),
+        )
+    }
+}
