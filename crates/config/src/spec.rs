@@ -1,0 +1,592 @@
+//! The shape of a pipeline file. The doc comments are the operator's help text: they appear in the
+//! JSON Schema, in the reference page and in the hints of mistakes.
+//!
+//! Unknown fields are refused for every struct here by the reader in `shape`, which checks a file
+//! against the schema of these structs before serde sees it.
+
+use crate::{Columns, Delimiter, Period, Ratio, Size};
+use indexmap::IndexMap;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// A pipeline: where rows come from, what happens to them, where they go.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PipelineSpec {
+    /// The pipeline's name. Offsets, metrics and dead letters belong to it.
+    #[schemars(extend("format" = "name"))]
+    pub pipeline: String,
+    /// What this pipeline is for, in a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Where the rows come from.
+    pub source: SourceSpec,
+    /// Stores to look rows up in, by the name that the SQL joins.
+    #[serde(default)]
+    #[schemars(extend("propertyNames" = {"type": "string", "format": "sql_name"}))]
+    pub lookups: IndexMap<String, LookupSpec>,
+    /// What happens to the rows, one SELECT a step, in order.
+    #[serde(default)]
+    pub steps: Vec<StepSpec>,
+    /// Where the rows go.
+    #[schemars(length(min = 1))]
+    pub sinks: Vec<SinkSpec>,
+    /// Where rows go that cannot be processed. `NAME.dead` unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dead_letters: Option<DeadLettersSpec>,
+    /// The part of the last 10,000 rows that may become dead letters before the partition holds.
+    #[serde(default = "max_dead_ratio")]
+    pub max_dead_ratio: Ratio,
+    /// How many rows are worked on together.
+    #[serde(default)]
+    pub batch: BatchSpec,
+    /// How much may be under way in a partition before its source waits.
+    #[serde(default)]
+    pub in_flight: InFlightSpec,
+    /// How often offsets are committed.
+    #[serde(default = "commit_interval")]
+    pub commit_interval: Period,
+    /// How many partitions are worked on at the same time. All of them unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1024))]
+    pub parallelism: Option<u32>,
+    /// Settings of the pipeline's metrics.
+    #[serde(default)]
+    pub metrics: MetricsSpec,
+}
+
+/// Where the rows come from: a `topic` or a `file`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SourceSpec {
+    #[serde(flatten)]
+    pub from: SourceFrom,
+    /// What the records are, and how they become columns.
+    pub format: DecodeSpec,
+    /// A record above this size becomes a dead letter.
+    #[serde(default = "max_record_bytes")]
+    pub max_record_bytes: Size,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum SourceFrom {
+    Topic(TopicSource),
+    File(FileSource),
+}
+
+/// A topic of the embedded log.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("x-chosen-by" = "topic"))]
+pub struct TopicSource {
+    /// The topic to read.
+    #[schemars(extend("format" = "name"))]
+    pub topic: String,
+    /// Where to begin when this pipeline has no committed offset.
+    #[serde(default)]
+    pub start: StartAt,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum StartAt {
+    /// At the oldest record.
+    #[default]
+    Earliest,
+    /// At the records that come from now on.
+    Latest,
+}
+
+/// The lines of a file, `.gz` read transparently.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("x-chosen-by" = "file"))]
+pub struct FileSource {
+    /// The file to read, relative to the pipeline file.
+    #[schemars(extend("format" = "path"))]
+    pub file: PathBuf,
+    /// Wait for lines that are appended, instead of ending with the file.
+    #[serde(default)]
+    pub follow: bool,
+    /// Skip the first line.
+    #[serde(default)]
+    pub header: bool,
+}
+
+/// How records become columns: `avro`, `json`, `csv` or `text`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(extend("x-shorthand" = ["avro", "json", "text"]))]
+pub enum DecodeSpec {
+    /// Avro, with its schema from the registry or a file.
+    Avro(AvroDecode),
+    /// A JSON object a record.
+    Json(JsonDecode),
+    /// Values with a delimiter between them.
+    Csv(CsvDecode),
+    /// Lines of text: the column `line`, or the groups of a regular expression.
+    Text(TextDecode),
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct AvroDecode {
+    /// What stands before each record.
+    #[serde(default)]
+    pub framing: Framing,
+    /// The registry's subject of the reader schema. `TOPIC-value` unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "text"))]
+    pub subject: Option<String>,
+    /// A file with the reader schema, relative to the pipeline file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "path"))]
+    pub schema_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Framing {
+    /// A zero byte and the schema's id in the registry.
+    #[default]
+    Confluent,
+    /// Nothing: the record alone.
+    Bare,
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct JsonDecode {
+    /// The fields to take, with their types. Without it the whole object is the text column `value`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub columns: Option<Columns>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct CsvDecode {
+    /// The columns in the order of the line, with their types.
+    pub columns: Columns,
+    /// The character between two values.
+    #[serde(default)]
+    pub delimiter: Delimiter,
+    /// The character around a value that holds the delimiter.
+    #[serde(default = "quote")]
+    pub quote: Delimiter,
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct TextDecode {
+    /// A regular expression with a named group, `(?<name>…)`, for each column. A line that it does
+    /// not match becomes a dead letter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "regex"))]
+    pub pattern: Option<String>,
+    /// The type of each group. All are strings unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub columns: Option<Columns>,
+}
+
+/// A store to look rows up in: a `table` or a `file`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct LookupSpec {
+    #[serde(flatten)]
+    pub from: LookupFrom,
+    /// Two columns: rows are found by `start <= key AND key <= end` instead of by equality.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub range: Option<[String; 2]>,
+    /// What is kept in memory.
+    #[serde(default)]
+    pub cache: CacheSpec,
+    /// What happens when the store still fails after the retries.
+    #[serde(default)]
+    pub on_failure: OnFailure,
+    /// How often a failed call is tried again, with growing pauses.
+    #[serde(default = "retries")]
+    #[schemars(range(max = 1000))]
+    pub retries: u32,
+    /// How long one call may take.
+    #[serde(default = "timeout")]
+    #[schemars(extend("x-positive" = true))]
+    pub timeout: Period,
+    /// See the rows that this pipeline wrote just before, at the price of one batch at a time.
+    #[serde(default)]
+    pub consistent: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum LookupFrom {
+    Table(TableLookup),
+    File(FileLookup),
+}
+
+/// An embedded table.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("x-chosen-by" = "table"))]
+pub struct TableLookup {
+    /// The table to look up in.
+    #[schemars(extend("format" = "name"))]
+    pub table: String,
+}
+
+/// A file held in memory: CSV, JSON Lines or Parquet by its extension, `.gz` read transparently.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("x-chosen-by" = "file"))]
+pub struct FileLookup {
+    /// The file to look up in, relative to the pipeline file.
+    #[schemars(extend("format" = "path"))]
+    pub file: PathBuf,
+    /// The types of the columns of a CSV or JSON Lines file. All are strings unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub columns: Option<Columns>,
+    /// The character between two values of a CSV file.
+    #[serde(default)]
+    pub delimiter: Delimiter,
+    /// How often to see whether the file has changed.
+    #[serde(default = "reload")]
+    #[schemars(extend("x-positive" = true))]
+    pub reload: Period,
+}
+
+/// What a look-up keeps in memory.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct CacheSpec {
+    /// How many keys to keep. 0 keeps none.
+    pub max_entries: u64,
+    /// How long a row is served before it is asked for again.
+    pub ttl: Period,
+    /// The same for a key that was not found.
+    pub negative_ttl: Period,
+    /// How long after its time a row may still be served while it is being asked for again.
+    pub stale: Period,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnFailure {
+    /// The partition waits and tries again until the store answers.
+    #[default]
+    Hold,
+    /// The rows become dead letters.
+    DeadLetter,
+}
+
+/// One SELECT on the rows before it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct StepSpec {
+    /// A name for `from:`, metrics and errors.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "name"))]
+    pub name: Option<String>,
+    /// The step to take rows from, or `source`. The step before it unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "text"))]
+    pub from: Option<String>,
+    /// One SELECT. The rows are `input`; a look-up is joined by its name.
+    #[schemars(extend("format" = "text"))]
+    pub sql: String,
+}
+
+/// Where rows go: a `table`, a `topic`, or `discard`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SinkSpec {
+    /// A name for metrics and errors. The table's or topic's own unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "name"))]
+    pub name: Option<String>,
+    /// The step to take rows from, or `source`. The last step unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "text"))]
+    pub from: Option<String>,
+    #[serde(flatten)]
+    pub to: SinkTo,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum SinkTo {
+    Table(TableSink),
+    Topic(TopicSink),
+    Discard(DiscardSink),
+}
+
+/// An embedded table.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("x-chosen-by" = "table"))]
+pub struct TableSink {
+    /// The table to write.
+    #[schemars(extend("format" = "name"))]
+    pub table: String,
+    /// The columns whose values name a row.
+    #[schemars(length(min = 1))]
+    pub key: Vec<String>,
+    /// Columns that tell apart and order the rows of one key.
+    #[serde(default)]
+    pub clustering: Vec<String>,
+    /// How long a row lives, from its write. For ever unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-positive" = true))]
+    pub ttl: Option<Period>,
+    /// The column whose time decides which of two writes of a row is the last. The time of the
+    /// write unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "text"))]
+    pub timestamp: Option<String>,
+    /// How long deleted and expired rows keep their timestamp, against writes that come late.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grace: Option<Period>,
+}
+
+/// A topic of the embedded log, created when it is not there.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("x-chosen-by" = "topic"))]
+pub struct TopicSink {
+    /// The topic to write.
+    #[schemars(extend("format" = "name"))]
+    pub topic: String,
+    /// The column that is the record's key: rows of one key stay in order. No key unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "text"))]
+    pub key: Option<String>,
+    /// How rows become records.
+    pub format: EncodeSpec,
+    /// The number of partitions to create the topic with. As many as the source has unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1024))]
+    pub partitions: Option<u32>,
+    /// How batches are compressed on disk.
+    #[serde(default)]
+    pub compression: Compression,
+    /// The column with the record's time. The time of the write unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "text"))]
+    pub timestamp: Option<String>,
+    /// How long records are kept. For ever unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention: Option<RetentionSpec>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Compression {
+    #[default]
+    None,
+    Lz4,
+    Zstd,
+    Snappy,
+    Gzip,
+}
+
+/// How long a topic's records are kept: what is older, or more, is deleted.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct RetentionSpec {
+    /// By the time since they were appended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-positive" = true))]
+    pub time: Option<Period>,
+    /// By the bytes of a partition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-positive" = true))]
+    pub bytes: Option<Size>,
+    /// Delete even what a known pipeline has not read yet.
+    #[serde(default)]
+    pub hard: bool,
+}
+
+/// Nowhere: rows are counted and dropped, to measure or to try.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("x-chosen-by" = "discard"))]
+pub struct DiscardSink {
+    /// Always `true`.
+    #[schemars(extend("const" = true))]
+    pub discard: bool,
+}
+
+/// How rows become records: `avro` or `json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(extend("x-shorthand" = ["avro", "json"]))]
+pub enum EncodeSpec {
+    /// Avro, Confluent-framed, its schema registered.
+    Avro(AvroEncode),
+    /// A JSON object a record.
+    Json(JsonEncode),
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct AvroEncode {
+    /// The registry's subject. `TOPIC-value` unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "text"))]
+    pub subject: Option<String>,
+    /// A file with the schema to write, relative to the pipeline file. Made from the columns unless
+    /// given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "path"))]
+    pub schema_file: Option<PathBuf>,
+    /// The record's full name in a schema made from the columns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "avro_name"))]
+    pub name: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct JsonEncode {}
+
+/// Where rows go that cannot be processed, whole and with the reason.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct DeadLettersSpec {
+    /// The topic of the dead letters.
+    #[schemars(extend("format" = "name"))]
+    pub topic: String,
+}
+
+/// How many rows are worked on together: what comes first ends a batch.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct BatchSpec {
+    /// The most rows of a batch.
+    #[schemars(range(min = 1, max = 65536))]
+    pub max_rows: u32,
+    /// The most bytes of a batch.
+    #[schemars(extend("x-positive" = true))]
+    pub max_bytes: Size,
+}
+
+/// How much may be under way in a partition before its source waits.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct InFlightSpec {
+    /// The most batches.
+    #[schemars(range(min = 1, max = 1024))]
+    pub batches: u32,
+    /// The most bytes, raw records included.
+    #[schemars(extend("x-positive" = true))]
+    pub bytes: Size,
+}
+
+/// Settings of the pipeline's metrics.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct MetricsSpec {
+    /// The upper bounds of the histograms' buckets, in seconds, ascending. From 10 µs to 30 s
+    /// unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub buckets: Option<Vec<f64>>,
+}
+
+/// Where a step or a sink takes its rows from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Input {
+    Source,
+    /// The step of this index.
+    Step(usize),
+}
+
+impl PipelineSpec {
+    /// The topic of the dead letters.
+    pub fn dead_letters_topic(&self) -> String {
+        match &self.dead_letters {
+            Some(given) => given.topic.clone(),
+            None => format!("{}.dead", self.pipeline),
+        }
+    }
+
+    /// Where a step takes its rows from.
+    pub fn input_of_step(&self, step: usize) -> Input {
+        self.input(self.steps[step].from.as_deref(), step)
+    }
+
+    /// Where a sink takes its rows from.
+    pub fn input_of_sink(&self, sink: usize) -> Input {
+        self.input(self.sinks[sink].from.as_deref(), self.steps.len())
+    }
+
+    /// The step's name, or `step N` counted from one.
+    pub fn step_label(&self, step: usize) -> String {
+        self.steps[step].name.clone().unwrap_or_else(|| format!("step {}", step + 1))
+    }
+
+    /// `before` is the number of steps above the one that asks.
+    fn input(&self, from: Option<&str>, before: usize) -> Input {
+        match from {
+            Some("source") => Input::Source,
+            Some(name) => {
+                let step =
+                    self.steps[..before].iter().position(|s| s.name.as_deref() == Some(name));
+                Input::Step(step.expect("the reader checked that `from` names a step above"))
+            }
+            None if before == 0 => Input::Source,
+            None => Input::Step(before - 1),
+        }
+    }
+}
+
+impl SourceSpec {
+    /// The topic's name or the file's path, for positions and metrics.
+    pub fn name(&self) -> String {
+        match &self.from {
+            SourceFrom::Topic(from) => from.topic.clone(),
+            SourceFrom::File(from) => from.file.display().to_string(),
+        }
+    }
+}
+
+impl SinkSpec {
+    /// The sink's name: unique among the sinks of its pipeline.
+    pub fn label(&self) -> &str {
+        match (&self.name, &self.to) {
+            (Some(name), _) => name,
+            (None, SinkTo::Table(to)) => &to.table,
+            (None, SinkTo::Topic(to)) => &to.topic,
+            (None, SinkTo::Discard(_)) => "discard",
+        }
+    }
+}
+
+impl Default for CacheSpec {
+    fn default() -> Self {
+        Self {
+            max_entries: 100_000,
+            ttl: Period::seconds(300),
+            negative_ttl: Period::seconds(30),
+            stale: Period::seconds(0),
+        }
+    }
+}
+
+impl Default for BatchSpec {
+    fn default() -> Self {
+        Self { max_rows: 2048, max_bytes: Size(512 << 10) }
+    }
+}
+
+impl Default for InFlightSpec {
+    fn default() -> Self {
+        Self { batches: 8, bytes: Size(64 << 20) }
+    }
+}
+
+fn max_dead_ratio() -> Ratio {
+    Ratio(0.05)
+}
+
+fn commit_interval() -> Period {
+    Period::millis(100)
+}
+
+fn max_record_bytes() -> Size {
+    Size(8 << 20)
+}
+
+fn quote() -> Delimiter {
+    Delimiter(b'"')
+}
+
+fn retries() -> u32 {
+    5
+}
+
+fn timeout() -> Period {
+    Period::seconds(1)
+}
+
+fn reload() -> Period {
+    Period::seconds(5)
+}
