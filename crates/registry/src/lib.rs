@@ -1,1 +1,30 @@
+//! The embedded schema registry: Confluent's REST interface over one journal file.
+//!
+//! ```text
+//! curl, Kafka clients ─► router ─┐
+//! pipelines ─► core::Schemas ────┼─► Registry ─► registry.jsonl
+//! commands ──────────────────────┘      └─► avro, avro_compat
+//! ```
+//!
+//! Avro schemas are parsed, brought into canonical form and held to the subject's compatibility
+//! level. JSON Schemas must be JSON, Protobuf is kept as it is; for both every new version counts
+//! as compatible.
 
+pub mod avro;
+pub mod avro_compat;
+mod content;
+mod error;
+mod http;
+mod journal;
+mod json;
+mod level;
+mod registry;
+mod schemas;
+mod state;
+
+pub use content::{NewSchema, Reference};
+pub use error::{Error, Result};
+pub use http::router;
+pub use level::{Level, Mode, Version};
+pub use registry::{Deleted, Registered, Registry, SubjectVersion};
+pub use state::{Config, Schema};
