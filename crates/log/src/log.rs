@@ -93,7 +93,17 @@ impl Log {
         }
         let topics = dir.join("topics");
         files.create_dir(&topics).map_err(|error| Error::io("cannot create", &topics, error))?;
-        files.sync_dir(dir).map_err(|error| Error::sync(dir, error))?;
+        // What an earlier process made, it may not have lived to sync.
+        for dir in [&*topics, dir] {
+            files.sync_dir(dir).map_err(|error| Error::sync(dir, error))?;
+        }
+        if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            match files.sync_dir(parent) {
+                // A directory that may be passed but not read was there before the log.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+                synced => synced.map_err(|error| Error::sync(parent, error))?,
+            }
+        }
         Self::start(dir, options, false, Some(lock))
     }
 
@@ -175,7 +185,11 @@ impl Log {
         files.sync_dir(&unfinished).map_err(|error| Error::sync(&unfinished, error))?;
         let dir = topics.join(name);
         files.rename(&unfinished, &dir).map_err(|error| Error::io("cannot create", &dir, error))?;
-        files.sync_dir(&topics).map_err(|error| Error::sync(&topics, error))?;
+        if let Err(error) = files.sync_dir(&topics) {
+            // Not made: the name must be free for the next attempt.
+            let _ = files.rename(&dir, &unfinished);
+            return Err(Error::sync(&topics, error));
+        }
 
         let topic = inner.open_topic(name, id, options);
         inner.topics.write().insert(name.to_owned(), topic.clone());
@@ -478,11 +492,7 @@ fn write_format(files: &dyn Files, dir: &Path) -> Result<()> {
     let (new, path) = (dir.join("format.new"), dir.join("format"));
     write_synced(files, &new, format!("{FORMAT_WORD} {FORMAT}\n").as_bytes())?;
     files.rename(&new, &path).map_err(|error| Error::io("cannot create", &path, error))?;
-    files.sync_dir(dir).map_err(|error| Error::sync(dir, error))?;
-    if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        files.sync_dir(parent).map_err(|error| Error::sync(parent, error))?;
-    }
-    Ok(())
+    files.sync_dir(dir).map_err(|error| Error::sync(dir, error))
 }
 
 fn read_topic(files: &dyn Files, path: &Path) -> Result<(Uuid, TopicOptions)> {

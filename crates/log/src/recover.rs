@@ -14,10 +14,12 @@ use std::sync::Arc;
 
 pub const POINT_NAME: &str = "recovery-point";
 
+type Segments = Vec<Arc<Segment>>;
+
 /// A partition as it stands after recovery; everything in it is synced (unless read-only).
 pub struct Recovered {
     /// In offset order; the last one is active.
-    pub segments: Vec<Arc<Segment>>,
+    pub segments: Segments,
     /// The index entries of the active segment.
     pub entries: Vec<IndexEntry>,
     /// The end of the log, in the active segment.
@@ -46,7 +48,14 @@ pub fn recover(
 ) -> Result<Recovered> {
     let files = &*options.files;
     let saved = point.saved;
-    let mut segments = list(files, dir, saved, read_only)?;
+    let (mut segments, removable) = list(files, dir, saved)?;
+    if !read_only && !removable.is_empty() {
+        // The start was read, perhaps, from a page that a killed process did not live to sync.
+        point.save(files, saved)?;
+        for segment in &removable {
+            remove(files, segment)?;
+        }
+    }
     let index = segments.iter().position(|segment| segment.base == saved.segment);
     let Some(index) = index else {
         let path = Segment::new(dir, saved.segment, 0).path;
@@ -165,22 +174,19 @@ pub fn recover(
     Ok(Recovered { segments, entries, end, bytes_truncated })
 }
 
-/// The segments from the recovery point's start on. Those before it were about to be removed.
-fn list(files: &dyn Files, dir: &Path, point: Point, read_only: bool) -> Result<Vec<Arc<Segment>>> {
+/// The segments from the recovery point's start on, and those before it, which were about to be
+/// removed.
+fn list(files: &dyn Files, dir: &Path, point: Point) -> Result<(Segments, Segments)> {
     let listed = files.list(dir).map_err(|error| Error::io("cannot list", dir, error))?;
-    let mut segments: Vec<Segment> = listed
+    let mut segments: Segments = listed
         .iter()
         .filter_map(|entry| Some(Segment::new(dir, base_of(&entry.name)?, entry.len)))
+        .map(Arc::new)
         .collect();
     segments.sort_by_key(|segment| segment.base);
     let kept = segments.split_off(segments.partition_point(|segment| segment.base < point.start));
-    if !read_only {
-        for segment in &segments {
-            remove(files, segment)?;
-        }
-    }
     match kept.first() {
-        Some(first) if first.base == point.start => Ok(kept.into_iter().map(Arc::new).collect()),
+        Some(first) if first.base == point.start => Ok((kept, segments)),
         _ => {
             let path = Segment::new(dir, point.start, 0).path;
             Err(Error::damaged(&path, 0, point.start, "the segment is missing"))
