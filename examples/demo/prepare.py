@@ -31,6 +31,8 @@ AGENT_KEYS = [
     r"^([A-Za-z][A-Za-z -]*[A-Za-z]|[A-Za-z])",
 ]
 
+SHORT_NAMES = {"US": "United States", "UK": "United Kingdom"}
+
 
 def agent_key(user_agent):
     for pattern in AGENT_KEYS:
@@ -72,11 +74,17 @@ def write_ranges(sources, addresses):
             low, high = int(ipaddress.ip_address(start)), int(ipaddress.ip_address(end))
             at = bisect.bisect_left(numbers, low)
             if at < len(numbers) and numbers[at] <= high:
-                kept.append((start, end, country))
+                # The source overlaps itself in places, always within one country; an address
+                # must find one range.
+                if kept and kept[-1][2] == country and version == kept[-1][3] and low <= kept[-1][4]:
+                    kept[-1] = (kept[-1][0], max(end, kept[-1][1], key=lambda a: int(ipaddress.ip_address(a))),
+                                country, version, max(high, kept[-1][4]))
+                    continue
+                kept.append((start, end, country, version, high))
     with open(os.path.join(HERE, "ip_country.csv"), "w", newline="") as file:
         out = csv.writer(file, lineterminator="\n")
         out.writerow(["start", "end", "country"])
-        out.writerows(kept)
+        out.writerows(range_[:3] for range_ in kept)
 
 
 def write_countries(sources):
@@ -84,10 +92,9 @@ def write_countries(sources):
         out = csv.writer(file, lineterminator="\n")
         out.writerow(["code", "name", "region", "subregion", "continent"])
         for row in sorted(rows(os.path.join(sources, "country-codes.csv")), key=lambda r: r["ISO3166-1-Alpha-2"]):
-            out.writerow(
-                row[column].strip()
-                for column in ("ISO3166-1-Alpha-2", "CLDR display name", "Region Name", "Sub-region Name", "Continent")
-            )
+            columns = ("ISO3166-1-Alpha-2", "CLDR display name", "Region Name", "Sub-region Name", "Continent")
+            code, name, *rest = (row[column].strip() for column in columns)
+            out.writerow([code, SHORT_NAMES.get(name, name), *rest])
 
 
 def rate(name, keys, hit):
