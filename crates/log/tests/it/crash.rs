@@ -329,7 +329,9 @@ fn sweep(
 #[track_caller]
 fn holds(mut seeds: std::ops::Range<u64>, fault: Fault) {
     // More of them on demand, each a workload of its own.
-    if let Some(more) = std::env::var("MILLSTREAM_LOSSY_SEEDS").ok().and_then(|n| n.parse().ok()) {
+    if let Some(more) =
+        std::env::var("MILLSTREAM_LOSSY_SEEDS").ok().and_then(|n| n.parse::<u64>().ok())
+    {
         seeds = seeds.start * 1_000_000..seeds.start * 1_000_000 + more;
     }
     let (runs, failures) = sweep(seeds, fault, None);
