@@ -1,1 +1,52 @@
+//! Runs pipelines: from a checked file to partition tasks that lose nothing.
+//!
+//! ```text
+//! file ─► plan ─► open ─► engine: supervise ─► task: fetch ► decode ► flow ► sinks ► commit
+//!          │                                            └► dead_letters
+//!          └► explain, preview, cases
+//! ```
+//!
+//! | module | what is in it |
+//! |---|---|
+//! | `plan`, `catalog` | names and types checked against the real schemas, nothing changed |
+//! | `open` | topics, tables, schemas and look-ups made ready |
+//! | `engine` | supervised partition tasks, restart, hold, drain |
+//! | `task` | the loop that owns a partition from fetch to commit |
+//! | `flow` | the steps over one batch |
+//! | `lookups` | cache, single flight and retries before a store |
+//! | `dead_letters`, `brake`, `replay` | rows that cannot be processed |
+//! | `commit` | all partitions' offsets on one sync |
 
+mod brake;
+mod cases;
+mod catalog;
+mod commit;
+mod dead_letters;
+mod engine;
+mod explain;
+mod flow;
+mod lookups;
+mod metrics;
+mod open;
+mod pipeline;
+mod plan;
+mod positions;
+mod preview;
+mod replay;
+mod status;
+mod task;
+mod waits;
+
+pub use cases::{CaseReport, run_case};
+pub use catalog::{Catalog, TableShape};
+pub use commit::Committer;
+pub use dead_letters::Letter;
+pub use engine::{Engine, LookupReport, PipelineReport, reset_offsets};
+pub use explain::{Column, Explain, ExplainLookup, ExplainSink, ExplainSource, ExplainStep};
+pub use metrics::{Metrics, PipelineMetrics, quantile};
+pub use open::open;
+pub use pipeline::Pipeline;
+pub use plan::{Plan, plan, plan_all};
+pub use preview::{Preview, PreviewDead, preview};
+pub use replay::{Replayed, is_pipeline, letters, replay};
+pub use status::{PartitionReport, PartitionState};

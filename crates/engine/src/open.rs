@@ -1,0 +1,367 @@
+//! From a plan to a pipeline that can run: makes the topics and tables it writes, registers its
+//! schemas, opens its look-ups, binds its offsets.
+
+use crate::commit::Committer;
+use crate::flow::{Flow, FlowStep, Node};
+use crate::lookups::{CacheOptions, Guarded, Policy};
+use crate::metrics::{Metrics, PipelineMetrics};
+use crate::pipeline::{Limits, Pipeline, PipelineSink};
+use crate::plan::{
+    Plan, PlannedSink, PlannedStep, SinkPlan, encoder, open_file_lookup, schema_of,
+};
+use crate::positions::Positions;
+use crate::waits::Waits;
+use anyhow::{Context, anyhow, bail};
+use millstream_config::{
+    Compression, DecodeSpec, Framing, LookupFrom, LookupSpec, OnFailure, Pipeline as PipelineFile,
+    PipelineSpec, SinkTo, SourceFrom, StartAt,
+};
+use millstream_connectors::file::{FileSource, FileSourceOptions};
+use millstream_connectors::table::{TableSink, TableSinkOptions};
+use millstream_connectors::topic::{TopicSink, TopicSinkOptions, TopicSource, TopicSourceOptions};
+use millstream_connectors::{DiscardSink, Home};
+use millstream_core::{Decoder, Lookup, SchemaKind, Schemas, Source, Start};
+use millstream_formats::{avro, csv, json, text};
+use millstream_log::{Codec, Topic, TopicOptions};
+use millstream_sql::LookupUse;
+use millstream_tables::TableLookup;
+use std::sync::Arc;
+
+pub type DecoderFactory =
+    Box<dyn Fn() -> millstream_core::Result<Box<dyn Decoder>> + Send + Sync>;
+
+/// Opens a planned pipeline. What it makes stays when a later step fails.
+pub async fn open(
+    plan: Plan,
+    file: &PipelineFile,
+    home: &Home,
+    committer: Committer,
+    metrics: &Metrics,
+) -> anyhow::Result<Pipeline> {
+    let Plan { spec, source: planned, decoded, positions, steps, sinks, .. } = plan;
+    let name: Arc<str> = spec.pipeline.as_str().into();
+    let buckets = spec.metrics.buckets.as_deref();
+    let metrics = Arc::new(metrics.pipeline(&name, buckets));
+    let waits = Arc::new(Waits::default());
+
+    let record_bytes_max = spec.source.max_record_bytes.0 as usize;
+    let OpenedSource { source, topic: source_topic, start } = open_source(&spec, file, home)?;
+
+    let schemas: Arc<dyn Schemas> = Arc::new(home.registry.clone());
+    let decoder = decoder_factory(
+        &spec.source.format,
+        planned.reader_schema,
+        planned.columns,
+        record_bytes_max,
+        schemas,
+        decoded.clone(),
+    );
+    // A decoder that cannot be made is a mistake of the file, not of a record.
+    decoder().context("opening the source's format")?;
+
+    let mut lookups: Vec<(String, _)> = Vec::new();
+    for used in steps.iter().flat_map(|step| step.query.lookups()) {
+        if !lookups.iter().any(|(name, _)| *name == used.name) {
+            lookups.push((used.name.clone(), metrics.lookup_of(&used.name)));
+        }
+    }
+    let outputs = sinks.iter().map(|sink| sink.input).collect();
+    let flow = open_flow(steps, outputs, |used| {
+        open_lookup(used, &spec.lookups[&used.name], file, home, &metrics, &waits)
+    })?;
+    let mut ready = Vec::new();
+    for (at, sink) in sinks.into_iter().enumerate() {
+        ready.push(open_sink(sink, &spec.sinks[at].to, home, &metrics).await?);
+    }
+    let dead_letters = topic(home, &spec.dead_letters_topic(), TopicOptions::default())?;
+
+    let consistent = spec.lookups.values().any(|lookup| lookup.consistent);
+    let pipeline = Pipeline {
+        decode_step: format!("decode {}", format_name(&spec.source.format)).into(),
+        positions: Positions::new(&decoded, positions, source.name()),
+        may_be_oversized: source_topic.is_none(),
+        limits: Limits {
+            in_flight_batches: if consistent { 1 } else { spec.in_flight.batches as usize },
+            in_flight_bytes: spec.in_flight.bytes.0 as usize,
+            record_bytes_max,
+            max_dead_ratio: spec.max_dead_ratio.0,
+        },
+        flow,
+        home: home.clone(),
+        sinks: ready,
+        name,
+        source,
+        source_topic,
+        start,
+        decoder,
+        lookups,
+        dead_letters,
+        committer,
+        metrics,
+        waits,
+    };
+    bind_offsets(&pipeline)?;
+    Ok(pipeline)
+}
+
+pub struct OpenedSource {
+    pub source: Box<dyn Source>,
+    /// The topic of the embedded log, when it is one.
+    pub topic: Option<Arc<str>>,
+    /// Where to begin without a commit.
+    pub start: Start,
+}
+
+pub fn open_source(
+    spec: &PipelineSpec,
+    file: &PipelineFile,
+    home: &Home,
+) -> anyhow::Result<OpenedSource> {
+    let batch_rows = spec.batch.max_rows as usize;
+    let batch_bytes = spec.batch.max_bytes.0 as usize;
+    let record_bytes_max = spec.source.max_record_bytes.0 as usize;
+    let (source, topic, start): (Box<dyn Source>, _, _) = match &spec.source.from {
+        SourceFrom::Topic(from) => {
+            let topic = home
+                .log
+                .topic(&from.topic)
+                .ok_or_else(|| anyhow!("there is no topic `{}` any more", from.topic))?;
+            let start = match from.start {
+                StartAt::Earliest => Start::Earliest,
+                StartAt::Latest => Start::Latest,
+            };
+            let options = TopicSourceOptions { batch_rows, batch_bytes };
+            let topic_name: Arc<str> = from.topic.as_str().into();
+            (Box::new(TopicSource::new(topic, options)), Some(topic_name), start)
+        }
+        SourceFrom::File(from) => {
+            let source = FileSource::open(FileSourceOptions {
+                path: file.resolve(&from.file),
+                follow: from.follow,
+                header: from.header,
+                line_bytes_max: record_bytes_max,
+                batch_rows,
+                batch_bytes,
+            })
+            .map_err(|e| anyhow!(e))?;
+            (Box::new(source), None, Start::Earliest)
+        }
+    };
+    Ok(OpenedSource { source, topic, start })
+}
+
+/// Binds every step's look-ups.
+pub fn open_flow(
+    steps: Vec<PlannedStep>,
+    outputs: Vec<Node>,
+    mut lookup: impl FnMut(&LookupUse) -> anyhow::Result<Arc<dyn Lookup>>,
+) -> anyhow::Result<Flow> {
+    let mut ready = Vec::new();
+    for step in steps {
+        let bound =
+            step.query.lookups().iter().map(&mut lookup).collect::<anyhow::Result<Vec<_>>>()?;
+        let bound = step.query.bind(bound)?;
+        ready.push(FlowStep { name: step.name, input: step.input, step: bound });
+    }
+    Ok(Flow { steps: ready, outputs })
+}
+
+/// Offsets belong to the pipeline's name; a changed source needs a reset first.
+fn bind_offsets(pipeline: &Pipeline) -> anyhow::Result<()> {
+    let source = pipeline.offsets_source();
+    let known = pipeline.home.tables.offsets().bind(&pipeline.name, &source).with_context(|| {
+        format!(
+            "the source of pipeline {} changed; `millstream offsets {0} reset --to earliest` \
+             begins anew",
+            pipeline.name
+        )
+    })?;
+    if let Some(topic) = &pipeline.source_topic {
+        for partition in 0..pipeline.source.partitions() {
+            // Retention waits from now on, also for partitions that were never committed.
+            let offset = known.offsets.get(&partition).copied().unwrap_or(0);
+            pipeline.home.log.set_low_commit(topic, partition, &pipeline.name, offset)?;
+        }
+    }
+    Ok(())
+}
+
+pub fn decoder_factory(
+    format: &DecodeSpec,
+    reader_schema: Option<String>,
+    columns: Option<Vec<String>>,
+    record_bytes_max: usize,
+    schemas: Arc<dyn Schemas>,
+    decoded: arrow_schema::SchemaRef,
+) -> DecoderFactory {
+    match format.clone() {
+        DecodeSpec::Avro(options) => Box::new(move || {
+            let reader_schema = reader_schema.clone().unwrap_or_default();
+            Ok(Box::new(avro::AvroDecoder::new(
+                avro::AvroOptions {
+                    framing: match options.framing {
+                        Framing::Confluent => avro::Framing::Confluent,
+                        Framing::Bare => avro::Framing::Bare,
+                    },
+                    writer_schema: (options.framing == Framing::Bare)
+                        .then(|| reader_schema.clone()),
+                    reader_schema,
+                    columns: columns.clone(),
+                    record_bytes_max,
+                },
+                schemas.clone(),
+            )?))
+        }),
+        DecodeSpec::Json(options) => Box::new(move || match &options.columns {
+            Some(_) => {
+                let options = json::JsonOptions { record_bytes_max, ..Default::default() };
+                Ok(Box::new(json::JsonDecoder::new(decoded.clone(), options)?))
+            }
+            None => Ok(Box::new(text::TextDecoder::whole("value", record_bytes_max))),
+        }),
+        DecodeSpec::Csv(options) => Box::new(move || {
+            let csv_options = csv::CsvOptions {
+                delimiter: options.delimiter.0,
+                quote: options.quote.0,
+                record_bytes_max,
+            };
+            Ok(Box::new(csv::CsvDecoder::new(schema_of(&options.columns), csv_options)?))
+        }),
+        DecodeSpec::Text(options) => Box::new(move || match &options.pattern {
+            Some(pattern) => {
+                Ok(Box::new(text::TextDecoder::new(pattern, decoded.clone(), record_bytes_max)?))
+            }
+            None => Ok(Box::new(text::TextDecoder::whole("line", record_bytes_max))),
+        }),
+    }
+}
+
+fn format_name(format: &DecodeSpec) -> &'static str {
+    match format {
+        DecodeSpec::Avro(_) => "avro",
+        DecodeSpec::Json(_) => "json",
+        DecodeSpec::Csv(_) => "csv",
+        DecodeSpec::Text(_) => "text",
+    }
+}
+
+pub fn open_lookup(
+    used: &LookupUse,
+    spec: &LookupSpec,
+    file: &PipelineFile,
+    home: &Home,
+    metrics: &Arc<PipelineMetrics>,
+    waits: &Arc<Waits>,
+) -> anyhow::Result<Arc<dyn Lookup>> {
+    let store: Arc<dyn Lookup> = match &spec.from {
+        LookupFrom::Table(from) => {
+            let table = home
+                .tables
+                .table(&from.table)
+                .ok_or_else(|| anyhow!("there is no table `{}` any more", from.table))?;
+            TableLookup::bind(&table, &used.key, None)?
+        }
+        LookupFrom::File(from) => {
+            let path = file.resolve(&from.file);
+            Arc::new(open_file_lookup(from, path, &used.key).map_err(|e| anyhow!(e))?)
+        }
+    };
+    // A file is in memory already.
+    let in_memory = matches!(spec.from, LookupFrom::File(_));
+    let cached = !in_memory && !spec.consistent && spec.cache.max_entries > 0;
+    let policy = Policy {
+        cache: cached.then(|| CacheOptions {
+            entries_max: spec.cache.max_entries as usize,
+            ttl: spec.cache.ttl.0,
+            negative_ttl: spec.cache.negative_ttl.0,
+            stale: spec.cache.stale.0,
+        }),
+        dead_letter: spec.on_failure == OnFailure::DeadLetter,
+        retries: spec.retries,
+        timeout: spec.timeout.0,
+    };
+    let guarded = Guarded::new(
+        &used.name,
+        store,
+        &used.key_types,
+        policy,
+        metrics.clone(),
+        waits.clone(),
+    )?;
+    Ok(Arc::new(guarded))
+}
+
+async fn open_sink(
+    planned: PlannedSink,
+    to: &SinkTo,
+    home: &Home,
+    metrics: &PipelineMetrics,
+) -> anyhow::Result<PipelineSink> {
+    let name = planned.name.clone();
+    let (rows, bytes) = metrics.sink(&name);
+    let open: Box<dyn Fn() -> millstream_core::Result<Box<dyn millstream_core::Sink>> + Send + Sync> =
+        match (planned.to, to) {
+            (SinkPlan::Table(spec), SinkTo::Table(to)) => {
+                let table = home.tables.create_table(spec)?;
+                let ttl = to.ttl.map(|p| p.0);
+                let timestamp = to.timestamp.clone();
+                Box::new(move || {
+                    Ok(Box::new(TableSink::new(TableSinkOptions {
+                        table: table.clone(),
+                        ttl,
+                        timestamp: timestamp.clone(),
+                    })))
+                })
+            }
+            (SinkPlan::Topic { partitions, avro }, SinkTo::Topic(to)) => {
+                let retention = to.retention.clone().unwrap_or_default();
+                let options = TopicOptions {
+                    partitions,
+                    codec: codec(to.compression),
+                    retention_ms: retention.time.map(|p| p.0.as_millis() as u64),
+                    retention_bytes: retention.bytes.map(|b| b.0),
+                    hard: retention.hard,
+                    ..TopicOptions::default()
+                };
+                let topic = topic(home, &to.topic, options)?;
+                let id = match &avro {
+                    Some((subject, text)) => {
+                        Some(Schemas::register(&home.registry, subject, SchemaKind::Avro, text).await?)
+                    }
+                    None => None,
+                };
+                let (key, timestamp) = (to.key.clone(), to.timestamp.clone());
+                let schema = planned.schema;
+                Box::new(move || {
+                    Ok(Box::new(TopicSink::new(TopicSinkOptions {
+                        topic: topic.clone(),
+                        encoder: encoder(avro.as_ref(), id, schema.clone())?,
+                        key: key.clone(),
+                        timestamp: timestamp.clone(),
+                    })))
+                })
+            }
+            (SinkPlan::Discard, _) => Box::new(|| Ok(Box::new(DiscardSink))),
+            _ => bail!("the plan of sink {name} does not fit its file"),
+        };
+    Ok(PipelineSink { name, open, rows, bytes })
+}
+
+fn topic(home: &Home, name: &str, options: TopicOptions) -> anyhow::Result<Topic> {
+    match home.log.topic(name) {
+        Some(topic) => Ok(topic),
+        None => {
+            home.log.create_topic(name, options).with_context(|| format!("making topic {name}"))
+        }
+    }
+}
+
+fn codec(compression: Compression) -> Codec {
+    match compression {
+        Compression::None => Codec::None,
+        Compression::Lz4 => Codec::Lz4,
+        Compression::Zstd => Codec::Zstd,
+        Compression::Snappy => Codec::Snappy,
+        Compression::Gzip => Codec::Gzip,
+    }
+}

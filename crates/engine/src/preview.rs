@@ -1,0 +1,110 @@
+//! What a pipeline would write, without writing or committing anything.
+
+use crate::flow::Flowed;
+use crate::metrics::Metrics;
+use crate::open::{decoder_factory, open_flow, open_lookup, open_source};
+use crate::plan::Plan;
+use crate::positions::Positions;
+use crate::waits::Waits;
+use arrow_array::RecordBatch;
+use millstream_config::Pipeline as PipelineFile;
+use millstream_connectors::Home;
+use millstream_core::{Schemas, Start};
+use serde::Serialize;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long to wait for a source that has nothing to read now.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Up to `rows` rows for each sink, and the records that would become dead letters.
+#[derive(Debug, Default)]
+pub struct Preview {
+    pub sinks: Vec<(String, Vec<RecordBatch>)>,
+    pub dead: Vec<PreviewDead>,
+    pub rows_read: u64,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct PreviewDead {
+    pub partition: u32,
+    pub offset: i64,
+    pub step: String,
+    pub reason: String,
+    /// The record's value as text, its beginning.
+    pub value: String,
+}
+
+/// Reads from where the pipeline would go on.
+pub async fn preview(
+    plan: Plan,
+    file: &PipelineFile,
+    home: &Home,
+    rows: usize,
+) -> anyhow::Result<Preview> {
+    let Plan { spec, source: planned, decoded, positions, steps, sinks, .. } = plan;
+    let opened = open_source(&spec, file, home)?;
+    let metrics = Arc::new(Metrics::new().pipeline(&spec.pipeline, None));
+    let waits = Arc::new(Waits::default());
+    let schemas: Arc<dyn Schemas> = Arc::new(home.registry.clone());
+    let mut decoder = decoder_factory(
+        &spec.source.format,
+        planned.reader_schema,
+        planned.columns,
+        spec.source.max_record_bytes.0 as usize,
+        schemas,
+        decoded.clone(),
+    )()?;
+    let outputs = sinks.iter().map(|sink| sink.input).collect();
+    let flow = open_flow(steps, outputs, |used| {
+        open_lookup(used, &spec.lookups[&used.name], file, home, &metrics, &waits)
+    })?;
+    let positions = Positions::new(&decoded, positions, opened.source.name());
+    let committed = home.tables.offsets().get(&spec.pipeline).map(|c| c.offsets).unwrap_or_default();
+
+    let mut shown = Preview {
+        sinks: sinks.iter().map(|sink| (sink.name.to_string(), Vec::new())).collect(),
+        ..Preview::default()
+    };
+    for partition in 0..opened.source.partitions() {
+        let start = committed.get(&partition).map_or(opened.start, |o| Start::Offset(*o));
+        let mut reader = opened.source.reader(partition, start).await?;
+        while !shown.is_full(rows) {
+            let Ok(records) = tokio::time::timeout(PATIENCE, reader.next()).await else { break };
+            let Some(records) = records? else { break };
+            decoder.prepare(&records).await?;
+            let decoded = decoder.decode(&records)?;
+            let input = positions.add(decoded.batch, &records, partition)?;
+            let Flowed { outputs, verdicts } = flow.run(input, &metrics).await?;
+            shown.rows_read += records.len() as u64;
+            for ((_, batches), batch) in shown.sinks.iter_mut().zip(outputs) {
+                let have: usize = batches.iter().map(RecordBatch::num_rows).sum();
+                let take = batch.len().min(rows.saturating_sub(have));
+                if take > 0 {
+                    batches.push(batch.rows.slice(0, take));
+                }
+            }
+            let rejected = decoded.rejected.into_iter().map(|r| (r.source_row, "decode".to_owned(), r.reason));
+            let failed = verdicts.into_iter().map(|v| (v.source_row, v.step.to_string(), v.reason));
+            for (row, step, reason) in rejected.chain(failed) {
+                if shown.dead.len() >= rows {
+                    break;
+                }
+                let record = records.get(row as usize);
+                let value = record.value.unwrap_or_default();
+                let value = String::from_utf8_lossy(&value[..value.len().min(200)]).into_owned();
+                let offset = record.offset;
+                shown.dead.push(PreviewDead { partition, offset, step, reason, value });
+            }
+        }
+    }
+    Ok(shown)
+}
+
+impl Preview {
+    fn is_full(&self, rows: usize) -> bool {
+        self.sinks.iter().all(|(_, batches)| {
+            batches.iter().map(RecordBatch::num_rows).sum::<usize>() >= rows
+        })
+    }
+}
