@@ -1,0 +1,37 @@
+EVENTS ?= 500000
+KILLS ?= 1000
+DATA ?= demo-data
+
+.PHONY: help demo build test audit bench torture fuzz
+
+help:
+	@echo "make demo      build the release binary and run the main job on real data"
+	@echo "make test      everything that must pass"
+	@echo "make torture   kill the main job KILLS=$(KILLS) times and count every event"
+	@echo "make bench     measure, side by side with the peers"
+	@echo "make fuzz      feed random bytes to everything that parses bytes from outside"
+	@echo "make audit     licences, sources and bans of all dependencies"
+
+build:
+	cargo build --release --package millstream
+
+demo: build
+	target/release/millstream --data $(DATA) demo --events $(EVENTS)
+
+test:
+	cargo test --workspace
+
+torture:
+	MILLSTREAM_KILLS=$(KILLS) cargo test --package millstream --test torture -- --nocapture
+
+fuzz:
+	MILLSTREAM_FUZZ_SECONDS=60 cargo test --workspace fuzz -- --nocapture
+
+audit:
+	@command -v cargo-deny >/dev/null || { echo "installing cargo-deny"; cargo install --locked cargo-deny; }
+	cargo deny check licenses sources bans
+	cargo deny check advisories || echo "advisories: their database cannot be reached from here"
+
+bench:
+	cargo build --release --package millstream --package millstream-bench
+	target/release/millstream-bench all
