@@ -103,80 +103,69 @@ impl ColumnBuilder {
     }
 
     pub fn push_bool(&mut self, value: bool) -> Result<()> {
-        self.push(|values| match values {
-            Values::Bool(values) => Some(values.append(value)),
-            _ => None,
-        })
+        let Values::Bool(values) = &mut self.values else { return Err(mistyped()) };
+        values.append(value);
+        self.present()
     }
 
     pub fn push_i32(&mut self, value: i32) -> Result<()> {
-        self.push(|values| match values {
-            Values::I32(values) => Some(values.push(value)),
-            _ => None,
-        })
+        let Values::I32(values) = &mut self.values else { return Err(mistyped()) };
+        values.push(value);
+        self.present()
     }
 
     pub fn push_i64(&mut self, value: i64) -> Result<()> {
-        self.push(|values| match values {
-            Values::I64(values) => Some(values.push(value)),
-            _ => None,
-        })
+        let Values::I64(values) = &mut self.values else { return Err(mistyped()) };
+        values.push(value);
+        self.present()
     }
 
     pub fn push_i128(&mut self, value: i128) -> Result<()> {
-        self.push(|values| match values {
-            Values::I128(values) => Some(values.push(value)),
-            _ => None,
-        })
+        let Values::I128(values) = &mut self.values else { return Err(mistyped()) };
+        values.push(value);
+        self.present()
     }
 
     pub fn push_f32(&mut self, value: f32) -> Result<()> {
-        self.push(|values| match values {
-            Values::F32(values) => Some(values.push(value)),
-            _ => None,
-        })
+        let Values::F32(values) = &mut self.values else { return Err(mistyped()) };
+        values.push(value);
+        self.present()
     }
 
     pub fn push_f64(&mut self, value: f64) -> Result<()> {
-        self.push(|values| match values {
-            Values::F64(values) => Some(values.push(value)),
-            _ => None,
-        })
+        let Values::F64(values) = &mut self.values else { return Err(mistyped()) };
+        values.push(value);
+        self.present()
     }
 
     /// A string, bytes, or an address.
     pub fn push_bytes(&mut self, value: &[u8]) -> Result<()> {
-        self.push(|values| match values {
+        match &mut self.values {
             Values::Bytes(offsets, bytes) => {
                 bytes.extend_from_slice(value);
-                offsets.push(i32::try_from(bytes.len()).ok()?);
-                Some(())
+                offsets.push(offset(bytes.len())?);
             }
-            Values::Ip(values) => Some(values.extend_from_slice(value)),
-            _ => None,
-        })
+            Values::Ip(bytes) if value.len() == 16 => bytes.extend_from_slice(value),
+            _ => return Err(mistyped()),
+        }
+        self.present()
     }
 
     /// The items pushed since the last list are one list.
     pub fn close_list(&mut self) -> Result<()> {
-        let items = self.children[0].nulls.len();
-        self.push(|values| match values {
-            Values::Offsets(offsets) => {
-                offsets.push(i32::try_from(items).ok()?);
-                Some(())
-            }
-            _ => None,
-        })
+        let (Values::Offsets(offsets), [items]) = (&mut self.values, &*self.children) else {
+            return Err(mistyped());
+        };
+        offsets.push(offset(items.nulls.len())?);
+        self.present()
     }
 
+    /// A value was pushed to each field.
     pub fn close_struct(&mut self) -> Result<()> {
-        self.push(|_| Some(()))
+        self.present()
     }
 
-    fn push(&mut self, put: impl FnOnce(&mut Values) -> Option<()>) -> Result<()> {
-        put(&mut self.values).ok_or_else(|| {
-            Error::refused("the rows asked for are more than 2 GiB; ask for fewer at a time")
-        })?;
+    fn present(&mut self) -> Result<()> {
         self.nulls.append_non_null();
         Ok(())
     }
@@ -263,6 +252,16 @@ fn structs(
     let columns =
         children.map(|child| child.finish().map_err(external)).collect::<Result<Vec<_>, _>>()?;
     StructArray::try_new(fields, columns, nulls)
+}
+
+fn offset(end: usize) -> Result<i32> {
+    i32::try_from(end).map_err(|_| {
+        Error::refused("the rows asked for are more than 2 GiB; ask for fewer at a time")
+    })
+}
+
+fn mistyped() -> Error {
+    Error::Damaged("a value is not of the type of its column".into())
 }
 
 fn external(error: Error) -> ArrowError {

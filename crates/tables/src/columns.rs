@@ -14,16 +14,22 @@ use arrow_schema::{DataType, Field, Fields, TimeUnit};
 use millstream_core::types;
 use std::sync::Arc;
 
+/// How deep a column's type may nest.
+const DEPTH_MAX: usize = 32;
+
 /// The type that a table stores for a column of this type; the error is a sentence.
 pub fn canonical(data_type: &DataType) -> Result<DataType, String> {
-    let wide = widened(data_type)?;
+    let wide = widened(data_type, 0)?;
     // The catalog keeps types by name, so what does not read back cannot be stored.
     types::parse(&types::name(&wide))
 }
 
-fn widened(data_type: &DataType) -> Result<DataType, String> {
+fn widened(data_type: &DataType, depth: usize) -> Result<DataType, String> {
+    if depth > DEPTH_MAX {
+        return Err(format!("types nest at most {DEPTH_MAX} deep"));
+    }
     let nested = |field: &Field| -> Result<Field, String> {
-        Ok(Field::new(field.name(), widened(field.data_type())?, true))
+        Ok(Field::new(field.name(), widened(field.data_type(), depth + 1)?, true))
     };
     Ok(match data_type {
         DataType::Int8 | DataType::Int16 | DataType::UInt8 | DataType::UInt16 => DataType::Int32,
@@ -34,7 +40,7 @@ fn widened(data_type: &DataType) -> Result<DataType, String> {
         DataType::Binary | DataType::BinaryView | DataType::LargeBinary => DataType::Binary,
         t if *t == types::IP => types::IP,
         DataType::FixedSizeBinary(_) => DataType::Binary,
-        DataType::Dictionary(_, values) => widened(values)?,
+        DataType::Dictionary(_, values) => widened(values, depth + 1)?,
         DataType::Date64 => DataType::Timestamp(TimeUnit::Millisecond, None),
         DataType::Time32(_) | DataType::Time64(_) => DataType::Time64(TimeUnit::Microsecond),
         DataType::Timestamp(TimeUnit::Second, tz) => {

@@ -20,6 +20,7 @@ use fjall::compaction::filter::Factory;
 use parking_lot::RwLock;
 use std::collections::BTreeMap;
 use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -210,7 +211,12 @@ fn open(dir: &Path, options: &Options, read_only: bool) -> Result<(Opened, OpenR
         fs::create_dir_all(dir).map_err(io("cannot make the directory", dir))?;
     }
 
-    let db = open_fjall(&dir.join(STORE), options).map_err(|error| match error {
+    // fjall asserts what it believes of its own files, so that damage there may be a panic.
+    let opening = AssertUnwindSafe(|| open_fjall(&dir.join(STORE), options));
+    let opening = catch_unwind(opening).map_err(|_| {
+        Error::Damaged(format!("the database in {} cannot be read", dir.join(STORE).display()))
+    })?;
+    let db = opening.map_err(|error| match error {
         fjall::Error::Locked => Error::Locked { dir: dir.to_owned() },
         fjall::Error::Io(source) => {
             Error::Io { doing: "cannot open the tables in", path: dir.to_owned(), source }

@@ -149,3 +149,133 @@ fn array<const N: usize>(bytes: &[u8]) -> Result<[u8; N]> {
 fn short() -> Error {
     Error::Damaged("a key does not have the columns of its table".into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow_array::{
+        ArrayRef, BinaryArray, BooleanArray, Decimal128Array, FixedSizeBinaryArray, Float32Array,
+        Float64Array, Int32Array, Int64Array, StringArray,
+    };
+    use proptest::prelude::*;
+    use std::cmp::Ordering;
+    use std::sync::Arc;
+
+    /// The keys of a column's rows.
+    fn keys(column: &ArrayRef) -> Vec<Vec<u8>> {
+        let view = View::of(column.as_ref()).unwrap();
+        (0..column.len())
+            .map(|row| {
+                let mut key = Vec::new();
+                view.encode_key(row, &mut key);
+                key
+            })
+            .collect()
+    }
+
+    /// Keys order as `order` says the rows do, end where they end, and read back as the column.
+    fn check(column: ArrayRef, order: impl Fn(usize, usize) -> Ordering) {
+        let keys = keys(&column);
+        let mut builder = ColumnBuilder::new(column.data_type());
+        let mut scratch = Vec::new();
+        for (a, key) in keys.iter().enumerate() {
+            for (b, other) in keys.iter().enumerate() {
+                assert_eq!(key.cmp(other), order(a, b), "rows {a} and {b} of {column:?}");
+                assert!(key == other || !other.starts_with(key), "rows {a} and {b}");
+            }
+            let mut bytes = [key.as_slice(), b"rest"].concat();
+            let mut rest = bytes.as_mut_slice() as &[u8];
+            decode(column.data_type(), &mut rest, Some(&mut builder), &mut scratch).unwrap();
+            assert_eq!(rest, b"rest");
+        }
+        assert_eq!(&builder.finish().unwrap(), &column);
+    }
+
+    fn text() -> impl Strategy<Value = Vec<String>> {
+        let char = prop_oneof![Just('\0'), Just('\u{1}'), Just('a'), Just('b'), any::<char>()];
+        let text = prop::collection::vec(char, 0..4).prop_map(|c| c.into_iter().collect());
+        prop::collection::vec(text, 0..20)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+
+        #[test]
+        fn keys_compare_as_integers_do(values: Vec<i64>) {
+            let small: Vec<i32> = values.iter().map(|v| *v as i32).collect();
+            let large: Vec<i128> = values.iter().map(|v| i128::from(*v) << 40).collect();
+            let even: Vec<bool> = values.iter().map(|v| v % 2 == 0).collect();
+            check(Arc::new(Int64Array::from(values.clone())), |a, b| values[a].cmp(&values[b]));
+            check(Arc::new(Int32Array::from(small.clone())), |a, b| small[a].cmp(&small[b]));
+            check(Arc::new(BooleanArray::from(even.clone())), |a, b| even[a].cmp(&even[b]));
+            let decimals = Decimal128Array::from(large.clone());
+            check(Arc::new(decimals), |a, b| large[a].cmp(&large[b]));
+        }
+
+        #[test]
+        fn keys_compare_as_floats_do(values: Vec<f64>) {
+            let values: Vec<f64> = values.into_iter().map(|v| v + 0.0).filter(|v| !v.is_nan())
+                .chain([f64::INFINITY, f64::NEG_INFINITY, 0.0, f64::MIN_POSITIVE / 2.0]).collect();
+            let small: Vec<f32> = values.iter().map(|v| *v as f32 + 0.0).collect();
+            check(Arc::new(Float64Array::from(values.clone())), |a, b| values[a].total_cmp(&values[b]));
+            check(Arc::new(Float32Array::from(small.clone())), |a, b| small[a].total_cmp(&small[b]));
+        }
+
+        #[test]
+        fn keys_compare_as_strings_do(values in text()) {
+            let array: StringArray = values.iter().map(Some).collect();
+            check(Arc::new(array), |a, b| values[a].cmp(&values[b]));
+        }
+
+        #[test]
+        fn keys_compare_as_bytes_do(values: Vec<Vec<u8>>, addresses: Vec<[u8; 16]>) {
+            let array: BinaryArray = values.iter().map(|v| Some(v.as_slice())).collect();
+            check(Arc::new(array), |a, b| values[a].cmp(&values[b]));
+            if !addresses.is_empty() {
+                let array = FixedSizeBinaryArray::try_from_iter(addresses.iter()).unwrap();
+                check(Arc::new(array), |a, b| addresses[a].cmp(&addresses[b]));
+            }
+        }
+
+        #[test]
+        fn composite_keys_compare_column_by_column(rows: Vec<(String, i32, String)>) {
+            let columns: [ArrayRef; 3] = [
+                Arc::new(rows.iter().map(|r| Some(r.0.as_str())).collect::<StringArray>()),
+                Arc::new(rows.iter().map(|r| Some(r.1)).collect::<Int32Array>()),
+                Arc::new(rows.iter().map(|r| Some(r.2.as_str())).collect::<StringArray>()),
+            ];
+            let parts = columns.each_ref().map(keys);
+            let key = |row: usize| [&*parts[0][row], &*parts[1][row], &*parts[2][row]].concat();
+            for a in 0..rows.len() {
+                for b in 0..rows.len() {
+                    prop_assert_eq!(key(a).cmp(&key(b)), rows[a].cmp(&rows[b]));
+                }
+            }
+        }
+
+        #[test]
+        fn damage_is_an_error(bytes: Vec<u8>) {
+            for data_type in [DataType::Utf8, DataType::Int64, DataType::Boolean] {
+                let mut builder = ColumnBuilder::new(&data_type);
+                let _ = decode(&data_type, &mut &*bytes, Some(&mut builder), &mut Vec::new());
+                let _ = builder.finish();
+            }
+        }
+    }
+
+    #[test]
+    fn equal_floats_are_one_key() {
+        let nan = f64::from_bits(0xfff8_0000_0000_0001);
+        let column: ArrayRef = Arc::new(Float64Array::from(vec![0.0, -0.0, f64::NAN, nan, 1e308]));
+        let keys = keys(&column);
+        assert_eq!(keys[0], keys[1]);
+        assert_eq!(keys[2], keys[3]);
+        assert!(keys[2] > keys[4]);
+    }
+
+    #[test]
+    fn a_prefix_ends_before_its_successor() {
+        assert_eq!(after_prefix(vec![1, 255, 255]), Some(vec![2]));
+        assert_eq!(after_prefix(vec![255]), None);
+    }
+}

@@ -2,6 +2,7 @@
 
 use crate::catalog::{Layout, TableSpec, list, millis};
 use crate::columns::{View, lost, stored_as};
+use crate::error::Doing;
 use crate::key::KEY_BYTES_MAX;
 use crate::row::{self, ROW_BYTES_MAX};
 use crate::store::{Open, OpenTable, Store};
@@ -120,6 +121,15 @@ impl Table {
             end_delete_key(stamps.at(row)?, key);
             Ok(())
         })
+    }
+
+    /// Writes the table's newest rows out of memory and merges all its files into one level. Blocks
+    /// for as long as that takes; nothing needs it but a wish for space or speed now.
+    pub fn compact(&self) -> Result<()> {
+        let open = self.store.enter_to_write()?;
+        let table = self.enter(&open)?;
+        table.keyspace.rotate_memtable_and_wait().doing("cannot write out a table")?;
+        table.keyspace.major_compact().doing("cannot compact a table")
     }
 
     /// Encodes each row by `encode`, or rejects it, and commits them as one batch.
