@@ -29,15 +29,17 @@ mod seek;
 mod segment;
 mod stats;
 mod syncer;
+mod tail;
 mod verify;
 
 pub use codec::{BatchBuilder, Codec, EncodedBatch};
 pub use error::{Damage, Error, Result};
 pub use log::{Log, Topic};
 pub use options::{Clock, Options, SyncMode, TopicOptions};
-pub use partition::{Appended, Durable, PartitionLog};
+pub use partition::PartitionLog;
 pub use partitioner::{murmur2, partition_for};
 pub use reader::{READ_BYTES, Reader};
 pub use retention::Removed;
 pub use stats::{Histogram, Stats};
+pub use tail::{Appended, Durable};
 pub use verify::{PartitionReport, Report};

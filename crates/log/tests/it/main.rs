@@ -6,3 +6,4 @@ mod codec;
 mod crash;
 mod log;
 mod lossy;
+mod speed;
