@@ -31,6 +31,10 @@ use tokio_util::sync::CancellationToken;
 /// A task gives way to others at least this often.
 const YIELD_EVERY: Duration = Duration::from_millis(2);
 
+/// Seeded bugs that commit a batch before it is done.
+const EARLY: [&str; 3] =
+    ["commit_before_ack", "ack_after_one_sink", "commit_before_dead_letter"];
+
 /// How a partition task came to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
@@ -323,10 +327,7 @@ impl<'a> Loop<'a> {
         let (ack, settlement) = Ack::open(batch.records.len());
         let mut verdicts = flowed.verdicts;
         let mut receipts = Vec::new();
-        if fault::bug("commit_before_ack") {
-            self.checkpoint.finish(batch.run);
-            self.commit();
-        }
+        self.commit_early_if("commit_before_ack", batch.run).await;
         let doomed: HashSet<u32> = verdicts.iter().map(|v| v.source_row).collect();
         pipeline_admits(self.task.brake, &batch.records, doomed.len())?;
         for (at, rows) in flowed.outputs.iter().enumerate() {
@@ -356,6 +357,9 @@ impl<'a> Loop<'a> {
                     sink.bytes.inc_by(receipt.bytes);
                     receipts.push((receipt.durable, ack.share()));
                     timer.stop();
+                    if at == 0 {
+                        self.commit_early_if("ack_after_one_sink", batch.run).await;
+                    }
                     fault::point("engine.sink_written");
                 }
                 Err(error) if error.disposition() == Disposition::Reject => {
@@ -373,19 +377,17 @@ impl<'a> Loop<'a> {
                 }
             }
         }
+        if !verdicts.is_empty() {
+            self.commit_early_if("commit_before_dead_letter", batch.run).await;
+            fault::point("dead_letters.due");
+        }
         let letters = self.write_letters(&batch.records, &mut verdicts, &ack).await?;
-        let first_sink_only = fault::bug("ack_after_one_sink");
-        let letters_later = fault::bug("commit_before_dead_letter");
         self.outstanding.push_back(Box::pin(async move {
-            for (at, (durable, share)) in receipts.into_iter().enumerate() {
-                if !(first_sink_only && at > 0) {
-                    durable.await?;
-                }
+            for (durable, share) in receipts {
+                durable.await?;
                 share.done();
             }
-            if let Some(letters) = letters
-                && !letters_later
-            {
+            if let Some(letters) = letters {
                 letters.await?;
             }
             ack.done();
@@ -463,10 +465,8 @@ impl<'a> Loop<'a> {
         self.rows_in_flight -= batch.records.len();
         self.bytes_in_flight -= batch.records.bytes();
         fault::point("engine.settled");
-        if fault::bug("commit_before_ack") {
-            return;
-        }
-        if self.checkpoint.finish(batch.run) {
+        let committed_early = EARLY.iter().any(|bug| fault::bug(bug));
+        if !committed_early && self.checkpoint.finish(batch.run) {
             self.commit();
         }
     }
@@ -501,7 +501,16 @@ impl<'a> Loop<'a> {
         self.task.status.in_flight(&self.task.pipeline.metrics, 0, 0, 0);
     }
 
-    /// Only the seeded bug does this.
+    /// Only a seeded bug does this.
+    async fn commit_early_if(&mut self, bug: &str, run: Run) {
+        if fault::bug(bug) {
+            self.checkpoint.finish(run);
+            self.commit();
+            self.task.pipeline.committer.flush().await;
+        }
+    }
+
+    /// Only a seeded bug does this.
     fn acknowledge_everything(&mut self) {
         self.checkpoint = Checkpoint::new(self.task.status.position());
         self.commit();
