@@ -131,6 +131,15 @@ impl Database {
         Ok(Table::new(store, layout))
     }
 
+    /// Whether [`create_table`](Self::create_table) would take this. Changes nothing.
+    pub fn check_table(&self, spec: &TableSpec) -> Result<()> {
+        let known = self.table(&spec.name);
+        match known {
+            Some(known) => known.layout.evolve(spec.clone()).map(drop),
+            None => Layout::new(0, spec.clone()).map(drop),
+        }
+    }
+
     pub fn table(&self, name: &str) -> Option<Table> {
         let store = self.store();
         let layout = store.enter().ok()?.table(name)?.layout.clone();
