@@ -1,7 +1,6 @@
 //! A file's rows by key, held in memory and read again when the file changes.
 
 use super::rows;
-use arrow_array::cast::AsArray;
 use arrow_array::{Array, RecordBatch, UInt32Array};
 use arrow_row::{RowConverter, SortField};
 use arrow_schema::SchemaRef;
@@ -265,6 +264,7 @@ impl Lookup for FileLookup {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use arrow_array::cast::AsArray;
     use arrow_array::{Int64Array, StringArray};
     use arrow_schema::{DataType, Field, Schema};
 

@@ -1,7 +1,7 @@
 //! Rows of a CSV, JSON Lines or Parquet file as Arrow batches: for lookups and for loading tables.
 
 use super::{format_extension, open};
-use arrow_array::{ArrayRef, RecordBatch, StringArray, builder::FixedSizeBinaryBuilder};
+use arrow_array::{Array, ArrayRef, RecordBatch, StringArray, builder::FixedSizeBinaryBuilder};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use millstream_core::types::IP;
 use std::io::{BufRead, BufReader};
