@@ -201,3 +201,54 @@ fn sync_dir(dir: &Path) -> Result<()> {
     let synced = File::open(dir).and_then(|dir| dir.sync_all());
     synced.map_err(|e| Error::io(format!("cannot sync the directory {}", dir.display()), e))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::level::Mode;
+
+    fn entry() -> Entry {
+        Entry::Mode { subject: None, mode: Some(Mode::Readonly) }
+    }
+
+    #[test]
+    fn after_a_failure_that_cannot_be_undone_nothing_more_is_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = Journal::open(dir.path(), |_| Ok(())).unwrap();
+        journal.append(&entry()).unwrap();
+        let before = std::fs::read(&journal.path).unwrap();
+        let writable = std::mem::replace(&mut journal.file, File::open(&journal.path).unwrap());
+        assert_eq!(journal.append(&entry()).unwrap_err().code(), code::STORE);
+        journal.file = writable;
+        let error = journal.append(&entry()).unwrap_err().to_string();
+        assert!(error.contains("until it is reopened"), "{error}");
+        assert_eq!(std::fs::read(&journal.path).unwrap(), before);
+        drop(journal);
+        let mut entries = 0;
+        let mut journal = Journal::open(dir.path(), |_| {
+            entries += 1;
+            Ok(())
+        })
+        .unwrap();
+        journal.append(&entry()).unwrap();
+        assert_eq!(entries, 1);
+    }
+
+    #[test]
+    fn what_a_failed_write_left_behind_is_overwritten() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = Journal::open(dir.path(), |_| Ok(())).unwrap();
+        journal.file.seek(SeekFrom::End(0)).unwrap();
+        journal.file.write_all(b"{\"crc32c\":\"half a line").unwrap();
+        journal.cut().unwrap();
+        journal.append(&entry()).unwrap();
+        drop(journal);
+        let mut entries = 0;
+        let count = |_| {
+            entries += 1;
+            Ok(())
+        };
+        Journal::open(dir.path(), count).unwrap();
+        assert_eq!(entries, 1);
+    }
+}

@@ -13,6 +13,7 @@
 pub mod avro;
 pub mod avro_compat;
 mod content;
+mod decide;
 mod error;
 mod http;
 mod journal;

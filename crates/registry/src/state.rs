@@ -20,7 +20,7 @@ pub(crate) enum Entry {
         version: u32,
         id: u32,
         /// None when the id is known already.
-        content: Option<StoredContent>,
+        content: Option<Box<StoredContent>>,
     },
     DeleteVersion {
         subject: String,
@@ -170,10 +170,10 @@ impl State {
         subject: String,
         version: u32,
         id: u32,
-        content: Option<StoredContent>,
+        content: Option<Box<StoredContent>>,
     ) -> Result<(), String> {
         if let Some(content) = content {
-            let content = Content::from(content);
+            let content = Content::from(*content);
             let texts = self.texts(&content.references)?;
             let key = content.key();
             let text: Arc<str> = content.text.into();

@@ -1,0 +1,11 @@
+//! The registry from outside: over HTTP, through its own handle, and on disk.
+
+#![expect(clippy::unwrap_used, reason = "what does not unwrap fails its test")]
+
+mod compat;
+mod persist;
+mod python;
+mod rest;
+mod schema;
+mod server;
+mod settings;
