@@ -1,0 +1,88 @@
+//! Benchmarks side by side: every row and its peer run one after the other on the same machine, each
+//! in a process of its own.
+
+mod decode;
+mod generate;
+mod job;
+mod log;
+mod python;
+mod report;
+mod store;
+mod suites;
+
+use anyhow::{Result, bail};
+use clap::{Parser, Subcommand};
+use suites::{SUITES, Setup};
+
+/// Measures Millstream against its bare parts and against the same work in Python.
+#[derive(Parser)]
+#[command(after_help = "Example: millstream-bench --messages 2000000 decode log")]
+struct Cli {
+    /// The suites to run. All of them unless given.
+    suites: Vec<String>,
+    /// How many messages a row handles.
+    #[arg(long, default_value_t = 2_000_000)]
+    messages: u64,
+    /// How many the Python peers handle.
+    #[arg(long, default_value_t = 200_000)]
+    peer_messages: u64,
+    /// Leave the Python peers out.
+    #[arg(long)]
+    no_python: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Does one piece of work and prints what it cost, as JSON.
+    #[command(hide = true)]
+    Job { job: String },
+    /// Writes the generated records and the sites table: RECORDS has a little-endian u32 length
+    /// before each record.
+    Generate { records: std::path::PathBuf, sites: std::path::PathBuf },
+}
+
+fn main() -> Result<()> {
+    let cli = Cli::parse();
+    match cli.command {
+        Some(Command::Job { job }) => {
+            let job: job::Job = serde_json::from_str(&job)?;
+            println!("{}", serde_json::to_string(&job.run()?)?);
+            Ok(())
+        }
+        Some(Command::Generate { records, sites }) => {
+            let mut out = std::io::BufWriter::new(std::fs::File::create(records)?);
+            generate::write_records(&mut out, generate::SEED, cli.messages)?;
+            let mut out = std::io::BufWriter::new(std::fs::File::create(sites)?);
+            Ok(generate::write_sites(&mut out)?)
+        }
+        None => {
+            let setup = Setup {
+                messages: cli.messages,
+                peer_messages: cli.peer_messages,
+                python: !cli.no_python,
+            };
+            run(&cli.suites, &setup)
+        }
+    }
+}
+
+fn run(asked: &[String], setup: &Setup) -> Result<()> {
+    let known = || SUITES.map(|(name, _)| name).join(", ");
+    if let Some(unknown) = asked.iter().find(|name| !SUITES.iter().any(|(known, _)| known == name))
+    {
+        bail!("`{unknown}` is not a suite: there are {}", known());
+    }
+    if cfg!(debug_assertions) {
+        eprintln!("this is a debug build: its numbers mean nothing, use --release");
+    }
+    for (name, suite) in SUITES {
+        if asked.is_empty() || asked.iter().any(|asked| asked == name) {
+            let rows = suite(setup)?;
+            println!("{name}\n{}", report::table(&rows));
+            println!("{}\n", report::save(name, &rows)?.display());
+        }
+    }
+    Ok(())
+}
