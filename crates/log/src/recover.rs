@@ -66,8 +66,8 @@ pub fn recover(
     let (mut entries, mut end) = below_point(files, &segments[index], saved, now)?;
     let mut touched = Vec::new();
     let mut last = index;
-    // The place of the last batch found, for the seeded bug.
-    let mut last_batch = None;
+    // Where the first batch of the last segment was found, for the seeded bug.
+    let mut first_batch = None;
     loop {
         let segment = &segments[last];
         let how = if read_only { How::Read } else { How::Write };
@@ -91,7 +91,7 @@ pub fn recover(
                 let written = file.write_at(&[bytes], position);
                 written.map_err(|error| Error::io("cannot write", &segment.path, error))?;
             }
-            last_batch = Some(IndexEntry { position, ..end });
+            first_batch.get_or_insert(IndexEntry { position, ..end });
             if position - entries.last().map_or(0, |last| last.position) >= INTERVAL_BYTES {
                 entries.push(IndexEntry { position, ..end });
             }
@@ -120,6 +120,7 @@ pub fn recover(
             Some(next) if next.base == end.offset => {
                 last += 1;
                 entries.clear();
+                first_batch = None;
                 end.position = 0;
                 end.max_time = i64::MIN;
             }
@@ -127,8 +128,7 @@ pub fn recover(
         }
     }
     if options.bug("truncate_wrong")
-        && let Some(wrong) = last_batch
-        && wrong.position < end.position
+        && let Some(wrong) = first_batch
     {
         end = wrong;
         entries.retain(|entry| entry.position < end.position);

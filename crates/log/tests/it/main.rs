@@ -4,6 +4,7 @@
 
 mod codec;
 mod crash;
+mod kill;
 mod log;
 mod lossy;
 mod speed;
