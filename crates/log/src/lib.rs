@@ -14,6 +14,7 @@
 //! Nothing is spawned on the caller's runtime: syncs run on the log's own threads.
 
 pub mod codec;
+mod directory;
 mod error;
 pub mod files;
 mod index;
