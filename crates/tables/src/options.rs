@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 const MIB: u64 = 1024 * 1024;
 
-/// The defaults keep an idle database below 30 MiB and a busy one below 80 MiB.
+/// The defaults keep a busy database below 100 MiB of memory.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Blocks of tables that are kept in memory for reads.

@@ -18,8 +18,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// How many bytes may be written between two looks at the free space.
-const FREE_SPACE_CHECK_BYTES: u64 = 4 * 1024 * 1024;
+/// How many bytes may be written between two looks at the free space and the journals.
+const CHECK_BYTES: u64 = 4 * 1024 * 1024;
+
+/// A journal is full after about twice this; one release for each is enough.
+const RELEASE_BYTES: u64 = 32 * 1024 * 1024;
 
 pub(crate) struct Store {
     pub dir: PathBuf,
@@ -32,6 +35,8 @@ pub(crate) struct Store {
     /// The largest write timestamp given out, so that later writes have later ones.
     stamp_us: AtomicU64,
     unchecked_bytes: AtomicU64,
+    /// How many bytes had been written when journals were last released.
+    released_at: AtomicU64,
     /// The generation that was committed to the journal last.
     pub written: AtomicU64,
     /// The generation that was synced last. Locked while syncing: who waits for the lock finds
@@ -108,7 +113,8 @@ impl Store {
             failed: AtomicBool::new(false),
             stamp_us: AtomicU64::new(0),
             // The first write looks.
-            unchecked_bytes: AtomicU64::new(FREE_SPACE_CHECK_BYTES),
+            unchecked_bytes: AtomicU64::new(CHECK_BYTES),
+            released_at: AtomicU64::new(0),
             written: AtomicU64::new(opened.generation),
             synced: Mutex::new(opened.generation),
             outside: opened.outside,
@@ -152,8 +158,8 @@ impl Store {
     }
 
     /// Refuses while the disk is nearly full, before fjall finds out and can only be reopened.
-    pub fn check_free_space(&self) -> Result<()> {
-        if self.unchecked_bytes.load(Ordering::Relaxed) < FREE_SPACE_CHECK_BYTES {
+    pub fn check_space(&self, open: &Open) -> Result<()> {
+        if self.unchecked_bytes.load(Ordering::Relaxed) < CHECK_BYTES {
             return Ok(());
         }
         if let Ok(disk) = rustix::fs::statvfs(&self.dir) {
@@ -164,7 +170,39 @@ impl Store {
             }
         }
         self.unchecked_bytes.store(0, Ordering::Relaxed);
+        if open.db.journal_count() > 1 {
+            self.release_journals(open);
+        }
         Ok(())
+    }
+
+    /// Writes out all that is in memory, foremost what is seldom written, such as the offsets: it
+    /// holds back journals, which would all be read at the next start.
+    ///
+    /// The tables go before the offsets, and no commit comes between: should the journal be damaged
+    /// later, the offsets that were written out still have all their rows.
+    fn release_journals(&self, open: &Open) {
+        let written = self.counters.bytes_written.load(Ordering::Relaxed);
+        let last = self.released_at.load(Ordering::Relaxed);
+        if written < last.saturating_add(RELEASE_BYTES)
+            || self
+                .released_at
+                .compare_exchange(last, written, Ordering::Relaxed, Ordering::Relaxed)
+                .is_err()
+        {
+            return;
+        }
+        let _positions = self.positions.lock();
+        let tables: Vec<_> = open.tables.read().values().cloned().collect();
+        let keyspaces = tables.iter().map(|table| &table.keyspace);
+        for keyspace in keyspaces.chain([&open.catalog, &open.offsets]) {
+            if keyspace.tree.active_memtable().size() > 0
+                && let Err(error) = keyspace.rotate_memtable()
+            {
+                tracing::warn!(%error, "cannot write out the tables to release a journal");
+                return;
+            }
+        }
     }
 
     /// Commits a batch to the journal; not durable yet.

@@ -140,7 +140,7 @@ impl Table {
     ) -> Result<Written> {
         let mut written = Written::default();
         let open = self.store.enter_to_write()?;
-        self.store.check_free_space()?;
+        self.store.check_space(&open)?;
         let table = self.enter(&open)?;
         let mut batch = fjall::OwnedWriteBatch::with_capacity(open.db.clone(), rows);
         let (mut key, mut value) = (Vec::with_capacity(64), Vec::with_capacity(512));

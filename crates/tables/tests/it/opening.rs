@@ -98,7 +98,9 @@ fn a_table_is_made_once_and_changes_only_as_it_may() {
         (spec("", &columns, &["k"], &[]), "`` cannot name a table"),
         (spec_of(&[columns[0], columns[0]]), "two columns that are called `k`"),
     ] {
+        let checked = db.check_table(&wanted).unwrap_err();
         let error = db.create_table(wanted).unwrap_err();
+        assert_eq!(checked.to_string(), error.to_string());
         assert!(matches!(error, Error::Refused(_)), "{error:?}");
         assert!(error.to_string().contains(why), "{error}");
     }
@@ -119,7 +121,10 @@ fn a_dropped_table_is_gone_and_its_name_is_free() {
     assert!(!db.drop_table("people").unwrap());
     assert!(db.table("people").is_none() && db.tables().is_empty());
     assert!(matches!(old.write(&row("a", 1, "v"), None, None), Err(Error::Dropped(_))));
-    let new = db.create_table(spec("people", &[("id", "int")], &["id"], &[])).unwrap();
+    let other = spec("people", &[("id", "int")], &["id"], &[]);
+    db.check_table(&other).unwrap();
+    assert!(db.tables().is_empty(), "a check makes nothing");
+    let new = db.create_table(other).unwrap();
     assert!(matches!(old.get_many(&keys(&[("a", 1)]), None), Err(Error::Dropped(_))));
     assert_eq!(all(&new), [""; 0]);
     drop((old, new, db));
