@@ -13,6 +13,8 @@ use std::collections::{BTreeMap, BTreeSet};
 const REFERENCES_MAX: usize = 500;
 /// How many messages about incompatibilities one answer has.
 const MESSAGES_MAX: usize = 200;
+/// How long they may be together, as each version's text is among them.
+const MESSAGE_BYTES_MAX: usize = 1 << 20;
 
 impl State {
     pub fn subject_version(
@@ -274,7 +276,8 @@ impl State {
                 messages.push(format!("{{oldSchemaVersion: {}}}", version.version));
                 messages.push(format!("{{oldSchema: '{}'}}", version.schema.text));
             }
-            if messages.len() > MESSAGES_MAX {
+            let message_bytes: usize = messages.iter().map(String::len).sum();
+            if messages.len() > MESSAGES_MAX || message_bytes > MESSAGE_BYTES_MAX {
                 break;
             }
         }
