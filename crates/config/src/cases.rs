@@ -25,7 +25,7 @@ pub struct TestCase {
     pub name: String,
     /// The records of the source, in order: an object of decoded columns each, or `raw:` with the
     /// record's text.
-    #[schemars(length(min = 1))]
+    #[schemars(length(min = 1), with = "Vec<Row>")]
     pub input: Vec<TestInput>,
     /// The rows that each look-up holds. A look-up that is not named holds none.
     #[serde(default)]

@@ -1,9 +1,35 @@
 //! The pipeline file: YAML to typed options, with the place of every value.
+//!
+//! ```text
+//! text ─► yaml ─► tree with places ─► shape (by the JSON Schema of the options) ─► value ─► spec
+//!                                      ├ env: ${VAR}, secrets                      └ semantics
+//!                                      └ mistakes, all of a file at once
+//! ```
+//!
+//! The options and their help are in [`PipelineSpec`] and below; [`json_schema`] gives them to
+//! editors. Nothing here opens what a file names, secrets excepted.
 
 mod cases;
+mod document;
+mod env;
+mod formats;
+mod mistake;
+mod places;
+mod schema;
+mod semantics;
+mod shape;
+mod source;
 mod spec;
 mod values;
+mod yaml;
 
 pub use cases::*;
+pub use document::{
+    Document, Pipeline, TestFile, json_schema, load, load_many, load_tests, parse, parse_as,
+    parse_tests, tests_json_schema, tests_path,
+};
+pub use env::{Env, ProcessEnv};
+pub use mistake::{Mistake, Mistakes};
+pub use places::{Place, Places};
 pub use spec::*;
 pub use values::*;

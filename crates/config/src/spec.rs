@@ -503,6 +503,23 @@ impl PipelineSpec {
         self.steps[step].name.clone().unwrap_or_else(|| format!("step {}", step + 1))
     }
 
+    /// The sink's name, unique in its pipeline: `name:`, else the table's or topic's, with its kind
+    /// in front (`topic visits`) where a sink has that name already.
+    pub fn sink_label(&self, sink: usize) -> String {
+        let sink = &self.sinks[sink];
+        let base = sink.label();
+        let kind = match &sink.to {
+            _ if sink.name.is_some() => return base.to_owned(),
+            SinkTo::Table(_) => "table",
+            SinkTo::Topic(_) => "topic",
+            SinkTo::Discard(_) => return base.to_owned(),
+        };
+        match self.sinks.iter().filter(|other| other.label() == base).count() {
+            1 => base.to_owned(),
+            _ => format!("{kind} {base}"),
+        }
+    }
+
     /// `before` is the number of steps above the one that asks.
     fn input(&self, from: Option<&str>, before: usize) -> Input {
         match from {
@@ -529,7 +546,7 @@ impl SourceSpec {
 }
 
 impl SinkSpec {
-    /// The sink's name: unique among the sinks of its pipeline.
+    /// What the sink is called by itself; see [`PipelineSpec::sink_label`] for a unique name.
     pub fn label(&self) -> &str {
         match (&self.name, &self.to) {
             (Some(name), _) => name,

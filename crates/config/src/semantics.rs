@@ -1,0 +1,346 @@
+//! The checks across the fields of a file: names that must exist or differ, choices that exclude
+//! each other. They look at the value as far as it could be read, so that they report in the same
+//! run as the reader.
+
+use crate::formats::nearest;
+use crate::shape::Reader;
+use serde_json::Value;
+use std::collections::HashMap;
+
+/// The checks of a pipeline file.
+pub(crate) fn pipeline(value: &Value, reader: &mut Reader) {
+    source(&value["source"], reader);
+    lookups(value, reader);
+    let used = steps(value, reader);
+    sinks(value, used, reader);
+    dead_letters(value, reader);
+    buckets(&value["metrics"]["buckets"], reader);
+}
+
+/// The checks of a tests file.
+pub(crate) fn tests(value: &Value, reader: &mut Reader) {
+    let mut seen = HashMap::new();
+    for (index, case) in items(&value["cases"]) {
+        if let Some(name) = case["name"].as_str() {
+            let path = format!("/cases/{index}/name");
+            once(&mut seen, name, &path, "two cases are named", reader);
+        }
+    }
+}
+
+fn source(source: &Value, reader: &mut Reader) {
+    let format = &source["format"];
+    if let Some(file) = source["file"].as_str() {
+        if format.get("avro").is_some() {
+            reader.at_value(
+                "/source/format",
+                "the lines of a file cannot be `avro`",
+                Some("a file's format is `text`, `csv` or `json`; Avro is read from a topic".into()),
+            );
+        }
+        if source["follow"] == true && file.ends_with(".gz") {
+            reader.at_key(
+                "/source/follow",
+                "a compressed file cannot be followed",
+                Some("remove `follow`, or name a plain file".into()),
+            );
+        }
+    }
+    if let Some(avro) = format.get("avro")
+        && avro["framing"] == "bare"
+        && avro["subject"].is_null()
+        && avro["schema_file"].is_null()
+    {
+        reader.at_key(
+            "/source/format/avro/framing",
+            "`bare` records do not name their schema",
+            Some("add `schema_file:` or `subject:` beside it".into()),
+        );
+    }
+    if let Some(csv) = format.get("csv") {
+        let character = |name: &str, default: &'static str| match &csv[name] {
+            Value::String(given) => given.clone(),
+            _ => default.to_owned(),
+        };
+        if character("delimiter", ",") == character("quote", "\"") {
+            reader.at_key("/source/format/csv", "`delimiter` and `quote` are the same", None);
+        }
+    }
+    if let Some(text) = format.get("text") {
+        text_format(text, reader);
+    }
+}
+
+fn text_format(text: &Value, reader: &mut Reader) {
+    let path = "/source/format/text";
+    let columns = text["columns"].as_object();
+    let Some(pattern) = text["pattern"].as_str() else {
+        if columns.is_some() && text["pattern"].is_null() && !reader.places.has(&format!("{path}/pattern")) {
+            reader.at_key(
+                &format!("{path}/columns"),
+                "`columns` without a `pattern`",
+                Some("add a `pattern:` with a group `(?<name>…)` for each column".into()),
+            );
+        }
+        return;
+    };
+    let Ok(regex) = regex::Regex::new(pattern) else { return };
+    let groups: Vec<&str> = regex.capture_names().flatten().collect();
+    if groups.is_empty() {
+        reader.at_value(
+            &format!("{path}/pattern"),
+            "the pattern has no named group, so it gives no column",
+            Some("name the groups: `(?<name>…)`".into()),
+        );
+        return;
+    }
+    for column in columns.into_iter().flatten().map(|(name, _)| name) {
+        if !groups.contains(&column.as_str()) {
+            let hint = match nearest(column, groups.iter().copied()) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("its groups are `{}`", groups.join("`, `")),
+            };
+            let message = format!("the pattern has no group `{column}`");
+            reader.at_key(&format!("{path}/columns/{column}"), message, Some(hint));
+        }
+    }
+}
+
+fn lookups(value: &Value, reader: &mut Reader) {
+    for (name, lookup) in value["lookups"].as_object().into_iter().flatten() {
+        let path = format!("/lookups/{}", name.replace('~', "~0").replace('/', "~1"));
+        if let Some(range) = lookup["range"].as_array()
+            && let [start, end] = range.as_slice()
+            && start == end
+            && !start.is_null()
+        {
+            reader.at_value(
+                &format!("{path}/range"),
+                "a range begins and ends in the same column",
+                Some("name two columns: `range: [start, end]`; join by equality for one".into()),
+            );
+        }
+        if let Some(file) = lookup["file"].as_str() {
+            lookup_file(file, lookup, &path, reader);
+        }
+        let written = items(&value["sinks"])
+            .any(|(_, sink)| lookup["table"].is_string() && sink["table"] == lookup["table"]);
+        if written && lookup["consistent"] != true {
+            let table = lookup["table"].as_str().unwrap_or_default();
+            reader.at_key(
+                &path,
+                format!("this pipeline looks up the table `{table}`, which it also writes"),
+                Some("add `consistent: true`: each batch then sees the writes before it".into()),
+            );
+        }
+    }
+}
+
+fn lookup_file(file: &str, lookup: &Value, path: &str, reader: &mut Reader) {
+    let plain = file.strip_suffix(".gz").unwrap_or(file);
+    let extension = plain.rsplit_once('.').map_or("", |(_, extension)| extension);
+    match extension.to_ascii_lowercase().as_str() {
+        "csv" | "tsv" => {}
+        "jsonl" | "ndjson" | "json" | "parquet" if lookup["delimiter"].is_string() => {
+            let message = "only a CSV file has a `delimiter`";
+            reader.at_key(&format!("{path}/delimiter"), message, Some("remove it".into()));
+        }
+        "jsonl" | "ndjson" | "json" => {}
+        "parquet" if plain != file => {
+            let message = "a Parquet file is not read through gzip";
+            let hint = "unpack it: Parquet compresses its columns itself";
+            reader.at_value(&format!("{path}/file"), message, Some(hint.into()));
+        }
+        "parquet" => {
+            if lookup.get("columns").is_some() {
+                let message = "a Parquet file brings its own `columns`";
+                reader.at_key(&format!("{path}/columns"), message, Some("remove them".into()));
+            }
+        }
+        _ => reader.at_value(
+            &format!("{path}/file"),
+            "the extension of this file names no known format",
+            Some("known are .csv, .tsv, .jsonl, .ndjson, .json and .parquet, and .gz after them".into()),
+        ),
+    }
+}
+
+/// Gives for each step whether something reads its rows.
+fn steps(value: &Value, reader: &mut Reader) -> Vec<bool> {
+    let steps: Vec<&Value> = items(&value["steps"]).map(|(_, step)| step).collect();
+    let names: Vec<Option<&str>> = steps.iter().map(|step| step["name"].as_str()).collect();
+    let mut used = vec![false; steps.len()];
+    let mut seen = HashMap::new();
+    for (index, step) in steps.iter().enumerate() {
+        if let Some(name) = names[index] {
+            let path = format!("/steps/{index}/name");
+            if matches!(name, "source" | "input") {
+                let message = format!("`{name}` names the rows that a step takes");
+                reader.at_value(&path, message, Some("choose another name".into()));
+            } else {
+                once(&mut seen, name, &path, "two steps are named", reader);
+            }
+        }
+        let path = format!("/steps/{index}/from");
+        if let Some(read) = from(step, &path, &names, index, reader) {
+            used[read] = true;
+        }
+    }
+    used
+}
+
+fn sinks(value: &Value, mut used: Vec<bool>, reader: &mut Reader) {
+    let names: Vec<Option<&str>> =
+        items(&value["steps"]).map(|(_, step)| step["name"].as_str()).collect();
+    let mut labels = HashMap::new();
+    for (index, sink) in items(&value["sinks"]) {
+        let path = format!("/sinks/{index}");
+        if let Some(read) = from(sink, &format!("{path}/from"), &names, names.len(), reader) {
+            used[read] = true;
+        }
+        let label = ["name", "table", "topic"].into_iter().find(|field| sink[*field].is_string());
+        let (label, field) = match label {
+            Some(field) => (sink[field].as_str().unwrap_or_default(), field),
+            None if sink["discard"] == true => ("discard", "discard"),
+            None => continue,
+        };
+        if let Some(first) = labels.insert((field, label.to_owned()), index) {
+            reader.at_value(
+                &format!("{path}/{field}"),
+                format!("two sinks are called `{label}`"),
+                Some(format!("the other is sink {}: give one of them a `name:`", first + 1)),
+            );
+        }
+        if sink["topic"].is_string() && sink["topic"] == value["source"]["topic"] {
+            reader.at_value(
+                &format!("{path}/topic"),
+                "this sink writes the topic that the source reads, so it would never end",
+                Some("write another topic".into()),
+            );
+        }
+        columns(sink, &path, reader);
+        if let Some(avro) = sink["format"].get("avro")
+            && avro["schema_file"].is_string()
+            && avro["name"].is_string()
+        {
+            let message = "`name` has no use beside `schema_file`, which names the record";
+            let path = format!("{path}/format/avro/name");
+            reader.at_key(&path, message, Some("remove one of them".into()));
+        }
+    }
+    // Rows that go nowhere would count as filtered: nobody means that.
+    if value["sinks"].as_array().is_some_and(|sinks| !sinks.is_empty()) {
+        for (index, _) in used.iter().enumerate().filter(|(_, used)| !**used) {
+            let label = names[index].map_or(format!("step {}", index + 1), |n| format!("`{n}`"));
+            reader.at_value(
+                &format!("/steps/{index}"),
+                format!("nothing takes the rows of {label}"),
+                Some("name it in the `from:` of a step or sink, or remove it".into()),
+            );
+        }
+    }
+}
+
+/// The columns of a table's key, each of which can be there once.
+fn columns(sink: &Value, path: &str, reader: &mut Reader) {
+    let mut seen = HashMap::new();
+    for field in ["key", "clustering"] {
+        for (index, column) in items(&sink[field]) {
+            if let Some(column) = column.as_str() {
+                let path = format!("{path}/{field}/{index}");
+                once(&mut seen, column, &path, "the key has twice the column", reader);
+            }
+        }
+    }
+}
+
+/// The step that a `from:` names, or the one before when there is none.
+fn from(
+    value: &Value,
+    path: &str,
+    names: &[Option<&str>],
+    above: usize,
+    reader: &mut Reader,
+) -> Option<usize> {
+    let Some(from) = value["from"].as_str() else {
+        return above.checked_sub(1);
+    };
+    if from == "source" {
+        return None;
+    }
+    let found = names.iter().position(|name| *name == Some(from));
+    match found {
+        Some(step) if step < above => return found,
+        Some(step) if step == above => {
+            let message = format!("the step `{from}` cannot take its own rows");
+            reader.at_value(path, message, Some("name a step above it, or `source`".into()));
+        }
+        Some(_) => {
+            let message = format!("the step `{from}` is below this one");
+            reader.at_value(path, message, Some("rows flow from top to bottom: move it up".into()));
+        }
+        None => {
+            let known = names[..above.min(names.len())].iter().flatten().copied();
+            let known: Vec<&str> = known.chain(["source"]).collect();
+            let hint = match nearest(from, known.iter().copied()) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("it can be `{}`", known.join("`, `")),
+            };
+            reader.at_value(path, format!("there is no step `{from}`"), Some(hint));
+        }
+    }
+    None
+}
+
+fn dead_letters(value: &Value, reader: &mut Reader) {
+    let Some(pipeline) = value["pipeline"].as_str() else { return };
+    let given = value["dead_letters"]["topic"].as_str();
+    let default = format!("{pipeline}.dead");
+    let topic = given.unwrap_or(&default);
+    let path = if given.is_some() { "/dead_letters/topic" } else { "/pipeline" };
+    if value["source"]["topic"] == topic {
+        let message = format!("the dead letters would go to `{topic}`, which the source reads");
+        let hint = "name another topic: `dead_letters: { topic: … }`";
+        reader.at_value(path, message, Some(hint.into()));
+    }
+    if items(&value["sinks"]).any(|(_, sink)| sink["topic"] == topic) {
+        let message = format!("the dead letters would go to `{topic}`, which a sink writes");
+        let hint = "name another topic: `dead_letters: { topic: … }`";
+        reader.at_value(path, message, Some(hint.into()));
+    }
+}
+
+fn buckets(buckets: &Value, reader: &mut Reader) {
+    let mut last = 0.0;
+    for (index, bound) in items(buckets) {
+        let Some(bound) = bound.as_f64() else { continue };
+        if bound <= last {
+            let message = "the bounds of buckets must be more than 0 and ascend";
+            reader.at_value(&format!("/metrics/buckets/{index}"), message, None);
+        }
+        last = bound;
+    }
+}
+
+fn once(
+    seen: &mut HashMap<String, String>,
+    name: &str,
+    path: &str,
+    sentence: &str,
+    reader: &mut Reader,
+) {
+    match seen.get(name) {
+        Some(first) => {
+            let line = reader.places.of(first).line;
+            let hint = format!("the other is on line {line}");
+            reader.at_value(path, format!("{sentence} `{name}`"), Some(hint));
+        }
+        None => {
+            seen.insert(name.to_owned(), path.to_owned());
+        }
+    }
+}
+
+fn items(list: &Value) -> impl Iterator<Item = (usize, &Value)> {
+    list.as_array().into_iter().flatten().enumerate()
+}

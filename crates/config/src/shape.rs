@@ -1,0 +1,766 @@
+//! Reads a YAML tree by a schema: collects every mistake with its place, replaces variables, and
+//! gives the JSON value that serde makes the options of.
+//!
+//! A value is given even where there are mistakes, as far as it could be read, so that the checks
+//! across fields find theirs in the same run. Values that come from the environment or from
+//! secrets never appear in a message.
+
+use crate::env::{Env, Expanded, expand};
+use crate::formats::{Format, nearest, shown};
+use crate::mistake::Found;
+use crate::places::{Places, Spot, Text, character};
+use crate::schema::{choices, resolve, words};
+use crate::source::{Extent, Source};
+use crate::yaml::{Entry, Kind, Node, Scalar};
+use saphyr_parser::ScalarStyle;
+use serde_json::{Map, Number, Value};
+
+pub(crate) struct Reader<'a> {
+    pub schema: &'a Value,
+    pub env: &'a dyn Env,
+    pub source: &'a mut Source,
+    pub places: Places,
+    pub found: Vec<Found>,
+}
+
+/// Where the reader is.
+#[derive(Clone)]
+struct At {
+    path: String,
+    /// What messages call the value: its field's name.
+    name: String,
+    key: Option<Extent>,
+}
+
+/// What a scalar is once its variables are replaced.
+struct Plain {
+    text: String,
+    /// By the rules of YAML, unless it is quoted.
+    resolved: Resolved,
+    /// It holds what must not be shown.
+    private: bool,
+    raw: String,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Resolved {
+    Null,
+    Bool(bool),
+    Number(Number),
+    Text,
+}
+
+impl Reader<'_> {
+    pub fn read(&mut self, root: &Node) -> Value {
+        let at = At { path: String::new(), name: "the file".into(), key: None };
+        let schema = self.schema;
+        self.value(root, schema, &at)
+    }
+
+    /// Notes a mistake at a value.
+    pub fn at_value(&mut self, path: &str, message: impl Into<String>, hint: Option<String>) {
+        let extent = self.places.value(path);
+        self.found.push(Found { extent, message: message.into(), hint });
+    }
+
+    /// Notes a mistake at a field's name.
+    pub fn at_key(&mut self, path: &str, message: impl Into<String>, hint: Option<String>) {
+        let extent = self.places.key(path);
+        self.found.push(Found { extent, message: message.into(), hint });
+    }
+
+    fn value(&mut self, node: &Node, schema: &Value, at: &At) -> Value {
+        let text = match &node.kind {
+            Kind::Scalar(scalar) => {
+                let expanded = self.expanded(node, scalar);
+                Some(Text { raw: scalar.text.clone(), style: scalar.style, expanded })
+            }
+            _ => None,
+        };
+        self.places.insert(&at.path, Spot { key: at.key, value: node.extent, text: text.clone() });
+
+        let schema = resolve(self.schema_root(), schema);
+        if let Some(text) = &text
+            && self.is_missing(text)
+            && !is_free(schema)
+        {
+            let hint = describe(schema).map(|what| format!("give it one ({what}), or remove it"));
+            self.mistake(at.key.unwrap_or(node.extent), format!("`{}` has no value", at.name), hint);
+            return Value::Null;
+        }
+        if schema.get("x-secret").is_some() {
+            return self.secret(node, at, text);
+        }
+        if words(schema).is_none()
+            && let Some(choices) = choices(schema)
+        {
+            return self.choice(node, schema, choices, at, text);
+        }
+        match (&node.kind, text) {
+            (Kind::Scalar(_), Some(text)) => self.scalar(node, plain(text), schema, at),
+            (Kind::List(items), _) => self.list(node, items, schema, at),
+            (Kind::Map(entries), _) => self.map(node, entries, schema, at),
+            (Kind::Scalar(_), None) => Value::Null,
+        }
+    }
+
+    /// Replaces the variables of a scalar and notes those that cannot be.
+    fn expanded(&mut self, node: &Node, scalar: &Scalar) -> Option<Expanded> {
+        let (expanded, wrong) = expand(&scalar.text, self.env)?;
+        let text = Text { raw: scalar.text.clone(), style: scalar.style, expanded: None };
+        for wrong in wrong {
+            let place = character(self.source, node.extent, &text, wrong.at);
+            let extent = Extent {
+                line: place.line,
+                column: place.column,
+                end_line: place.line,
+                end_column: place.column + wrong.len as u32,
+            };
+            self.mistake(extent, wrong.message, Some(wrong.hint));
+        }
+        Some(expanded)
+    }
+
+    fn secret(&mut self, node: &Node, at: &At, text: Option<Text>) -> Value {
+        if let Some(text) = text {
+            if text.expanded.is_none() {
+                self.source.hide(node.extent);
+            }
+            return Value::String(plain(text).text);
+        }
+        let file = match &node.kind {
+            Kind::Map(entries) => match entries.as_slice() {
+                [Entry { key, value, .. }] if key == "file" => Some(value),
+                _ => None,
+            },
+            _ => None,
+        };
+        let Some(Kind::Scalar(scalar)) = file.map(|file| &file.kind) else {
+            self.source.hide(node.extent);
+            let hint = "write `${VAR}`, or `{ file: path }` with a file that holds it";
+            self.mistake(node.extent, format!("`{}` must be a secret", at.name), Some(hint.into()));
+            return Value::Null;
+        };
+        let path = self.expanded(node, scalar).map_or(scalar.text.clone(), |e| e.text);
+        let path = self.source.beside(path.as_ref());
+        match self.env.read(&path) {
+            Ok(text) => {
+                let text = text.strip_suffix('\n').unwrap_or(&text);
+                Value::String(text.strip_suffix('\r').unwrap_or(text).to_owned())
+            }
+            Err(error) => {
+                let message = format!("the file of the secret `{}` cannot be read: {error}", at.name);
+                self.mistake(node.extent, message, None);
+                Value::Null
+            }
+        }
+    }
+
+    fn choice(
+        &mut self,
+        node: &Node,
+        schema: &Value,
+        choices: &[Value],
+        at: &At,
+        text: Option<Text>,
+    ) -> Value {
+        let root = self.schema_root();
+        let choices: Vec<&Value> = choices.iter().map(|choice| resolve(root, choice)).collect();
+        if choices.iter().all(|choice| choice.get("x-chosen-by").is_some()) {
+            return match &node.kind {
+                Kind::Map(entries) => self.chosen(node, entries, &choices, at),
+                _ => self.wrong_kind(node, "an object", at, text.map(plain)),
+            };
+        }
+        if let Some(short) = schema.get("x-shorthand").and_then(Value::as_array) {
+            return self.tagged(node, short, &choices, at, text);
+        }
+        let kind = match &node.kind {
+            Kind::Scalar(_) => "string",
+            Kind::List(_) => "array",
+            Kind::Map(_) => "object",
+        };
+        match choices.iter().find(|choice| choice["type"] == kind) {
+            Some(choice) => self.value(node, choice, at),
+            None => {
+                let known: Vec<&str> = choices.iter().map(|choice| kind_name(choice)).collect();
+                self.wrong_kind(node, &known.join(" or "), at, text.map(plain))
+            }
+        }
+    }
+
+    /// One of several objects, told apart by a field that only it has.
+    fn chosen(&mut self, node: &Node, entries: &[Entry], choices: &[&Value], at: &At) -> Value {
+        let by: Vec<&str> = choices.iter().filter_map(|c| c["x-chosen-by"].as_str()).collect();
+        let given: Vec<&Entry> = entries.iter().filter(|e| by.contains(&e.key.as_str())).collect();
+        let quoted: Vec<String> = by.iter().map(|name| format!("`{name}`")).collect();
+        let chosen = match given.as_slice() {
+            [] => {
+                let near = entries.iter().find_map(|e| nearest(&e.key, by.iter().copied()));
+                if near.is_none() {
+                    let (message, what) = (one_of(at, &quoted), one_of_hint(choices));
+                    let extent = at.key.unwrap_or(first_line(node));
+                    self.mistake(extent, message, what);
+                }
+                near
+            }
+            [only] => Some(only.key.as_str()),
+            [first, others @ ..] => {
+                for other in others {
+                    let message = format!("`{}` and `{}` exclude each other", first.key, other.key);
+                    let hint = format!("keep one of them: {}", article(&at.name, &quoted));
+                    self.mistake(other.key_extent, message, Some(hint));
+                }
+                Some(first.key.as_str())
+            }
+        };
+        // Without a choice each field is read by the first object that has it.
+        let index = by.iter().position(|name| chosen == Some(*name));
+        let excused = |key: &str| match index {
+            None => by.contains(&key),
+            Some(index) => given.len() != 1 && by[index] == key,
+        };
+        let mut fields = Map::new();
+        for entry in entries {
+            let owner = match index {
+                Some(index) => Some(choices[index]).filter(|c| has_field(c, &entry.key)),
+                None => choices.iter().find(|c| has_field(c, &entry.key)).copied(),
+            };
+            if let Some(owner) = owner {
+                let value = self.field(entry, &owner["properties"][&entry.key], at);
+                fields.insert(entry.key.clone(), value);
+                continue;
+            }
+            if given.iter().any(|other| other.key == entry.key) {
+                continue;
+            }
+            let elsewhere = choices.iter().position(|c| has_field(c, &entry.key));
+            match (chosen, elsewhere) {
+                (Some(chosen), Some(other)) if given.len() == 1 => {
+                    let message = format!("`{}` does not go with `{chosen}`", entry.key);
+                    let hint = format!("it belongs to a `{}`", by[other]);
+                    self.mistake(entry.key_extent, message, Some(hint));
+                }
+                (_, Some(_)) => {}
+                _ => {
+                    let known: Vec<&str> = match index {
+                        Some(index) => field_names(choices[index]),
+                        None => choices.iter().flat_map(|c| field_names(c)).collect(),
+                    };
+                    self.unknown_field(entry, &known, choices, at);
+                }
+            }
+        }
+        let required = match index {
+            Some(index) => choices[index],
+            None => choices[0],
+        };
+        let in_all = |name: &str| choices.iter().all(|c| requires(c, name));
+        for name in required_names(required) {
+            let asked = index.is_some() || in_all(name);
+            if asked && !excused(name) && !entries.iter().any(|entry| entry.key == name) {
+                self.missing(node, name, &required["properties"][name], entries, at);
+            }
+        }
+        Value::Object(fields)
+    }
+
+    /// A word, or an object with that word as its only field and options in it.
+    fn tagged(
+        &mut self,
+        node: &Node,
+        short: &[Value],
+        choices: &[&Value],
+        at: &At,
+        text: Option<Text>,
+    ) -> Value {
+        let known: Vec<&str> = choices.iter().flat_map(|choice| field_names(choice)).collect();
+        match (&node.kind, text) {
+            (Kind::Scalar(_), Some(text)) => {
+                let word = plain(text);
+                if short.iter().any(|short| *short == word.text) {
+                    return serde_json::json!({ word.text: {} });
+                }
+                if known.contains(&word.text.as_str()) {
+                    let message = format!("`{}` needs its options", word.text);
+                    let hint = format!("write `{}: {{ {}: {{ … }} }}`", at.name, word.text);
+                    self.mistake(node.extent, message, Some(hint));
+                } else {
+                    self.unknown_word(node, &word, &known, at);
+                }
+                Value::Null
+            }
+            (Kind::Map(entries), _) => {
+                let hint = || Some(format!("known are {}", list(&known)));
+                let Some(first) = entries.first() else {
+                    self.mistake(node.extent, format!("`{}` is empty", at.name), hint());
+                    return Value::Null;
+                };
+                for more in &entries[1..] {
+                    let hint = format!("options of `{0}` go inside it: `{0}: {{ … }}`", first.key);
+                    let message = format!("`{}` has two kinds", at.name);
+                    self.mistake(more.key_extent, message, Some(hint));
+                }
+                let Some(choice) = choices.iter().find(|choice| has_field(choice, &first.key)) else {
+                    self.unknown_field(first, &known, choices, at);
+                    return Value::Null;
+                };
+                let value = self.field(first, &choice["properties"][&first.key], at);
+                serde_json::json!({ first.key.as_str(): value })
+            }
+            _ => self.wrong_kind(node, &format!("one of {}", list(&known)), at, None),
+        }
+    }
+
+    fn map(&mut self, node: &Node, entries: &[Entry], schema: &Value, at: &At) -> Value {
+        if is_free(schema) {
+            let free = Value::Bool(true);
+            let fields = entries.iter().map(|e| (e.key.clone(), self.field(e, &free, at)));
+            return Value::Object(fields.collect());
+        }
+        if schema["type"] != "object" {
+            return self.wrong_kind(node, kind_name(schema), at, None);
+        }
+        let rest = &schema["additionalProperties"];
+        let mut fields = Map::new();
+        for entry in entries {
+            if has_field(schema, &entry.key) {
+                let value = self.field(entry, &schema["properties"][&entry.key], at);
+                fields.insert(entry.key.clone(), value);
+            } else if rest.is_object() || *rest == Value::Bool(true) {
+                self.check_key(entry, schema);
+                fields.insert(entry.key.clone(), self.field(entry, rest, at));
+            } else {
+                self.unknown_field(entry, &field_names(schema), &[schema], at);
+            }
+        }
+        for name in required_names(schema) {
+            if !entries.iter().any(|entry| entry.key == name) {
+                self.missing(node, name, &schema["properties"][name], entries, at);
+            }
+        }
+        if entries.is_empty() && schema["minProperties"].as_u64().is_some_and(|min| min > 0) {
+            self.mistake(node.extent, format!("`{}` is empty", at.name), describe(schema));
+        }
+        Value::Object(fields)
+    }
+
+    fn field(&mut self, entry: &Entry, schema: &Value, at: &At) -> Value {
+        let path = format!("{}/{}", at.path, entry.key.replace('~', "~0").replace('/', "~1"));
+        let at = At { path, name: shown(&entry.key), key: Some(entry.key_extent) };
+        self.value(&entry.value, schema, &at)
+    }
+
+    fn list(
+        &mut self,
+        node: &Node,
+        items: &[std::rc::Rc<Node>],
+        schema: &Value,
+        at: &At,
+    ) -> Value {
+        let free = Value::Bool(true);
+        let of = match schema.get("items") {
+            _ if is_free(schema) => &free,
+            Some(items) if schema["type"] == "array" => items,
+            _ => return self.wrong_kind(node, kind_name(schema), at, None),
+        };
+        let least = schema["minItems"].as_u64().unwrap_or(0) as usize;
+        let most = schema["maxItems"].as_u64().unwrap_or(u64::MAX) as usize;
+        if items.len() < least || items.len() > most {
+            let number = if least == most {
+                format!("exactly {least} items")
+            } else if items.len() < least {
+                format!("at least {}", if least == 1 { "one item".into() } else { least.to_string() })
+            } else {
+                format!("at most {most} items")
+            };
+            let message = format!("`{}` must have {number}", at.name);
+            self.mistake(at.key.unwrap_or(node.extent), message, describe(schema));
+        }
+        let items = items.iter().enumerate().map(|(index, item)| {
+            let path = format!("{}/{index}", at.path);
+            let name = format!("{}[{index}]", at.name);
+            self.value(item, of, &At { path, name, key: None })
+        });
+        Value::Array(items.collect())
+    }
+
+    fn scalar(&mut self, node: &Node, scalar: Plain, schema: &Value, at: &At) -> Value {
+        if is_free(schema) {
+            return match scalar.resolved {
+                Resolved::Null => Value::Null,
+                Resolved::Bool(value) => Value::Bool(value),
+                Resolved::Number(number) => Value::Number(number),
+                Resolved::Text => Value::String(scalar.text),
+            };
+        }
+        if let Some(known) = words(schema) {
+            if !known.contains(&scalar.text.as_str()) {
+                self.unknown_word(node, &scalar, &known, at);
+            }
+            return Value::String(scalar.text);
+        }
+        let types: Vec<&str> = match &schema["type"] {
+            Value::String(only) => vec![only],
+            Value::Array(types) => types.iter().filter_map(Value::as_str).collect(),
+            _ => Vec::new(),
+        };
+        if types.contains(&"boolean")
+            && let Resolved::Bool(value) = scalar.resolved
+        {
+            if schema.get("const").is_some_and(|only| *only != value) {
+                let hint = "write `true`, or remove it".to_owned();
+                self.mistake(node.extent, format!("`{}` cannot be {value}", at.name), Some(hint));
+            }
+            return Value::Bool(value);
+        }
+        if types.contains(&"string") {
+            let text_wanted = types == ["string"];
+            let typed = scalar.resolved != Resolved::Text && !scalar.private;
+            let format = schema["format"].as_str().and_then(Format::named);
+            let own_words = format.is_some_and(|f| {
+                matches!(f.name, "duration_text" | "delimiter" | "moment") && !is_bool(&scalar)
+            });
+            if !text_wanted || !typed || own_words {
+                self.check_format(node, &scalar, schema, at);
+                return Value::String(scalar.text);
+            }
+            let hint = format!("put it in quotes: \"{}\"", shown(&scalar.text));
+            return self.wrong_type(node, &scalar, schema, at, Some(hint));
+        }
+        if types.contains(&"integer")
+            && let Some(number) = integer(&scalar.text)
+            && scalar.resolved != Resolved::Null
+            && (scalar.private || !scalar_is_quoted(&node.kind))
+        {
+            self.check_range(node, &scalar, schema, at);
+            return Value::Number(number);
+        }
+        if types.contains(&"number") {
+            let number = match &scalar.resolved {
+                Resolved::Number(number) => Some(number.clone()),
+                _ if scalar.private => float(&scalar.text),
+                _ => None,
+            };
+            if let Some(number) = number {
+                self.check_range(node, &scalar, schema, at);
+                return Value::Number(number);
+            }
+        }
+        self.wrong_type(node, &scalar, schema, at, None)
+    }
+
+    fn check_range(&mut self, node: &Node, scalar: &Plain, schema: &Value, at: &At) {
+        let Ok(number) = scalar.text.replace('_', "").parse::<f64>() else { return };
+        let (least, most) = (schema["minimum"].as_f64(), schema["maximum"].as_f64());
+        let message = match (least, most) {
+            (Some(least), Some(most)) if !(least..=most).contains(&number) => {
+                format!("`{}` must be between {least} and {most}", at.name)
+            }
+            (Some(least), None) if number < least => {
+                format!("`{}` must be at least {least}", at.name)
+            }
+            (None, Some(most)) if number > most => format!("`{}` must be at most {most}", at.name),
+            _ => return,
+        };
+        self.mistake(node.extent, message, None);
+    }
+
+    fn check_format(&mut self, node: &Node, scalar: &Plain, schema: &Value, at: &At) {
+        let Some(format) = schema["format"].as_str().and_then(Format::named) else { return };
+        match (format.check)(&scalar.text) {
+            Err(_) if scalar.private => {
+                let message = format!("what `{}` gives cannot be `{}`", shown(&scalar.raw), at.name);
+                self.mistake(node.extent, message, Some(format.wanted.into()));
+            }
+            Err(wrong) => {
+                let hint = wrong.hint.or_else(|| describe(schema));
+                self.mistake(node.extent, wrong.message, hint);
+            }
+            Ok(()) => {
+                let zero = !scalar.text.chars().any(|c| ('1'..='9').contains(&c));
+                if schema["x-positive"] == true && zero {
+                    let message = format!("`{}` must be more than 0", at.name);
+                    self.mistake(node.extent, message, None);
+                }
+            }
+        }
+    }
+
+    fn check_key(&mut self, entry: &Entry, schema: &Value) {
+        if entry.key.trim().is_empty() {
+            self.mistake(entry.key_extent, "a name is empty".into(), None);
+        } else if let Some(format) = schema["propertyNames"]["format"].as_str()
+            && let Some(format) = Format::named(format)
+            && let Err(wrong) = (format.check)(&entry.key)
+        {
+            self.mistake(entry.key_extent, wrong.message, wrong.hint);
+        }
+    }
+
+    fn unknown_field(&mut self, entry: &Entry, known: &[&str], owners: &[&Value], at: &At) {
+        let near = nearest(&entry.key, known.iter().copied());
+        // A misspelled secret is still one.
+        let root = self.schema_root();
+        let secret = owners.iter().any(|owner| {
+            let field = near.map(|near| resolve(root, &owner["properties"][near]));
+            field.is_some_and(|field| field.get("x-secret").is_some())
+        });
+        if secret {
+            self.source.hide(entry.value.extent);
+        }
+        let place = if at.path.is_empty() { String::new() } else { format!(" in `{}`", at.name) };
+        let message = format!("unknown field `{}`{place}", shown(&entry.key));
+        let hint = match near {
+            Some(near) => format!("did you mean `{near}`?"),
+            None if known.is_empty() => "there are no options here".into(),
+            None => format!("known fields are {}", list(known)),
+        };
+        self.mistake(entry.key_extent, message, Some(hint));
+    }
+
+    fn unknown_word(&mut self, node: &Node, word: &Plain, known: &[&str], at: &At) {
+        let near = nearest(&word.text, known.iter().copied()).filter(|_| !word.private);
+        let hint = match near {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("known are {}", list(known)),
+        };
+        let message = format!("`{}` is not a known `{}`", word.shown(), at.name);
+        self.mistake(node.extent, message, Some(hint));
+    }
+
+    fn missing(&mut self, node: &Node, name: &str, schema: &Value, entries: &[Entry], at: &At) {
+        // A misspelled field is reported as such, once.
+        if entries.iter().any(|entry| nearest(&entry.key, [name]).is_some()) {
+            return;
+        }
+        let place = if at.path.is_empty() { String::new() } else { format!(" in `{}`", at.name) };
+        let what = describe(schema).or_else(|| describe(resolve(self.schema_root(), schema)));
+        let hint = what.map(|what| format!("add `{name}:` ({what})"));
+        let extent = at.key.unwrap_or(first_line(node));
+        self.mistake(extent, format!("`{name}` is missing{place}"), hint);
+    }
+
+    fn wrong_type(
+        &mut self,
+        node: &Node,
+        scalar: &Plain,
+        schema: &Value,
+        at: &At,
+        hint: Option<String>,
+    ) -> Value {
+        let wanted = kind_name(schema);
+        let hint = hint.or_else(|| match (wanted, scalar.text.to_lowercase().as_str()) {
+            ("true or false", "yes" | "on") => Some("write `true`".into()),
+            ("true or false", "no" | "off") => Some("write `false`".into()),
+            ("a list", _) if !scalar.private => Some(format!("write `[{}]`", scalar.shown())),
+            ("a whole number", text) if integer(text).is_some() => Some("remove the quotes".into()),
+            _ => describe(schema),
+        });
+        self.mistake_of_kind(node, wanted, at, &scalar.found(), hint)
+    }
+
+    fn wrong_kind(&mut self, node: &Node, wanted: &str, at: &At, found: Option<Plain>) -> Value {
+        let found = match (&node.kind, found) {
+            (_, Some(scalar)) => scalar.found(),
+            (Kind::List(_), _) => "a list".into(),
+            _ => "an object".into(),
+        };
+        self.mistake_of_kind(node, wanted, at, &found, None)
+    }
+
+    fn mistake_of_kind(
+        &mut self,
+        node: &Node,
+        wanted: &str,
+        at: &At,
+        found: &str,
+        hint: Option<String>,
+    ) -> Value {
+        let name = if at.path.is_empty() { at.name.clone() } else { format!("`{}`", at.name) };
+        let extent = match &node.kind {
+            Kind::Scalar(_) => node.extent,
+            _ => at.key.unwrap_or(first_line(node)),
+        };
+        self.mistake(extent, format!("{name} must be {wanted}, not {found}"), hint);
+        Value::Null
+    }
+
+    fn mistake(&mut self, extent: Extent, message: String, hint: Option<String>) {
+        self.found.push(Found { extent, message, hint });
+    }
+
+    /// A value is missing when nothing was written; what a variable gives is always a value.
+    fn is_missing(&self, text: &Text) -> bool {
+        text.expanded.is_none() && text.style == ScalarStyle::Plain && resolve_plain(&text.raw) == Resolved::Null
+    }
+}
+
+impl<'a> Reader<'a> {
+    fn schema_root(&self) -> &'a Value {
+        self.schema
+    }
+}
+
+impl Plain {
+    /// The value as a message may quote it.
+    fn shown(&self) -> String {
+        shown(if self.private { &self.raw } else { &self.text })
+    }
+
+    /// What was found, as a message says it.
+    fn found(&self) -> String {
+        match &self.resolved {
+            _ if self.private => format!("what `{}` gives", self.shown()),
+            Resolved::Null => "nothing".into(),
+            Resolved::Bool(value) => format!("`{value}`"),
+            Resolved::Number(_) => format!("the number `{}`", self.shown()),
+            Resolved::Text => format!("the text `{}`", self.shown()),
+        }
+    }
+}
+
+fn plain(text: Text) -> Plain {
+    let private = text.expanded.is_some();
+    let value = text.expanded.map_or_else(|| text.raw.clone(), |expanded| expanded.text);
+    let resolved = match text.style {
+        ScalarStyle::Plain => resolve_plain(&value),
+        // Inside `{ }` a variable cannot do without quotes.
+        _ if private && text.raw.starts_with("${") => match resolve_plain(&value) {
+            Resolved::Bool(value) => Resolved::Bool(value),
+            _ => Resolved::Text,
+        },
+        _ => Resolved::Text,
+    };
+    Plain { text: value, resolved, private, raw: text.raw }
+}
+
+/// What YAML's core schema takes a plain scalar for.
+fn resolve_plain(text: &str) -> Resolved {
+    match text {
+        "" | "~" | "null" | "Null" | "NULL" => return Resolved::Null,
+        "true" | "True" | "TRUE" => return Resolved::Bool(true),
+        "false" | "False" | "FALSE" => return Resolved::Bool(false),
+        _ => {}
+    }
+    let number = match text.get(..2) {
+        Some("0x") => i64::from_str_radix(&text[2..], 16).ok().map(Number::from),
+        Some("0o") => i64::from_str_radix(&text[2..], 8).ok().map(Number::from),
+        _ if text.contains('_') => None,
+        _ => integer(text).or_else(|| float(text)),
+    };
+    number.map_or(Resolved::Text, Resolved::Number)
+}
+
+fn integer(text: &str) -> Option<Number> {
+    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+    if !digits.starts_with(|c: char| c.is_ascii_digit()) {
+        return None;
+    }
+    let plain = text.strip_prefix('+').unwrap_or(text).replace('_', "");
+    let signed = plain.parse::<i64>().ok().map(Number::from);
+    signed.or_else(|| plain.parse::<u64>().ok().map(Number::from))
+}
+
+fn float(text: &str) -> Option<Number> {
+    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+    // `inf`, `nan` and `1_0.0` are texts, and JSON has no infinity.
+    if !digits.starts_with(|c: char| c.is_ascii_digit() || c == '.') || digits == "." {
+        return None;
+    }
+    text.parse().ok().and_then(Number::from_f64)
+}
+
+/// Any value is right here.
+fn is_free(schema: &Value) -> bool {
+    match schema {
+        Value::Bool(_) => true,
+        Value::Object(object) => {
+            !["type", "enum", "oneOf", "anyOf", "const"].iter().any(|key| object.contains_key(*key))
+        }
+        _ => true,
+    }
+}
+
+fn is_bool(scalar: &Plain) -> bool {
+    matches!(scalar.resolved, Resolved::Bool(_))
+}
+
+fn scalar_is_quoted(kind: &Kind) -> bool {
+    matches!(kind, Kind::Scalar(scalar) if scalar.style != ScalarStyle::Plain)
+}
+
+fn has_field(schema: &Value, name: &str) -> bool {
+    schema["properties"].get(name).is_some()
+}
+
+fn field_names(schema: &Value) -> Vec<&str> {
+    schema["properties"].as_object().into_iter().flatten().map(|(name, _)| name.as_str()).collect()
+}
+
+fn required_names(schema: &Value) -> impl Iterator<Item = &str> {
+    schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str)
+}
+
+fn requires(schema: &Value, name: &str) -> bool {
+    required_names(schema).any(|required| required == name)
+}
+
+fn kind_name(schema: &Value) -> &'static str {
+    let first = match &schema["type"] {
+        Value::Array(types) => types.first().and_then(Value::as_str),
+        Value::String(only) => Some(only.as_str()),
+        _ => None,
+    };
+    match (schema["format"].as_str(), first) {
+        (Some("duration_text"), _) => "a duration",
+        (Some("size"), _) => "a size",
+        (Some("ratio"), _) => "a ratio",
+        (Some("moment"), _) => "a time",
+        (Some("column_type"), _) => "the name of a type",
+        (_, Some("integer")) => "a whole number",
+        (_, Some("number")) => "a number",
+        (_, Some("boolean")) => "true or false",
+        (_, Some("array")) => "a list",
+        (_, Some("object")) => "an object",
+        _ => "a text",
+    }
+}
+
+/// The first sentence of a field's help, without its full stop.
+fn describe(schema: &Value) -> Option<String> {
+    let help = schema["description"].as_str()?.replace('\n', " ");
+    let sentence = help.split_once(". ").map_or(help.as_str(), |(first, _)| first);
+    Some(sentence.trim_end_matches('.').to_owned())
+}
+
+fn list(words: &[&str]) -> String {
+    let words: Vec<String> = words.iter().map(|word| format!("`{word}`")).collect();
+    words.join(", ")
+}
+
+fn one_of(at: &At, quoted: &[String]) -> String {
+    format!("`{}` needs {}", at.name, quoted.join(" or "))
+}
+
+fn one_of_hint(choices: &[&Value]) -> Option<String> {
+    let each = choices.iter().filter_map(|choice| {
+        let by = choice["x-chosen-by"].as_str()?;
+        let what = describe(&choice["properties"][by])?;
+        Some(format!("`{by}` ({what})"))
+    });
+    Some(format!("add one of {}", each.collect::<Vec<_>>().join(", ")))
+}
+
+fn article(name: &str, quoted: &[String]) -> String {
+    let name = name.split('[').next().unwrap_or(name);
+    format!("`{name}` takes exactly one of {}", quoted.join(", "))
+}
+
+/// An object or list is marked at its first line.
+fn first_line(node: &Node) -> Extent {
+    match &node.kind {
+        Kind::Map(entries) => entries.first().map_or(node.extent, |entry| entry.key_extent),
+        _ => node.extent,
+    }
+}
