@@ -1,1 +1,19 @@
+//! Bytes to columns and back: Avro, JSON, CSV and text lines in; Avro and JSON out.
+//!
+//! Every decoder here fills the same growable [`columns`], one record at a time. A record that
+//! turns out bad half way is taken back from every column, so that it costs itself and nothing
+//! else.
+//!
+//! ```text
+//! avro::plan ─► avro::read ─┐
+//! json (serde) ─────────────┼─► columns::Column ─► RecordBatch ─► avro::write, json
+//! csv, text ─► values ──────┘
+//! ```
 
+pub mod avro;
+mod columns;
+pub mod csv;
+pub mod json;
+mod run;
+pub mod text;
+mod values;

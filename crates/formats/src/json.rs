@@ -1,0 +1,622 @@
+//! JSON objects into columns, and columns into JSON objects; one a record. JSON Lines is this on
+//! the lines of a file.
+//!
+//! Decoding streams: no tree of the document is built, and the parser bounds how deep it may nest.
+
+use crate::columns::{Column, Kind, entry_fields, units_per_second};
+use crate::run::{Refusal, Rows};
+use crate::values;
+use arrow_array::cast::AsArray;
+use arrow_array::types::*;
+use arrow_array::{Array, ArrayRef, RecordBatch};
+use arrow_buffer::i256;
+use arrow_schema::{DataType, Fields, IntervalUnit, SchemaRef};
+use bytes::Bytes;
+use millstream_core::{Decoded, Decoder, Encoded, Encoder, Error, Records, Result, types};
+use serde::de::{
+    DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor,
+};
+use std::fmt;
+
+#[derive(Debug, Clone)]
+pub struct JsonOptions {
+    pub record_bytes_max: usize,
+}
+
+/// Decodes one JSON object a record. A key without a column is ignored, a column without a key is
+/// null; a value of another type rejects the record.
+pub struct JsonDecoder {
+    rows: Rows,
+    options: JsonOptions,
+}
+
+impl JsonDecoder {
+    pub fn new(columns: SchemaRef, options: JsonOptions) -> Result<JsonDecoder> {
+        Ok(JsonDecoder { rows: Rows::new(columns)?, options })
+    }
+}
+
+impl Decoder for JsonDecoder {
+    fn schema(&self) -> SchemaRef {
+        self.rows.schema().clone()
+    }
+
+    fn decode(&mut self, records: &Records) -> Result<Decoded> {
+        let schema = self.rows.schema().clone();
+        let fields = schema.fields();
+        self.rows.decode(records, self.options.record_bytes_max, |value, columns, _| {
+            let mut parser = serde_json::Deserializer::from_slice(value);
+            Object { fields, columns }
+                .deserialize(&mut parser)
+                .and_then(|()| parser.end())
+                .map_err(|error| Refusal::malformed(sentence(&error, value)))
+        })
+    }
+}
+
+fn sentence(error: &serde_json::Error, value: &[u8]) -> String {
+    if error.is_data() {
+        // The place that serde adds is where it noticed, which is after the value.
+        let text = error.to_string();
+        return match text.rfind(" at line ") {
+            Some(end) => text[..end].to_owned(),
+            None => text,
+        };
+    }
+    if value.iter().all(u8::is_ascii_whitespace) {
+        return "the record is empty, where a JSON object was expected".into();
+    }
+    format!("not JSON: {error}")
+}
+
+/// Fills one row of these columns from an object.
+struct Object<'a> {
+    fields: &'a Fields,
+    columns: &'a mut [Column],
+}
+
+impl<'de> DeserializeSeed<'de> for Object<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Object<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let mut filled = vec![false; self.columns.len()];
+        // Keys mostly come in the order of the columns.
+        let mut expected = 0;
+        while let Some(key) = map.next_key_seed(Key { fields: self.fields, expected })? {
+            let Some(at) = key else {
+                map.next_value::<IgnoredAny>()?;
+                continue;
+            };
+            let name = self.fields[at].name();
+            if std::mem::replace(&mut filled[at], true) {
+                return Err(A::Error::custom(format!("field `{name}` occurs twice")));
+            }
+            expected = at + 1;
+            map.next_value_seed(Value { column: &mut self.columns[at], name })?;
+        }
+        for (at, _) in filled.iter().enumerate().filter(|(_, filled)| !**filled) {
+            if !self.columns[at].is_nullable() {
+                let name = self.fields[at].name();
+                return Err(A::Error::custom(format!("field `{name}` is missing")));
+            }
+            self.columns[at].append_null();
+        }
+        Ok(())
+    }
+}
+
+/// The column of a key.
+struct Key<'a> {
+    fields: &'a Fields,
+    expected: usize,
+}
+
+impl<'de> DeserializeSeed<'de> for Key<'_> {
+    type Value = Option<usize>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for Key<'_> {
+    type Value = Option<usize>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, key: &str) -> Result<Self::Value, E> {
+        if self.fields.get(self.expected).is_some_and(|field| field.name() == key) {
+            return Ok(Some(self.expected));
+        }
+        Ok(self.fields.iter().position(|field| field.name() == key))
+    }
+}
+
+/// Appends one value to a column.
+struct Value<'a> {
+    column: &'a mut Column,
+    name: &'a str,
+}
+
+impl Value<'_> {
+    fn wrong<E: serde::de::Error>(&self, found: impl fmt::Display) -> E {
+        let wanted = types::name(self.column.data_type());
+        E::custom(format!("field `{}`: expected {wanted}, found {found}", self.name))
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Value<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Value<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&types::name(self.column.data_type()))
+    }
+
+    fn visit_unit<E: serde::de::Error>(self) -> Result<(), E> {
+        if !self.column.is_nullable() {
+            return Err(self.wrong("null"));
+        }
+        self.column.append_null();
+        Ok(())
+    }
+
+    fn visit_bool<E: serde::de::Error>(self, value: bool) -> Result<(), E> {
+        let Kind::Bool(values) = &mut self.column.kind else { return Err(self.wrong(value)) };
+        values.append(value);
+        self.column.valid();
+        Ok(())
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<(), E> {
+        match i64::try_from(value) {
+            Ok(value) => self.visit_i64(value),
+            Err(_) => self.visit_f64(value as f64),
+        }
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<(), E> {
+        let data_type = self.column.data_type().clone();
+        match (&mut self.column.kind, &data_type) {
+            (Kind::I64(values), DataType::Int64) => values.push(value),
+            (Kind::I64(values), DataType::Timestamp(unit, _)) => {
+                match values::from_millis(value, *unit) {
+                    Some(value) => values.push(value),
+                    None => return Err(self.wrong(value)),
+                }
+            }
+            (Kind::I32(values), DataType::Int32) => match i32::try_from(value) {
+                Ok(value) => values.push(value),
+                Err(_) => return Err(self.wrong(value)),
+            },
+            (Kind::F64(values), _) => values.push(value as f64),
+            (Kind::F32(values), _) => values.push(value as f32),
+            (Kind::I128(_) | Kind::I256(_), _) => return self.decimal(&value.to_string()),
+            _ => return Err(self.wrong(value)),
+        }
+        self.column.valid();
+        Ok(())
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<(), E> {
+        // 2^63 as a float; every integral float below it is an i64.
+        let integral = value.fract() == 0.0 && value.abs() < 9_223_372_036_854_775_808.0;
+        match &mut self.column.kind {
+            Kind::F64(values) => values.push(value),
+            Kind::F32(values) => values.push(value as f32),
+            Kind::I128(_) | Kind::I256(_) => return self.decimal(&format!("{value:?}")),
+            Kind::I32(_) | Kind::I64(_) if integral => return self.visit_i64(value as i64),
+            _ => return Err(self.wrong(value)),
+        }
+        self.column.valid();
+        Ok(())
+    }
+
+    fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<(), E> {
+        let data_type = self.column.data_type();
+        let takes_text = matches!(
+            data_type,
+            DataType::Utf8
+                | DataType::Binary
+                | DataType::FixedSizeBinary(_)
+                | DataType::Date32
+                | DataType::Time64(_)
+                | DataType::Timestamp(_, _)
+                | DataType::Decimal128(_, _)
+                | DataType::Decimal256(_, _)
+        );
+        if !takes_text {
+            return Err(self.wrong(format!("the text `{}`", values::excerpt(value))));
+        }
+        let name = self.name;
+        values::append_text(self.column, value)
+            .map_err(|why| E::custom(format!("field `{name}`: {why}")))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        let Kind::List(offsets, item) = &mut self.column.kind else {
+            return Err(self.wrong("an array"));
+        };
+        let mut end = offsets[offsets.len() - 1];
+        while seq.next_element_seed(Value { column: item, name: self.name })?.is_some() {
+            end = end.checked_add(1).ok_or_else(|| A::Error::custom(values::FULL))?;
+        }
+        offsets.push(end);
+        self.column.valid();
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let data_type = self.column.data_type().clone();
+        match (&mut self.column.kind, &data_type) {
+            (Kind::Struct(columns), DataType::Struct(fields)) => {
+                Object { fields, columns }.visit_map(map)?;
+            }
+            (Kind::Hollow(count), _) => {
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                *count += 1;
+            }
+            (Kind::Map(offsets, keys, column), _) => {
+                let mut end = offsets[offsets.len() - 1];
+                while let Some(key) = map.next_key::<std::borrow::Cow<'_, str>>()? {
+                    keys.push_grown(key.as_bytes()).map_err(|_| A::Error::custom(values::FULL))?;
+                    map.next_value_seed(Value { column, name: self.name })?;
+                    end = end.checked_add(1).ok_or_else(|| A::Error::custom(values::FULL))?;
+                }
+                offsets.push(end);
+            }
+            _ => return Err(self.wrong("an object")),
+        }
+        self.column.valid();
+        Ok(())
+    }
+}
+
+impl Value<'_> {
+    fn decimal<E: serde::de::Error>(self, text: &str) -> Result<(), E> {
+        let name = self.name;
+        values::append_text(self.column, text)
+            .map_err(|why| E::custom(format!("field `{name}`: {why}")))
+    }
+}
+
+/// Encodes one JSON object a row: moments in RFC 3339, bytes in base64, addresses and decimals as
+/// text. A row with a number that JSON does not have (NaN, infinity) is rejected.
+pub struct JsonEncoder {
+    input: SchemaRef,
+    bytes_expected: usize,
+}
+
+impl JsonEncoder {
+    /// Fails with all columns that have no JSON form.
+    pub fn new(input: SchemaRef) -> Result<JsonEncoder> {
+        let mut wrong = Vec::new();
+        for field in input.fields() {
+            if !encodable(field.data_type()) {
+                wrong.push(format!("`{}` of type {}", field.name(), field.data_type()));
+            }
+        }
+        match wrong.is_empty() {
+            true => Ok(JsonEncoder { input, bytes_expected: 0 }),
+            false => Err(Error::stop(
+                "schema_mismatch",
+                format!("columns that cannot be written as JSON: {}", wrong.join(", ")),
+            )),
+        }
+    }
+}
+
+impl Encoder for JsonEncoder {
+    fn encode(&mut self, rows: &RecordBatch) -> Result<Encoded> {
+        if rows.num_columns() != self.input.fields().len() {
+            return Err(Error::stop("schema_mismatch", "the columns are not those of the start"));
+        }
+        let mut columns = Vec::with_capacity(rows.num_columns());
+        for (field, column) in rows.schema_ref().fields().iter().zip(rows.columns()) {
+            let mut key = serde_json::to_vec(field.name()).expect("a name is always JSON");
+            key.push(b':');
+            columns.push((key, Writer::new(column), field.name()));
+        }
+        let mut out = Vec::with_capacity(self.bytes_expected + self.bytes_expected / 8);
+        let mut encoded =
+            Encoded { ends: Vec::with_capacity(rows.num_rows()), ..Encoded::default() };
+        for row in 0..rows.num_rows() {
+            let start = out.len();
+            out.push(b'{');
+            for (at, (key, writer, name)) in columns.iter().enumerate() {
+                if at > 0 {
+                    out.push(b',');
+                }
+                out.extend_from_slice(key);
+                if let Err(why) = writer.write(row, &mut out) {
+                    out.truncate(start);
+                    encoded.rejected.push((row as u32, format!("column `{name}`: {why}")));
+                    break;
+                }
+            }
+            if out.len() > start {
+                out.push(b'}');
+            }
+            let end = u32::try_from(out.len()).map_err(|_| {
+                Error::stop("batch_too_large", "the encoded rows of a batch are over 4 GiB")
+            })?;
+            encoded.ends.push(end);
+        }
+        self.bytes_expected = out.len();
+        encoded.buffer = Bytes::from(out);
+        Ok(encoded)
+    }
+}
+
+fn encodable(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::List(item) | DataType::LargeList(item) => encodable(item.data_type()),
+        DataType::Map(entries, _) => entry_fields(entries)
+            .is_some_and(|(key, value)| is_text(key.data_type()) && encodable(value.data_type())),
+        DataType::Struct(fields) => fields.iter().all(|field| encodable(field.data_type())),
+        DataType::Dictionary(_, values) => encodable(values),
+        other => {
+            is_text(other)
+                || other.is_integer()
+                || matches!(
+                    other,
+                    DataType::Null
+                        | DataType::Boolean
+                        | DataType::Float32
+                        | DataType::Float64
+                        | DataType::Date32
+                        | DataType::Time64(_)
+                        | DataType::Timestamp(_, _)
+                        | DataType::Decimal128(_, _)
+                        | DataType::Decimal256(_, _)
+                        | DataType::Binary
+                        | DataType::LargeBinary
+                        | DataType::BinaryView
+                        | DataType::FixedSizeBinary(_)
+                        | DataType::Interval(IntervalUnit::MonthDayNano)
+                )
+        }
+    }
+}
+
+fn is_text(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
+}
+
+/// A column of one batch with what is nested in it, taken apart once.
+enum Writer<'a> {
+    Leaf(&'a ArrayRef),
+    Dictionary(&'a ArrayRef, Vec<usize>, Box<Writer<'a>>),
+    List(&'a ArrayRef, Box<Writer<'a>>),
+    Map(&'a ArrayRef, Box<Writer<'a>>, Box<Writer<'a>>),
+    Struct(&'a ArrayRef, Vec<(Vec<u8>, Writer<'a>)>),
+}
+
+impl<'a> Writer<'a> {
+    fn new(array: &'a ArrayRef) -> Self {
+        match array.data_type() {
+            DataType::List(_) => {
+                Writer::List(array, Box::new(Writer::new(array.as_list::<i32>().values())))
+            }
+            DataType::LargeList(_) => {
+                Writer::List(array, Box::new(Writer::new(array.as_list::<i64>().values())))
+            }
+            DataType::Map(..) => {
+                let map = array.as_map();
+                let (keys, values) = (Writer::new(map.keys()), Writer::new(map.values()));
+                Writer::Map(array, Box::new(keys), Box::new(values))
+            }
+            DataType::Struct(fields) => {
+                let keys = fields.iter().map(|field| {
+                    let mut key = serde_json::to_vec(field.name()).expect("a name is always JSON");
+                    key.push(b':');
+                    key
+                });
+                let children = array.as_struct().columns().iter().map(Writer::new);
+                Writer::Struct(array, keys.zip(children).collect())
+            }
+            DataType::Dictionary(..) => {
+                let dictionary = array.as_any_dictionary();
+                let keys = match dictionary.values().is_empty() {
+                    true => Vec::new(),
+                    false => dictionary.normalized_keys(),
+                };
+                Writer::Dictionary(array, keys, Box::new(Writer::new(dictionary.values())))
+            }
+            _ => Writer::Leaf(array),
+        }
+    }
+
+    fn write(&self, row: usize, out: &mut Vec<u8>) -> Result<(), String> {
+        let (Writer::Leaf(array)
+        | Writer::Dictionary(array, ..)
+        | Writer::List(array, _)
+        | Writer::Map(array, ..)
+        | Writer::Struct(array, _)) = self;
+        if array.is_null(row) {
+            out.extend_from_slice(b"null");
+            return Ok(());
+        }
+        match self {
+            Writer::Leaf(array) => return leaf(array, row, out),
+            Writer::Dictionary(_, keys, values) => return values.write(keys[row], out),
+            Writer::List(array, items) => {
+                let (from, to) = match array.data_type() {
+                    DataType::List(_) => {
+                        let offsets = array.as_list::<i32>().value_offsets();
+                        (offsets[row] as usize, offsets[row + 1] as usize)
+                    }
+                    _ => {
+                        let offsets = array.as_list::<i64>().value_offsets();
+                        (offsets[row] as usize, offsets[row + 1] as usize)
+                    }
+                };
+                out.push(b'[');
+                for item in from..to {
+                    if item > from {
+                        out.push(b',');
+                    }
+                    items.write(item, out)?;
+                }
+                out.push(b']');
+            }
+            Writer::Map(array, keys, values) => {
+                let offsets = array.as_map().value_offsets();
+                let (from, to) = (offsets[row] as usize, offsets[row + 1] as usize);
+                out.push(b'{');
+                for item in from..to {
+                    if item > from {
+                        out.push(b',');
+                    }
+                    keys.write(item, out)?;
+                    out.push(b':');
+                    values.write(item, out)?;
+                }
+                out.push(b'}');
+            }
+            Writer::Struct(_, fields) => {
+                out.push(b'{');
+                for (at, (key, writer)) in fields.iter().enumerate() {
+                    if at > 0 {
+                        out.push(b',');
+                    }
+                    out.extend_from_slice(key);
+                    writer.write(row, out)?;
+                }
+                out.push(b'}');
+            }
+        }
+        Ok(())
+    }
+}
+
+fn leaf(array: &ArrayRef, row: usize, out: &mut Vec<u8>) -> Result<(), String> {
+    macro_rules! plain {
+        ($type:ty) => {
+            put(out, array.as_primitive::<$type>().value(row))
+        };
+    }
+    match array.data_type() {
+        DataType::Null => out.extend_from_slice(b"null"),
+        DataType::Boolean => put(out, array.as_boolean().value(row)),
+        DataType::Int8 => plain!(Int8Type),
+        DataType::Int16 => plain!(Int16Type),
+        DataType::Int32 => plain!(Int32Type),
+        DataType::Int64 => plain!(Int64Type),
+        DataType::UInt8 => plain!(UInt8Type),
+        DataType::UInt16 => plain!(UInt16Type),
+        DataType::UInt32 => plain!(UInt32Type),
+        DataType::UInt64 => plain!(UInt64Type),
+        DataType::Float32 => {
+            let value = array.as_primitive::<Float32Type>().value(row);
+            finite(value.into())?;
+            put(out, format_args!("{value:?}"));
+        }
+        DataType::Float64 => {
+            let value = array.as_primitive::<Float64Type>().value(row);
+            finite(value)?;
+            put(out, format_args!("{value:?}"));
+        }
+        DataType::Utf8 => quote(array.as_string::<i32>().value(row), out),
+        DataType::LargeUtf8 => quote(array.as_string::<i64>().value(row), out),
+        DataType::Utf8View => quote(array.as_string_view().value(row), out),
+        DataType::Binary => base64(array.as_binary::<i32>().value(row), out),
+        DataType::LargeBinary => base64(array.as_binary::<i64>().value(row), out),
+        DataType::BinaryView => base64(array.as_binary_view().value(row), out),
+        DataType::FixedSizeBinary(_) => {
+            let bytes = array.as_fixed_size_binary().value(row);
+            match bytes.try_into() {
+                Ok(address) => quote(&values::ip_text(address), out),
+                Err(_) => base64(bytes, out),
+            }
+        }
+        DataType::Date32 => {
+            let days = array.as_primitive::<Date32Type>().value(row);
+            quote(&values::date_text(days).ok_or_else(|| out_of_range("date", days))?, out);
+        }
+        DataType::Time64(unit) => {
+            let value = match unit {
+                arrow_schema::TimeUnit::Nanosecond => {
+                    array.as_primitive::<Time64NanosecondType>().value(row)
+                }
+                _ => array.as_primitive::<Time64MicrosecondType>().value(row),
+            };
+            let text = values::time_text(value, *unit);
+            quote(&text.ok_or_else(|| out_of_range("time of day", value))?, out);
+        }
+        DataType::Timestamp(unit, zone) => {
+            let value = match units_per_second(*unit) {
+                1 => array.as_primitive::<TimestampSecondType>().value(row),
+                1_000 => array.as_primitive::<TimestampMillisecondType>().value(row),
+                1_000_000 => array.as_primitive::<TimestampMicrosecondType>().value(row),
+                _ => array.as_primitive::<TimestampNanosecondType>().value(row),
+            };
+            let text = values::timestamp_text(value, *unit, zone.is_some());
+            quote(&text.ok_or_else(|| out_of_range("timestamp", value))?, out);
+        }
+        DataType::Decimal128(_, scale) => {
+            let value = array.as_primitive::<Decimal128Type>().value(row);
+            quote(&values::decimal_text(i256::from_i128(value), *scale), out);
+        }
+        DataType::Decimal256(_, scale) => {
+            let value = array.as_primitive::<Decimal256Type>().value(row);
+            quote(&values::decimal_text(value, *scale), out);
+        }
+        DataType::Interval(IntervalUnit::MonthDayNano) => {
+            let value = array.as_primitive::<IntervalMonthDayNanoType>().value(row);
+            let IntervalMonthDayNano { months, days, nanoseconds } = value;
+            let text = format_args!(r#"{{"months":{months},"days":{days},"nanos":{nanoseconds}}}"#);
+            put(out, text);
+        }
+        other => return Err(format!("type {other} has no JSON form")),
+    }
+    Ok(())
+}
+
+fn finite(value: f64) -> Result<(), String> {
+    match value.is_finite() {
+        true => Ok(()),
+        false => Err(format!("{value} is not a number that JSON has")),
+    }
+}
+
+#[cold]
+fn out_of_range(what: &str, value: impl fmt::Display) -> String {
+    format!("the {what} {value} is out of range")
+}
+
+fn put(out: &mut Vec<u8>, value: impl fmt::Display) {
+    use std::io::Write;
+    write!(out, "{value}").expect("writing to memory cannot fail");
+}
+
+fn quote(text: &str, out: &mut Vec<u8>) {
+    serde_json::to_writer(out, text).expect("a string is always JSON");
+}
+
+fn base64(bytes: &[u8], out: &mut Vec<u8>) {
+    out.push(b'"');
+    values::base64_into(bytes, out);
+    out.push(b'"');
+}

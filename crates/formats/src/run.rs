@@ -1,0 +1,122 @@
+//! One run of records through a decoder of single records: what all formats share.
+
+use crate::columns::{Column, finish_all};
+use arrow_array::{RecordBatch, RecordBatchOptions};
+use arrow_schema::SchemaRef;
+use millstream_core::{Batch, Decoded, Error, Origin, Records, Rejection, Result};
+
+/// A reason with its short word for metrics.
+pub(crate) struct Refusal {
+    pub kind: &'static str,
+    pub reason: String,
+}
+
+impl Refusal {
+    #[cold]
+    pub fn new(kind: &'static str, reason: impl Into<String>) -> Self {
+        Self { kind, reason: reason.into() }
+    }
+
+    #[cold]
+    pub fn malformed(reason: impl Into<String>) -> Self {
+        Self::new("malformed", reason)
+    }
+}
+
+/// The columns of a decoder's batches, while they are filled.
+#[derive(Debug)]
+pub(crate) struct Rows {
+    schema: SchemaRef,
+    pub columns: Vec<Column>,
+}
+
+impl Rows {
+    pub fn new(schema: SchemaRef) -> Result<Self> {
+        let mut columns = Vec::with_capacity(schema.fields().len());
+        for field in schema.fields() {
+            columns.push(Column::of(field).ok_or_else(|| {
+                Error::stop(
+                    "unsupported_type",
+                    format!("column `{}` cannot be of type {}", field.name(), field.data_type()),
+                )
+            })?);
+        }
+        Ok(Self { schema, columns })
+    }
+
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// Decodes each record's value with `one`, which leaves the columns in any state when it
+    /// refuses. With `strict` it must check text itself; without, text that is not UTF-8 is found
+    /// at the end and the run done once more, strictly.
+    pub fn decode(
+        &mut self,
+        records: &Records,
+        bytes_max: usize,
+        mut one: impl FnMut(&[u8], &mut [Column], bool) -> Result<(), Refusal>,
+    ) -> Result<Decoded> {
+        if records.bytes() > i32::MAX as usize {
+            // Offsets of a column count to 2 GiB; a source hands out far less at once.
+            return Err(Error::stop("run_too_large", "a run of records is over 2 GiB"));
+        }
+        match self.pass(records, bytes_max, false, &mut one) {
+            Ok(decoded) => Ok(decoded),
+            Err(_) => self.pass(records, bytes_max, true, &mut one).map_err(|error| {
+                Error::stop("decode", "the decoded columns do not fit together").because(error)
+            }),
+        }
+    }
+
+    fn pass(
+        &mut self,
+        records: &Records,
+        bytes_max: usize,
+        strict: bool,
+        one: &mut impl FnMut(&[u8], &mut [Column], bool) -> Result<(), Refusal>,
+    ) -> Result<Decoded, arrow_schema::ArrowError> {
+        let mut rejected: Vec<Rejection> = Vec::new();
+        let mut origin: Vec<u32> = Vec::new();
+        self.columns.iter_mut().for_each(|column| column.reserve(records.len()));
+        for row in 0..records.len() {
+            let refusal = match records.value(row) {
+                Some(value) if value.len() <= bytes_max => {
+                    match one(value, &mut self.columns, strict) {
+                        Ok(()) => {
+                            // Only once a row is missing do the others need to say who they are.
+                            if !rejected.is_empty() {
+                                origin.push(row as u32);
+                            }
+                            continue;
+                        }
+                        Err(refusal) => refusal,
+                    }
+                }
+                Some(value) => Refusal::new(
+                    "oversized",
+                    format!(
+                        "the record has {} bytes, more than the {bytes_max} allowed",
+                        value.len()
+                    ),
+                ),
+                None => Refusal::new("null_value", "the record has no value (a tombstone)"),
+            };
+            if rejected.is_empty() {
+                origin.extend(0..row as u32);
+            }
+            self.columns.iter_mut().for_each(|column| column.truncate(origin.len()));
+            let Refusal { kind, reason } = refusal;
+            rejected.push(Rejection { source_row: row as u32, kind, reason });
+        }
+        let rows = records.len() - rejected.len();
+        let arrays = finish_all(&mut self.columns)?;
+        let options = RecordBatchOptions::new().with_row_count(Some(rows));
+        let batch = RecordBatch::try_new_with_options(self.schema.clone(), arrays, &options)?;
+        let origin = match rejected.is_empty() {
+            true => Origin::Same(rows as u32),
+            false => Origin::Rows(origin.into()),
+        };
+        Ok(Decoded { batch: Batch::new(batch, origin), rejected })
+    }
+}
