@@ -51,7 +51,7 @@ pub async fn run_case(
         n => crate::flow::Node::Step(n - 1),
     };
     let outputs = names.iter().map(|(_, node)| *node).chain([last]).collect();
-    let flow = open_flow(steps, outputs, |used| {
+    let mut flow = open_flow(steps, outputs, |used| {
         let schema = lookups
             .get(&used.name)
             .ok_or_else(|| anyhow!("there is no lookup {}", used.name))?
@@ -62,7 +62,9 @@ pub async fn run_case(
         Ok(Arc::new(stub) as Arc<dyn Lookup>)
     })?;
     if let Some(now) = case.now {
-        flow.steps.iter().for_each(|step| step.step.fix_now(now.0));
+        for step in &mut flow.steps {
+            step.step.set_clock(move || now.0);
+        }
     }
 
     let mut dead: Vec<(u32, String)> = Vec::new();
@@ -189,7 +191,7 @@ fn records_of(inputs: &[TestInput]) -> Records {
 
 fn batch_of(schema: SchemaRef, rows: &[Row]) -> anyhow::Result<RecordBatch> {
     let inputs: Vec<_> = rows.iter().map(|row| TestInput::Row(row.clone())).collect();
-    let mut decoder = JsonDecoder::new(schema, JsonOptions::default())?;
+    let mut decoder = JsonDecoder::new(schema, JsonOptions { record_bytes_max: 1 << 30 })?;
     let decoded = decoder.decode(&records_of(&inputs))?;
     if let Some(rejected) = decoded.rejected.first() {
         bail!("row {}: {}", rejected.source_row + 1, rejected.reason);

@@ -1,6 +1,7 @@
 //! What a plan may refer to: the topics, tables and schemas that are there, and those that the
 //! pipelines planned before it will make. Planning looks here and changes nothing.
 
+use crate::references;
 use arrow_schema::SchemaRef;
 use millstream_connectors::Home;
 use millstream_core::{Result, Schemas};
@@ -74,7 +75,7 @@ impl Catalog {
         }
         let found = self.home.registry.latest(subject).await?;
         Ok(match found {
-            Some(schema) => Some(millstream_formats::avro::inline_references(&schema)?),
+            Some(schema) => Some(references::inline(&schema)?),
             None => None,
         })
     }

@@ -4,12 +4,13 @@
 use crate::metrics::{PartitionMetrics, PipelineMetrics};
 use millstream_connectors::Home;
 use millstream_core::fault;
-use millstream_tables::Commit;
+use millstream_tables::{Commit, Offsets};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
 
 /// Whose offset it is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -33,6 +34,9 @@ pub struct Committer {
 
 struct Shared {
     home: Home,
+    /// Of one moment with the tables that the sinks write: after these were reopened it refuses to
+    /// commit, so that no offset outlives its rows.
+    offsets: Offsets,
     interval: Duration,
     pending: Mutex<HashMap<Owner, Pending>>,
     wanted: Notify,
@@ -40,12 +44,14 @@ struct Shared {
     offered: watch::Sender<u64>,
     durable: watch::Sender<u64>,
     trouble: Mutex<Option<String>>,
+    broken: CancellationToken,
 }
 
 impl Committer {
     /// The returned future does the committing; it ends with its last handle's process.
     pub fn new(home: Home, interval: Duration) -> (Self, impl Future<Output = ()> + Send) {
         let shared = Arc::new(Shared {
+            offsets: home.tables.offsets(),
             home,
             interval,
             pending: Mutex::default(),
@@ -53,6 +59,7 @@ impl Committer {
             offered: watch::Sender::new(0),
             durable: watch::Sender::new(0),
             trouble: Mutex::default(),
+            broken: CancellationToken::new(),
         });
         let handle = Committer { shared: shared.clone() };
         (handle, run(shared))
@@ -81,6 +88,12 @@ impl Committer {
         let _ = durable.wait_for(|n| *n >= upto).await;
     }
 
+    /// Resolves when the journal has failed: nothing can be committed before the data directory
+    /// is opened again, by a new process. Cancel safe.
+    pub async fn broken(&self) {
+        self.shared.broken.cancelled().await;
+    }
+
     /// What keeps commits from succeeding, while something does.
     pub fn trouble(&self) -> Option<String> {
         self.shared.trouble.lock().clone()
@@ -100,10 +113,15 @@ async fn run(shared: Arc<Shared>) {
             loop {
                 let (task, work) = (shared.clone(), batch.clone());
                 let written =
-                    tokio::task::spawn_blocking(move || write(&task.home, &work)).await;
+                    tokio::task::spawn_blocking(move || write(&task.home, &task.offsets, &work)).await;
                 let trouble = match written {
                     Ok(Ok(())) => break,
-                    Ok(Err(error)) => error,
+                    Ok(Err(error)) => {
+                        if error.needs_reopen() {
+                            shared.broken.cancel();
+                        }
+                        millstream_core::Error::from(error).chain()
+                    }
                     Err(panic) => panic.to_string(),
                 };
                 tracing::error!("offsets cannot be committed, trying again: {trouble}");
@@ -122,7 +140,11 @@ async fn run(shared: Arc<Shared>) {
     }
 }
 
-fn write(home: &Home, batch: &HashMap<Owner, Pending>) -> Result<(), String> {
+fn write(
+    home: &Home,
+    offsets: &Offsets,
+    batch: &HashMap<Owner, Pending>,
+) -> Result<(), millstream_tables::Error> {
     fault::point("engine.commit");
     let commits: Vec<_> = batch
         .iter()
@@ -132,8 +154,7 @@ fn write(home: &Home, batch: &HashMap<Owner, Pending>) -> Result<(), String> {
             next_offset: pending.next,
         })
         .collect();
-    let stored = home.tables.offsets().commit(&commits);
-    stored.map_err(|e| millstream_core::Error::from(e).chain())?;
+    offsets.commit(&commits)?;
     fault::point("engine.committed");
     // Only what is durable may let the log forget.
     for (owner, pending) in batch {

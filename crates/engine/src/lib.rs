@@ -33,6 +33,7 @@ mod pipeline;
 mod plan;
 mod positions;
 mod preview;
+mod references;
 mod replay;
 mod status;
 mod task;

@@ -11,7 +11,6 @@ use async_trait::async_trait;
 use millstream_core::{Disposition, Error, Found, Lookup, Result};
 use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
-use std::hash::BuildHasher;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

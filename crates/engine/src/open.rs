@@ -214,26 +214,38 @@ pub fn decoder_factory(
         }),
         DecodeSpec::Json(options) => Box::new(move || match &options.columns {
             Some(_) => {
-                let options = json::JsonOptions { record_bytes_max, ..Default::default() };
+                let options = json::JsonOptions { record_bytes_max };
                 Ok(Box::new(json::JsonDecoder::new(decoded.clone(), options)?))
             }
-            None => Ok(Box::new(text::TextDecoder::whole("value", record_bytes_max))),
+            None => whole_text("value", decoded.clone(), record_bytes_max),
         }),
         DecodeSpec::Csv(options) => Box::new(move || {
             let csv_options = csv::CsvOptions {
                 delimiter: options.delimiter.0,
-                quote: options.quote.0,
+                quote: Some(options.quote.0),
                 record_bytes_max,
             };
             Ok(Box::new(csv::CsvDecoder::new(schema_of(&options.columns), csv_options)?))
         }),
         DecodeSpec::Text(options) => Box::new(move || match &options.pattern {
             Some(pattern) => {
-                Ok(Box::new(text::TextDecoder::new(pattern, decoded.clone(), record_bytes_max)?))
+                let options = text::TextOptions { record_bytes_max };
+                Ok(Box::new(text::TextDecoder::new(pattern, decoded.clone(), options)?))
             }
-            None => Ok(Box::new(text::TextDecoder::whole("line", record_bytes_max))),
+            None => whole_text("line", decoded.clone(), record_bytes_max),
         }),
     }
+}
+
+/// The record's text as one column.
+fn whole_text(
+    column: &str,
+    columns: arrow_schema::SchemaRef,
+    record_bytes_max: usize,
+) -> millstream_core::Result<Box<dyn Decoder>> {
+    let pattern = format!("(?s)^(?<{column}>.*)$");
+    let options = text::TextOptions { record_bytes_max };
+    Ok(Box::new(text::TextDecoder::new(&pattern, columns, options)?))
 }
 
 fn format_name(format: &DecodeSpec) -> &'static str {

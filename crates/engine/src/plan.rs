@@ -4,7 +4,7 @@
 use crate::catalog::{Catalog, TableShape};
 use crate::flow::Node;
 use crate::positions;
-use arrow_schema::{Schema, SchemaRef};
+use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use millstream_config::{
     AvroDecode, Columns, DecodeSpec, EncodeSpec, Input, LookupFrom, LookupSpec, Mistake, Mistakes,
     Pipeline as PipelineFile, PipelineSpec, SinkSpec, SinkTo, SourceFrom,
@@ -14,6 +14,7 @@ use millstream_connectors::table::TableSink;
 use millstream_connectors::topic::TopicSink;
 use millstream_core::{Encoder, LookupKey};
 use millstream_formats::avro;
+use millstream_formats::text::{TextDecoder, TextOptions};
 use millstream_sql::Query;
 use millstream_tables::TableSpec;
 use std::collections::BTreeMap;
@@ -81,7 +82,7 @@ pub async fn plan_all(
             Err(found) => mistakes.extend(found),
         }
     }
-    if mistakes.is_empty() { Ok(plans) } else { Err(Mistakes::from(mistakes)) }
+    if mistakes.is_empty() { Ok(plans) } else { Err(Mistakes(mistakes)) }
 }
 
 /// Plans one pipeline, and notes in the catalog what it will make.
@@ -145,7 +146,7 @@ struct Planner<'a> {
 
 impl Planner<'_> {
     fn mistake(&mut self, path: &str, message: impl Into<String>, hint: Option<String>) {
-        self.mistakes.push(self.file.mistake(path, message, hint));
+        self.mistakes.push(self.file.mistake_at(path, message, hint));
     }
 
     async fn plan(&mut self) -> Option<Plan> {
@@ -181,15 +182,12 @@ impl Planner<'_> {
                     let name = spec.step_label(at).into();
                     steps.push(PlannedStep { name, input: node, query });
                 }
-                Err(error) => {
+                Err(errors) => {
                     let path = format!("/steps/{at}/sql");
-                    self.mistakes.push(self.file.mistake_in_block(
-                        &path,
-                        error.line,
-                        error.column,
-                        error.message,
-                        error.hint,
-                    ));
+                    self.mistakes.extend(errors.into_iter().map(|error| {
+                        let (line, column) = (error.line as u32, error.column as u32);
+                        self.file.mistake_in_block(&path, line, column, error.message, error.hint)
+                    }));
                     return None;
                 }
             }
@@ -271,14 +269,14 @@ impl Planner<'_> {
             DecodeSpec::Text(options) => {
                 let columns = match &options.pattern {
                     Some(pattern) => {
-                        let named = options.columns.as_ref().map(schema_of);
-                        match millstream_formats::text::columns(pattern, named.as_ref()) {
-                            Ok(columns) => columns,
-                            Err(error) => {
-                                self.mistake("/source/format/text/pattern", error, None);
-                                return None;
-                            }
+                        let typed = options.columns.as_ref().map(schema_of);
+                        let options = TextOptions { record_bytes_max: usize::MAX };
+                        let columns = groups_of(pattern, typed.as_deref());
+                        if let Err(error) = TextDecoder::new(pattern, columns.clone(), options) {
+                            self.mistake("/source/format/text/pattern", error.chain(), None);
+                            return None;
                         }
+                        columns
                     }
                     None => one_column("line"),
                 };
@@ -403,7 +401,7 @@ impl Planner<'_> {
         for used in query.lookups() {
             let Some(lookup) = spec.lookups.get(&used.name) else { continue };
             if let Err((message, hint)) = self.check_key(lookup, &used.name, &used.key) {
-                let line = 1;
+                let line = 0;
                 let path = format!("/steps/{step}/sql");
                 let mistake =
                     self.file.mistake_in_block(&path, line, 1, message, Some(hint));
@@ -613,8 +611,28 @@ pub fn schema_of(columns: &Columns) -> SchemaRef {
     columns.schema()
 }
 
+/// A column for each named group of a pattern: text, where no type is given. A type that is given
+/// for no group is kept, for the decoder to refuse.
+fn groups_of(pattern: &str, typed: Option<&Schema>) -> SchemaRef {
+    let names: Vec<String> = regex::Regex::new(pattern)
+        .map(|compiled| compiled.capture_names().flatten().map(str::to_owned).collect())
+        .unwrap_or_default();
+    let mut fields: Vec<Field> = names
+        .iter()
+        .map(|name| match typed.and_then(|typed| typed.field_with_name(name).ok()) {
+            Some(field) => field.clone(),
+            None => Field::new(name, DataType::Utf8, true),
+        })
+        .collect();
+    let stray = typed.into_iter().flat_map(|typed| typed.fields().iter());
+    fields.extend(
+        stray.filter(|field| !names.contains(field.name())).map(|field| field.as_ref().clone()),
+    );
+    Arc::new(Schema::new(fields))
+}
+
 fn one_column(name: &str) -> SchemaRef {
-    let field = arrow_schema::Field::new(name, arrow_schema::DataType::Utf8, false);
+    let field = Field::new(name, DataType::Utf8, true);
     Arc::new(Schema::new(vec![field]))
 }
 
