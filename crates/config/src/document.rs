@@ -12,11 +12,15 @@ use serde_json::Value;
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 /// The largest pipeline file.
 const PIPELINE_BYTES_MAX: u64 = 1 << 20;
 /// The largest tests file.
 const TESTS_BYTES_MAX: u64 = 16 << 20;
+
+static PIPELINE_SCHEMA: LazyLock<Value> = LazyLock::new(schema::of::<PipelineSpec>);
+static TESTS_SCHEMA: LazyLock<Value> = LazyLock::new(schema::of::<TestSpec>);
 
 /// Options read from a file, with the place of every value.
 #[derive(Debug, Clone)]
@@ -36,7 +40,7 @@ pub fn load(path: &Path, env: &dyn Env) -> Result<Pipeline, Mistakes> {
 
 /// Reads a pipeline from the text of a file.
 pub fn parse(text: &str, file: &Path, env: &dyn Env) -> Result<Pipeline, Mistakes> {
-    parse_with(text, file, env, "pipeline: NAME", semantics::pipeline)
+    parse_with(text, file, env, &PIPELINE_SCHEMA, "pipeline: NAME", semantics::pipeline)
 }
 
 /// Reads many pipeline files. Gives the mistakes of all, and pipelines that share a name.
@@ -74,7 +78,7 @@ pub fn load_tests(path: &Path, env: &dyn Env) -> Result<TestFile, Mistakes> {
 
 /// Reads tests from the text of a file.
 pub fn parse_tests(text: &str, file: &Path, env: &dyn Env) -> Result<TestFile, Mistakes> {
-    parse_with(text, file, env, "cases:", semantics::tests)
+    parse_with(text, file, env, &TESTS_SCHEMA, "cases:", semantics::tests)
 }
 
 /// Reads options of any shape from the text of a file, as strictly as a pipeline.
@@ -82,7 +86,7 @@ pub fn parse_as<T>(text: &str, file: &Path, env: &dyn Env) -> Result<Document<T>
 where
     T: JsonSchema + DeserializeOwned,
 {
-    parse_with(text, file, env, "a field", |_, _| {})
+    parse_with(text, file, env, &schema::of::<T>(), "a field", |_, _| {})
 }
 
 /// The JSON Schema of pipeline files, for editors.
@@ -159,26 +163,32 @@ fn parse_with<T>(
     text: &str,
     file: &Path,
     env: &dyn Env,
+    schema: &Value,
     begin: &str,
     checks: fn(&Value, &mut Reader),
 ) -> Result<Document<T>, Mistakes>
 where
-    T: JsonSchema + DeserializeOwned,
+    T: DeserializeOwned,
 {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut source = Source::new(file.to_owned(), text);
     let mut found = Vec::new();
-    let schema = schema::of::<T>();
-    let Some(root) = yaml::parse(text, &source, &mut found) else {
-        source.hide_named(&schema::secret_names(&schema));
+    let secrets = schema::secret_names(schema);
+    let document = yaml::parse(text, &source, &mut found);
+    for (name, extent) in document.dropped {
+        if secrets.contains(&name) {
+            source.hide(extent);
+        }
+    }
+    let Some(root) = document.root else {
+        source.hide_named(&secrets);
         if found.is_empty() {
             let hint = format!("begin with `{begin}`");
             return Err(Mistake::of_file(file, "the file is empty", Some(hint)).into());
         }
         return Err(Mistakes::collect(&source, found));
     };
-    let mut reader =
-        Reader { schema: &schema, env, source: &mut source, places: Places::default(), found };
+    let mut reader = Reader { schema, env, source: &mut source, places: Places::default(), found };
     let value = reader.read(&root);
     checks(&value, &mut reader);
     let (places, found) = (reader.places, reader.found);

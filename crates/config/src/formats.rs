@@ -9,10 +9,52 @@ const NAME_MAX: usize = 200;
 
 /// Words that SQL keeps for itself, so that a look-up of that name could not be joined.
 const SQL_WORDS: [&str; 46] = [
-    "all", "and", "any", "as", "asc", "between", "by", "case", "cast", "create", "cross", "desc",
-    "distinct", "else", "end", "except", "exists", "false", "from", "full", "group", "having", "in",
-    "inner", "input", "intersect", "is", "join", "lateral", "left", "like", "limit", "natural", "not",
-    "null", "on", "or", "order", "outer", "right", "select", "then", "true", "union", "using", "where",
+    "all",
+    "and",
+    "any",
+    "as",
+    "asc",
+    "between",
+    "by",
+    "case",
+    "cast",
+    "create",
+    "cross",
+    "desc",
+    "distinct",
+    "else",
+    "end",
+    "except",
+    "exists",
+    "false",
+    "from",
+    "full",
+    "group",
+    "having",
+    "in",
+    "inner",
+    "input",
+    "intersect",
+    "is",
+    "join",
+    "lateral",
+    "left",
+    "like",
+    "limit",
+    "natural",
+    "not",
+    "null",
+    "on",
+    "or",
+    "order",
+    "outer",
+    "right",
+    "select",
+    "then",
+    "true",
+    "union",
+    "using",
+    "where",
 ];
 
 /// What is wrong with a text, as the end of a sentence about it, and what to write.
@@ -103,15 +145,12 @@ impl Format {
 }
 
 /// The known word that is nearest to a misspelled one, if one is near.
-pub(crate) fn nearest<'a>(
-    word: &str,
-    known: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_lowercase();
     let distance = |known: &str| strsim::damerau_levenshtein(&word, &known.to_lowercase());
     let (near, known) = known.into_iter().map(|k| (distance(k), k)).min_by_key(|(d, _)| *d)?;
     let longest = word.chars().count().max(known.chars().count());
-    (near <= (longest / 3).max(1) && near < longest).then_some(known)
+    (near <= ((longest + 1) / 3).max(1) && near < longest).then_some(known)
 }
 
 fn wrong(message: impl Into<String>, hint: impl Into<String>) -> Wrong {
@@ -140,7 +179,8 @@ fn name(text: &str) -> Result<(), Wrong> {
         });
     }
     let usable = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
-    if text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_') && text.chars().all(usable) {
+    if text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_') && text.chars().all(usable)
+    {
         return Ok(());
     }
     Err(wrong(
@@ -211,12 +251,22 @@ fn column_type(text: &str) -> Result<(), Wrong> {
     };
     let count = |wanted: char| text.chars().filter(|c| *c == wanted).count();
     if count('(') != count(')') || count('<') != count('>') {
-        let hint = "put a type with a comma in quotes: \"decimal(10, 2)\"";
-        return Err(wrong(message, hint));
+        let message = format!("the type `{}` is cut off", shown(text));
+        return Err(wrong(message, "put a type with a comma in quotes: \"decimal(10, 2)\""));
     }
-    const KNOWN: [&str; 13] = [
-        "boolean", "int", "bigint", "float", "double", "string", "bytes", "date", "time", "timestamp",
-        "timestamp_us", "ip", "decimal(10, 2)",
+    const KNOWN: [&str; 12] = [
+        "boolean",
+        "int",
+        "bigint",
+        "float",
+        "double",
+        "string",
+        "bytes",
+        "date",
+        "time",
+        "timestamp",
+        "timestamp_us",
+        "ip",
     ];
     let hint = nearest(text, KNOWN).map(|near| format!("did you mean `{near}`?"));
     Err(Wrong { message, hint })

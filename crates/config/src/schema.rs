@@ -9,8 +9,8 @@ use serde_json::{Map, Value, json};
 pub(crate) fn of<T: JsonSchema>() -> Value {
     let generator = SchemaSettings::draft2020_12().into_generator();
     let mut schema = generator.into_root_schema_for::<T>().to_value();
-    let definitions = schema.get("$defs").cloned().unwrap_or_default();
-    normalise(&mut schema, &definitions);
+    let root = schema.clone();
+    normalise(&mut schema, &root);
     schema
 }
 
@@ -69,8 +69,8 @@ pub(crate) fn secret_names(root: &Value) -> Vec<String> {
     names
 }
 
-fn normalise(schema: &mut Value, definitions: &Value) {
-    each_child(schema, &mut |child| normalise(child, definitions));
+fn normalise(schema: &mut Value, root: &Value) {
+    each_child(schema, &mut |child| normalise(child, root));
     let Some(object) = schema.as_object_mut() else { return };
 
     // What serde reads as `None` is a field that is not there, never a null.
@@ -94,6 +94,11 @@ fn normalise(schema: &mut Value, definitions: &Value) {
             }
         }
     }
+    if object.contains_key("x-shorthand")
+        && let Some(Value::Array(choices)) = object.get_mut("oneOf")
+    {
+        choices.iter_mut().for_each(explain_only_field);
+    }
     let numeric = ["integer", "number"].map(Value::from);
     if object.get("type").is_some_and(|t| numeric.contains(t)) {
         object.remove("format");
@@ -101,7 +106,7 @@ fn normalise(schema: &mut Value, definitions: &Value) {
 
     if object.contains_key("properties") {
         if let Some(Value::Array(choices)) = object.remove("anyOf") {
-            write_out(object, choices, definitions);
+            write_out(object, choices, root);
         } else if !object.contains_key("additionalProperties") {
             object.insert("additionalProperties".into(), json!(false));
         }
@@ -114,13 +119,13 @@ fn normalise(schema: &mut Value, definitions: &Value) {
 }
 
 /// A struct with a choice flattened into it becomes a choice of whole objects.
-fn write_out(object: &mut Map<String, Value>, choices: Vec<Value>, definitions: &Value) {
+fn write_out(object: &mut Map<String, Value>, choices: Vec<Value>, root: &Value) {
     let properties = object.remove("properties").unwrap_or_default();
     let required = object.remove("required").unwrap_or(json!([]));
     object.remove("type");
     let whole = choices.into_iter().map(|choice| {
-        let mut choice = resolve(&json!({ "$defs": definitions }), &choice).clone();
-        normalise(&mut choice, definitions);
+        let mut choice = resolve(root, &choice).clone();
+        normalise(&mut choice, root);
         let own = choice["properties"].as_object_mut().expect("a choice of objects");
         for (name, property) in properties.as_object().into_iter().flatten() {
             own.insert(name.clone(), property.clone());
@@ -133,6 +138,14 @@ fn write_out(object: &mut Map<String, Value>, choices: Vec<Value>, definitions: 
     object.insert("oneOf".into(), whole.collect());
 }
 
+/// The help of a choice is the help of the one field that it has.
+fn explain_only_field(choice: &mut Value) {
+    let help = choice["description"].clone();
+    for field in choice["properties"].as_object_mut().into_iter().flatten() {
+        field.1["description"] = help.clone();
+    }
+}
+
 fn publish(schema: &mut Value) {
     each_child(schema, &mut publish);
     let Some(object) = schema.as_object_mut() else { return };
@@ -142,6 +155,7 @@ fn publish(schema: &mut Value) {
         && let Some(Value::Array(choices)) = object.get_mut("oneOf")
     {
         choices.insert(0, json!({ "type": "string", "enum": shorthand }));
+        choices.push(json!({ "type": "string", "pattern": variable }));
     }
     if let Some(Value::Array(choices)) = object.get_mut("oneOf")
         && choices.iter().all(|choice| choice.get("const").is_some_and(Value::is_string))
@@ -199,8 +213,12 @@ fn each_child(schema: &mut Value, visit: &mut dyn FnMut(&mut Value)) {
             ("properties" | "$defs", Value::Object(children)) => {
                 children.values_mut().for_each(&mut *visit);
             }
-            ("oneOf" | "anyOf", Value::Array(children)) => children.iter_mut().for_each(&mut *visit),
-            ("items" | "additionalProperties" | "propertyNames", child @ Value::Object(_)) => visit(child),
+            ("oneOf" | "anyOf", Value::Array(children)) => {
+                children.iter_mut().for_each(&mut *visit)
+            }
+            ("items" | "additionalProperties" | "propertyNames", child @ Value::Object(_)) => {
+                visit(child)
+            }
             _ => {}
         }
     }

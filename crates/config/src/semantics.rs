@@ -11,8 +11,7 @@ use std::collections::HashMap;
 pub(crate) fn pipeline(value: &Value, reader: &mut Reader) {
     source(&value["source"], reader);
     lookups(value, reader);
-    let used = steps(value, reader);
-    sinks(value, used, reader);
+    flow(value, reader);
     dead_letters(value, reader);
     buckets(&value["metrics"]["buckets"], reader);
 }
@@ -35,7 +34,9 @@ fn source(source: &Value, reader: &mut Reader) {
             reader.at_value(
                 "/source/format",
                 "the lines of a file cannot be `avro`",
-                Some("a file's format is `text`, `csv` or `json`; Avro is read from a topic".into()),
+                Some(
+                    "a file's format is `text`, `csv` or `json`; Avro is read from a topic".into(),
+                ),
             );
         }
         if source["follow"] == true && file.ends_with(".gz") {
@@ -75,7 +76,10 @@ fn text_format(text: &Value, reader: &mut Reader) {
     let path = "/source/format/text";
     let columns = text["columns"].as_object();
     let Some(pattern) = text["pattern"].as_str() else {
-        if columns.is_some() && text["pattern"].is_null() && !reader.places.has(&format!("{path}/pattern")) {
+        if columns.is_some()
+            && text["pattern"].is_null()
+            && !reader.places.has(&format!("{path}/pattern"))
+        {
             reader.at_key(
                 &format!("{path}/columns"),
                 "`columns` without a `pattern`",
@@ -160,18 +164,22 @@ fn lookup_file(file: &str, lookup: &Value, path: &str, reader: &mut Reader) {
         _ => reader.at_value(
             &format!("{path}/file"),
             "the extension of this file names no known format",
-            Some("known are .csv, .tsv, .jsonl, .ndjson, .json and .parquet, and .gz after them".into()),
+            Some(
+                "known are .csv, .tsv, .jsonl, .ndjson, .json and .parquet, and .gz after them"
+                    .into(),
+            ),
         ),
     }
 }
 
-/// Gives for each step whether something reads its rows.
-fn steps(value: &Value, reader: &mut Reader) -> Vec<bool> {
-    let steps: Vec<&Value> = items(&value["steps"]).map(|(_, step)| step).collect();
-    let names: Vec<Option<&str>> = steps.iter().map(|step| step["name"].as_str()).collect();
-    let mut used = vec![false; steps.len()];
+/// Every `from:` names a step above, and every step is taken by something.
+fn flow(value: &Value, reader: &mut Reader) {
+    let names: Vec<Option<&str>> =
+        items(&value["steps"]).map(|(_, step)| step["name"].as_str()).collect();
+    let mut used = vec![false; names.len()];
+    let mut all_known = true;
     let mut seen = HashMap::new();
-    for (index, step) in steps.iter().enumerate() {
+    for (index, step) in items(&value["steps"]) {
         if let Some(name) = names[index] {
             let path = format!("/steps/{index}/name");
             if matches!(name, "source" | "input") {
@@ -181,55 +189,23 @@ fn steps(value: &Value, reader: &mut Reader) -> Vec<bool> {
                 once(&mut seen, name, &path, "two steps are named", reader);
             }
         }
-        let path = format!("/steps/{index}/from");
-        if let Some(read) = from(step, &path, &names, index, reader) {
-            used[read] = true;
+        match from(step, &format!("/steps/{index}/from"), &names, index, reader) {
+            From::Step(step) => used[step] = true,
+            From::Source => {}
+            From::Unknown => all_known = false,
         }
     }
-    used
-}
-
-fn sinks(value: &Value, mut used: Vec<bool>, reader: &mut Reader) {
-    let names: Vec<Option<&str>> =
-        items(&value["steps"]).map(|(_, step)| step["name"].as_str()).collect();
     let mut labels = HashMap::new();
     for (index, sink) in items(&value["sinks"]) {
-        let path = format!("/sinks/{index}");
-        if let Some(read) = from(sink, &format!("{path}/from"), &names, names.len(), reader) {
-            used[read] = true;
+        match from(sink, &format!("/sinks/{index}/from"), &names, names.len(), reader) {
+            From::Step(step) => used[step] = true,
+            From::Source => {}
+            From::Unknown => all_known = false,
         }
-        let label = ["name", "table", "topic"].into_iter().find(|field| sink[*field].is_string());
-        let (label, field) = match label {
-            Some(field) => (sink[field].as_str().unwrap_or_default(), field),
-            None if sink["discard"] == true => ("discard", "discard"),
-            None => continue,
-        };
-        if let Some(first) = labels.insert((field, label.to_owned()), index) {
-            reader.at_value(
-                &format!("{path}/{field}"),
-                format!("two sinks are called `{label}`"),
-                Some(format!("the other is sink {}: give one of them a `name:`", first + 1)),
-            );
-        }
-        if sink["topic"].is_string() && sink["topic"] == value["source"]["topic"] {
-            reader.at_value(
-                &format!("{path}/topic"),
-                "this sink writes the topic that the source reads, so it would never end",
-                Some("write another topic".into()),
-            );
-        }
-        columns(sink, &path, reader);
-        if let Some(avro) = sink["format"].get("avro")
-            && avro["schema_file"].is_string()
-            && avro["name"].is_string()
-        {
-            let message = "`name` has no use beside `schema_file`, which names the record";
-            let path = format!("{path}/format/avro/name");
-            reader.at_key(&path, message, Some("remove one of them".into()));
-        }
+        sink_fields(index, sink, value, &mut labels, reader);
     }
     // Rows that go nowhere would count as filtered: nobody means that.
-    if value["sinks"].as_array().is_some_and(|sinks| !sinks.is_empty()) {
+    if all_known && value["sinks"].as_array().is_some_and(|sinks| !sinks.is_empty()) {
         for (index, _) in used.iter().enumerate().filter(|(_, used)| !**used) {
             let label = names[index].map_or(format!("step {}", index + 1), |n| format!("`{n}`"));
             reader.at_value(
@@ -238,6 +214,46 @@ fn sinks(value: &Value, mut used: Vec<bool>, reader: &mut Reader) {
                 Some("name it in the `from:` of a step or sink, or remove it".into()),
             );
         }
+    }
+}
+
+fn sink_fields<'v>(
+    index: usize,
+    sink: &'v Value,
+    value: &Value,
+    labels: &mut HashMap<(&'static str, &'v str), usize>,
+    reader: &mut Reader,
+) {
+    let path = format!("/sinks/{index}");
+    let named = ["name", "table", "topic"].into_iter().find(|field| sink[*field].is_string());
+    let label = match named {
+        Some(field) => Some((field, sink[field].as_str().unwrap_or_default())),
+        None => (sink["discard"] == true).then_some(("discard", "discard")),
+    };
+    if let Some((field, label)) = label
+        && let Some(first) = labels.insert((field, label), index)
+    {
+        reader.at_value(
+            &format!("{path}/{field}"),
+            format!("two sinks are called `{label}`"),
+            Some(format!("the other is sink {}: give one of them a `name:`", first + 1)),
+        );
+    }
+    if sink["topic"].is_string() && sink["topic"] == value["source"]["topic"] {
+        reader.at_value(
+            &format!("{path}/topic"),
+            "this sink writes the topic that the source reads, so it would never end",
+            Some("write another topic".into()),
+        );
+    }
+    columns(sink, &path, reader);
+    if let Some(avro) = sink["format"].get("avro")
+        && avro["schema_file"].is_string()
+        && avro["name"].is_string()
+    {
+        let message = "`name` has no use beside `schema_file`, which names the record";
+        let path = format!("{path}/format/avro/name");
+        reader.at_key(&path, message, Some("remove one of them".into()));
     }
 }
 
@@ -254,23 +270,34 @@ fn columns(sink: &Value, path: &str, reader: &mut Reader) {
     }
 }
 
-/// The step that a `from:` names, or the one before when there is none.
+/// Where rows are taken from.
+enum From {
+    Source,
+    Step(usize),
+    Unknown,
+}
+
+/// What a `from:` names, or the step before when there is none.
 fn from(
     value: &Value,
     path: &str,
     names: &[Option<&str>],
     above: usize,
     reader: &mut Reader,
-) -> Option<usize> {
+) -> From {
     let Some(from) = value["from"].as_str() else {
-        return above.checked_sub(1);
+        return match above.checked_sub(1) {
+            _ if reader.places.has(path) => From::Unknown,
+            Some(step) => From::Step(step),
+            None => From::Source,
+        };
     };
     if from == "source" {
-        return None;
+        return From::Source;
     }
     let found = names.iter().position(|name| *name == Some(from));
     match found {
-        Some(step) if step < above => return found,
+        Some(step) if step < above => return From::Step(step),
         Some(step) if step == above => {
             let message = format!("the step `{from}` cannot take its own rows");
             reader.at_value(path, message, Some("name a step above it, or `source`".into()));
@@ -289,7 +316,7 @@ fn from(
             reader.at_value(path, format!("there is no step `{from}`"), Some(hint));
         }
     }
-    None
+    From::Unknown
 }
 
 fn dead_letters(value: &Value, reader: &mut Reader) {

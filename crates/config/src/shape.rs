@@ -70,6 +70,7 @@ impl Reader<'_> {
     }
 
     fn value(&mut self, node: &Node, schema: &Value, at: &At) -> Value {
+        let before = self.found.len();
         let text = match &node.kind {
             Kind::Scalar(scalar) => {
                 let expanded = self.expanded(node, scalar);
@@ -78,14 +79,22 @@ impl Reader<'_> {
             _ => None,
         };
         self.places.insert(&at.path, Spot { key: at.key, value: node.extent, text: text.clone() });
+        if self.found.len() > before {
+            // What a variable would have given is not known, so nothing more is said of it.
+            return Value::Null;
+        }
 
         let schema = resolve(self.schema_root(), schema);
         if let Some(text) = &text
             && self.is_missing(text)
             && !is_free(schema)
         {
-            let hint = describe(schema).map(|what| format!("give it one ({what}), or remove it"));
-            self.mistake(at.key.unwrap_or(node.extent), format!("`{}` has no value", at.name), hint);
+            let hint = describe(schema).map(|what| format!("give it one: {what}"));
+            self.mistake(
+                at.key.unwrap_or(node.extent),
+                format!("`{}` has no value", at.name),
+                hint,
+            );
             return Value::Null;
         }
         if schema.get("x-secret").is_some() {
@@ -149,7 +158,8 @@ impl Reader<'_> {
                 Value::String(text.strip_suffix('\r').unwrap_or(text).to_owned())
             }
             Err(error) => {
-                let message = format!("the file of the secret `{}` cannot be read: {error}", at.name);
+                let message =
+                    format!("the file of the secret `{}` cannot be read: {error}", at.name);
                 self.mistake(node.extent, message, None);
                 Value::Null
             }
@@ -169,7 +179,7 @@ impl Reader<'_> {
         if choices.iter().all(|choice| choice.get("x-chosen-by").is_some()) {
             return match &node.kind {
                 Kind::Map(entries) => self.chosen(node, entries, &choices, at),
-                _ => self.wrong_kind(node, "an object", at, text.map(plain)),
+                _ => self.wrong_kind(node, "an object", schema, at, text.map(plain)),
             };
         }
         if let Some(short) = schema.get("x-shorthand").and_then(Value::as_array) {
@@ -184,7 +194,7 @@ impl Reader<'_> {
             Some(choice) => self.value(node, choice, at),
             None => {
                 let known: Vec<&str> = choices.iter().map(|choice| kind_name(choice)).collect();
-                self.wrong_kind(node, &known.join(" or "), at, text.map(plain))
+                self.wrong_kind(node, &known.join(" or "), schema, at, text.map(plain))
             }
         }
     }
@@ -238,7 +248,7 @@ impl Reader<'_> {
             match (chosen, elsewhere) {
                 (Some(chosen), Some(other)) if given.len() == 1 => {
                     let message = format!("`{}` does not go with `{chosen}`", entry.key);
-                    let hint = format!("it belongs to a `{}`", by[other]);
+                    let hint = format!("remove it: it goes with `{}`", by[other]);
                     self.mistake(entry.key_extent, message, Some(hint));
                 }
                 (_, Some(_)) => {}
@@ -301,14 +311,15 @@ impl Reader<'_> {
                     let message = format!("`{}` has two kinds", at.name);
                     self.mistake(more.key_extent, message, Some(hint));
                 }
-                let Some(choice) = choices.iter().find(|choice| has_field(choice, &first.key)) else {
+                let Some(choice) = choices.iter().find(|choice| has_field(choice, &first.key))
+                else {
                     self.unknown_field(first, &known, choices, at);
                     return Value::Null;
                 };
                 let value = self.field(first, &choice["properties"][&first.key], at);
                 serde_json::json!({ first.key.as_str(): value })
             }
-            _ => self.wrong_kind(node, &format!("one of {}", list(&known)), at, None),
+            _ => self.wrong_kind(node, &format!("one of {}", list(&known)), &Value::Null, at, None),
         }
     }
 
@@ -319,7 +330,7 @@ impl Reader<'_> {
             return Value::Object(fields.collect());
         }
         if schema["type"] != "object" {
-            return self.wrong_kind(node, kind_name(schema), at, None);
+            return self.wrong_kind(node, kind_name(schema), schema, at, None);
         }
         let rest = &schema["additionalProperties"];
         let mut fields = Map::new();
@@ -351,18 +362,12 @@ impl Reader<'_> {
         self.value(&entry.value, schema, &at)
     }
 
-    fn list(
-        &mut self,
-        node: &Node,
-        items: &[std::rc::Rc<Node>],
-        schema: &Value,
-        at: &At,
-    ) -> Value {
+    fn list(&mut self, node: &Node, items: &[std::rc::Rc<Node>], schema: &Value, at: &At) -> Value {
         let free = Value::Bool(true);
         let of = match schema.get("items") {
             _ if is_free(schema) => &free,
             Some(items) if schema["type"] == "array" => items,
-            _ => return self.wrong_kind(node, kind_name(schema), at, None),
+            _ => return self.wrong_kind(node, kind_name(schema), schema, at, None),
         };
         let least = schema["minItems"].as_u64().unwrap_or(0) as usize;
         let most = schema["maxItems"].as_u64().unwrap_or(u64::MAX) as usize;
@@ -370,7 +375,10 @@ impl Reader<'_> {
             let number = if least == most {
                 format!("exactly {least} items")
             } else if items.len() < least {
-                format!("at least {}", if least == 1 { "one item".into() } else { least.to_string() })
+                format!(
+                    "at least {}",
+                    if least == 1 { "one item".into() } else { least.to_string() }
+                )
             } else {
                 format!("at most {most} items")
             };
@@ -470,7 +478,8 @@ impl Reader<'_> {
         let Some(format) = schema["format"].as_str().and_then(Format::named) else { return };
         match (format.check)(&scalar.text) {
             Err(_) if scalar.private => {
-                let message = format!("what `{}` gives cannot be `{}`", shown(&scalar.raw), at.name);
+                let message =
+                    format!("what `{}` gives cannot be `{}`", shown(&scalar.raw), at.name);
                 self.mistake(node.extent, message, Some(format.wanted.into()));
             }
             Err(wrong) => {
@@ -536,7 +545,7 @@ impl Reader<'_> {
         }
         let place = if at.path.is_empty() { String::new() } else { format!(" in `{}`", at.name) };
         let what = describe(schema).or_else(|| describe(resolve(self.schema_root(), schema)));
-        let hint = what.map(|what| format!("add `{name}:` ({what})"));
+        let hint = what.map(|what| format!("add `{name}: …`: {what}"));
         let extent = at.key.unwrap_or(first_line(node));
         self.mistake(extent, format!("`{name}` is missing{place}"), hint);
     }
@@ -552,6 +561,7 @@ impl Reader<'_> {
         let wanted = kind_name(schema);
         let hint = hint.or_else(|| match (wanted, scalar.text.to_lowercase().as_str()) {
             ("true or false", "yes" | "on") => Some("write `true`".into()),
+            ("true or false", "true" | "false") => Some("remove the quotes".into()),
             ("true or false", "no" | "off") => Some("write `false`".into()),
             ("a list", _) if !scalar.private => Some(format!("write `[{}]`", scalar.shown())),
             ("a whole number", text) if integer(text).is_some() => Some("remove the quotes".into()),
@@ -560,13 +570,20 @@ impl Reader<'_> {
         self.mistake_of_kind(node, wanted, at, &scalar.found(), hint)
     }
 
-    fn wrong_kind(&mut self, node: &Node, wanted: &str, at: &At, found: Option<Plain>) -> Value {
+    fn wrong_kind(
+        &mut self,
+        node: &Node,
+        wanted: &str,
+        schema: &Value,
+        at: &At,
+        found: Option<Plain>,
+    ) -> Value {
         let found = match (&node.kind, found) {
             (_, Some(scalar)) => scalar.found(),
             (Kind::List(_), _) => "a list".into(),
             _ => "an object".into(),
         };
-        self.mistake_of_kind(node, wanted, at, &found, None)
+        self.mistake_of_kind(node, wanted, at, &found, describe(schema))
     }
 
     fn mistake_of_kind(
@@ -592,7 +609,9 @@ impl Reader<'_> {
 
     /// A value is missing when nothing was written; what a variable gives is always a value.
     fn is_missing(&self, text: &Text) -> bool {
-        text.expanded.is_none() && text.style == ScalarStyle::Plain && resolve_plain(&text.raw) == Resolved::Null
+        text.expanded.is_none()
+            && text.style == ScalarStyle::Plain
+            && resolve_plain(&text.raw) == Resolved::Null
     }
 }
 
@@ -727,11 +746,13 @@ fn kind_name(schema: &Value) -> &'static str {
     }
 }
 
-/// The first sentence of a field's help, without its full stop.
+/// The first sentence of a field's help, as it stands inside another.
 fn describe(schema: &Value) -> Option<String> {
     let help = schema["description"].as_str()?.replace('\n', " ");
     let sentence = help.split_once(". ").map_or(help.as_str(), |(first, _)| first);
-    Some(sentence.trim_end_matches('.').to_owned())
+    let sentence = sentence.trim_end_matches('.');
+    let first = sentence.chars().next()?;
+    Some(format!("{}{}", first.to_lowercase(), &sentence[first.len_utf8()..]))
 }
 
 fn list(words: &[&str]) -> String {

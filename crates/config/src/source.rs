@@ -67,6 +67,16 @@ impl Source {
         }
     }
 
+    /// The first tab in the indentation of a line or of those right below it.
+    pub fn tab_indent(&self, line: u32) -> Option<Extent> {
+        (line..line + 3).find_map(|line| {
+            let text = self.line(line);
+            let indent = &text[..text.len() - text.trim_start().len()];
+            let tab = indent.chars().position(|c| c == '\t')?;
+            Some(Extent::point(line, tab as u32 + 1))
+        })
+    }
+
     /// A place past the end of the file becomes the end of its last line that says something.
     pub fn clamp(&self, line: u32, column: u32) -> Extent {
         if (line as usize) <= self.lines.len() && !self.line(line).trim().is_empty() {

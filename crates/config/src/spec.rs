@@ -394,7 +394,7 @@ pub struct RetentionSpec {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(extend("x-chosen-by" = "discard"))]
 pub struct DiscardSink {
-    /// Always `true`.
+    /// `true`: count the rows and drop them.
     #[schemars(extend("const" = true))]
     pub discard: bool,
 }

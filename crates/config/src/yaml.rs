@@ -42,20 +42,37 @@ pub(crate) struct Entry {
     pub value: Rc<Node>,
 }
 
-/// The document's tree. `None` when it has no content or is not YAML; `found` then says why not.
-pub(crate) fn parse(text: &str, source: &Source, found: &mut Vec<Found>) -> Option<Rc<Node>> {
+/// What a text holds.
+#[derive(Debug, Default)]
+pub(crate) struct Document {
+    /// `None` when the text has no content or is not YAML; the mistakes then say why not.
+    pub root: Option<Rc<Node>>,
+    /// Values that are not in the tree because their key was given before.
+    pub dropped: Vec<(String, Extent)>,
+}
+
+pub(crate) fn parse(text: &str, source: &Source, found: &mut Vec<Found>) -> Document {
     if let Some(mistake) = unprintable(text) {
         found.push(mistake);
-        return None;
+        return Document::default();
     }
-    let mut builder = Builder { source, found, open: Vec::new(), root: None, anchors: HashMap::new() };
-    match builder.build(text) {
-        Ok(()) => builder.root,
-        Err(mistake) => {
-            found.push(mistake);
-            None
-        }
+    let mut builder = Builder {
+        source,
+        found,
+        open: Vec::new(),
+        root: None,
+        dropped: Vec::new(),
+        anchors: HashMap::new(),
+    };
+    if let Err(mistake) = builder.build(text) {
+        builder.root = None;
+        builder.found.push(mistake);
     }
+    let empty = |root: &Rc<Node>| {
+        matches!(&root.kind, Kind::Scalar(scalar)
+            if scalar.text.is_empty() && scalar.style == ScalarStyle::Plain)
+    };
+    Document { root: builder.root.filter(|root| !empty(root)), dropped: builder.dropped }
 }
 
 struct Builder<'a> {
@@ -63,6 +80,7 @@ struct Builder<'a> {
     found: &'a mut Vec<Found>,
     open: Vec<Open>,
     root: Option<Rc<Node>>,
+    dropped: Vec<(String, Extent)>,
     /// By the parser's number; `None` while the anchored value is still open.
     anchors: HashMap<usize, Option<Rc<Node>>>,
 }
@@ -118,8 +136,7 @@ impl Builder<'_> {
                 }
                 Event::MappingStart(anchor, tag) => {
                     refuse_tag(tag.is_some(), extent)?;
-                    let items =
-                        Items::Map { entries: Vec::new(), seen: HashMap::new(), key: None };
+                    let items = Items::Map { entries: Vec::new(), seen: HashMap::new(), key: None };
                     self.open(items, extent, anchor)?;
                 }
                 Event::SequenceEnd | Event::MappingEnd => self.close(extent)?,
@@ -220,6 +237,8 @@ impl Builder<'_> {
                 // Of a key that is given twice the first counts.
                 if seen.get(&key) == Some(&key_extent) {
                     entries.push(Entry { key, key_extent, value: node });
+                } else {
+                    self.dropped.push((key, node.extent));
                 }
             }
         }
@@ -287,9 +306,13 @@ fn syntax(error: &ScanError, source: &Source) -> Found {
         return too_deep(extent);
     }
     let has = |part: &str| info.contains(part);
-    let (message, hint) = if has("tab") && !has("table") {
-        ("a tab where YAML wants spaces", "indent with spaces")
-    } else if source.line(extent.line).contains("${") && (has("flow") || has("bracket")) {
+    if has("tab") && !has("table") {
+        let extent = source.tab_indent(extent.line).unwrap_or(extent);
+        return mistake(extent, "a tab where YAML wants spaces", "indent with spaces");
+    }
+    let (message, hint) = if source.line(extent.line).contains("${")
+        && (has("flow") || has("bracket"))
+    {
         ("`${…}` without quotes inside `{ }` or `[ ]`", "put it in quotes: \"${VAR}\"")
     } else if has("mapping values are not allowed") || has("illegal placement of ':'") {
         (
@@ -302,16 +325,22 @@ fn syntax(error: &ScanError, source: &Source) -> Found {
             "this line does not fit the lines around it",
             "fields of one object, and items of one list, begin in the same column",
         )
-    } else if has("found unexpected end of stream") {
-        ("a quote is never closed", "close it with the same quote")
+    } else if has("found unexpected end of stream") || has("indentation in quoted scalar") {
+        (
+            "a quote is not closed",
+            "close it with the same quote; lines after the first are indented",
+        )
     } else if has("trailing content after") {
         ("text after the closing quote", "put the whole value in quotes, with inner quotes doubled")
     } else if has("unknown escape") || has("hexadecimal") || has("Unicode character escape") {
         ("an unknown escape", "in single quotes `\\` stands for itself")
     } else if has("expected ',' or '}'") {
-        ("`,` or `}` is missing", "separate fields with `,` and close the object with `}`")
+        (
+            "`,` or `}` is missing",
+            "an object that a `{` begins is still open here: close it with `}`",
+        )
     } else if has("expected ',' or ']'") {
-        ("`,` or `]` is missing", "separate items with `,` and close the list with `]`")
+        ("`,` or `]` is missing", "a list that a `[` begins is still open here: close it with `]`")
     } else if has("unknown anchor") {
         ("this alias names no anchor above it", "an alias `*name` repeats the value after `&name`")
     } else if has("indentation") || has("indented") {

@@ -40,8 +40,9 @@ fn formats_are_a_word_or_options() {
         }),
         ("text", DecodeSpec::Text(TextDecode::default())),
     ] {
-        let text =
-            format!("pipeline: p\nsource: {{ topic: t, format: {format} }}\nsinks: [discard: true]\n");
+        let text = format!(
+            "pipeline: p\nsource: {{ topic: t, format: {format} }}\nsinks: [discard: true]\n"
+        );
         assert_eq!(read(&text).unwrap().spec.source.format, wanted, "{format}");
     }
 }
