@@ -335,7 +335,7 @@ impl Parser {
                 let (names, inner) = read_names(object, namespace)?;
                 let full = names.full.clone();
                 // Registered before its fields, which may refer to it.
-                let id = self.push(Type::Null, None);
+                let id = self.push(Type::Record(names.clone(), Vec::new()), None);
                 self.register(&full, id)?;
                 let Some(Value::Array(list)) = object.get("fields") else {
                     return Err(format!("record {full} without `fields`"));
