@@ -1,1 +1,16 @@
-fn main() {}
+//! `millstream`: the command line. Each command is a file in `commands/`.
+
+mod cli;
+mod commands;
+mod failure;
+mod output;
+mod plan_files;
+mod process;
+mod session;
+mod words;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    failure::exit_code(cli::run())
+}

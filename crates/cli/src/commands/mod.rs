@@ -1,0 +1,17 @@
+//! The commands, one a file.
+
+pub mod check;
+pub mod completions;
+pub mod dead_letters;
+pub mod demo;
+pub mod explain;
+pub mod offsets;
+pub mod pipelines;
+pub mod produce;
+pub mod run;
+pub mod schema;
+pub mod schemas;
+pub mod tables;
+pub mod tap;
+pub mod test;
+pub mod topics;

@@ -1,0 +1,77 @@
+//! `millstream offsets`: how far pipelines have come.
+
+use crate::cli::Global;
+use crate::failure::Result;
+use crate::output::{self, JsonArg, Table};
+use crate::session;
+use crate::words;
+use clap::{Args, Subcommand};
+use millstream_console::answers::Offset;
+use millstream_console::{Position, Request};
+
+/// Show and reset how far pipelines have come
+#[derive(Debug, Args)]
+pub struct OffsetsArgs {
+    #[command(subcommand)]
+    command: OffsetsCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum OffsetsCommand {
+    /// Show committed offsets and what is left to read
+    #[command(after_help = "Example:\n  millstream offsets show enrich")]
+    Show {
+        /// The pipeline; all of them unless given
+        pipeline: Option<String>,
+        #[command(flatten)]
+        json: JsonArg,
+    },
+    /// Set where a pipeline goes on; one that runs is paused meanwhile
+    #[command(
+        after_help = "Examples:\n  millstream offsets reset enrich --to earliest\n  millstream offsets reset enrich --to 2026-01-31T12:00:00Z\n  millstream offsets reset enrich --to 1200 --partition 3"
+    )]
+    Reset {
+        /// The pipeline
+        pipeline: String,
+        /// `earliest`, `latest`, an offset, a time, or how long ago
+        #[arg(long, value_name = "PLACE", value_parser = words::reset_position)]
+        to: Position,
+        /// Only this partition
+        #[arg(long, value_name = "N")]
+        partition: Option<u32>,
+        #[command(flatten)]
+        json: JsonArg,
+    },
+}
+
+impl OffsetsArgs {
+    pub fn run(self, global: &Global) -> Result<()> {
+        let (request, json) = match self.command {
+            OffsetsCommand::Show { pipeline, json } => (Request::Offsets { pipeline }, json),
+            OffsetsCommand::Reset { pipeline, to, partition, json } => {
+                (Request::ResetOffsets { pipeline, to, partition }, json)
+            }
+        };
+        let offsets: Vec<Offset> = session::rows(global, &request)?;
+        if json.json {
+            return output::json(&offsets);
+        }
+        let mut table = Table::new(
+            &["PIPELINE", "SOURCE", ">PARTITION", ">COMMITTED", ">START", ">END", ">LAG"],
+            "No pipeline has committed anything here yet.",
+        );
+        let number = |number: Option<i64>| number.map_or_else(|| "-".into(), |n| n.to_string());
+        for offset in offsets {
+            table.row([
+                offset.pipeline,
+                offset.source,
+                offset.partition.to_string(),
+                number(offset.committed),
+                number(offset.start),
+                number(offset.end),
+                number(offset.lag),
+            ]);
+        }
+        table.print()
+    }
+}

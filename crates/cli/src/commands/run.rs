@@ -1,0 +1,194 @@
+//! `millstream run`: pipelines, until they are asked to end.
+
+use crate::cli::Global;
+use crate::failure::{Mistake, Result, Said};
+use crate::output::{self, JsonArg};
+use crate::plan_files::plan_files;
+use crate::process::{Options, Process};
+use crate::session::Session;
+use clap::Args;
+use millstream_config::ProcessEnv;
+use millstream_console::{HttpOptions, Request};
+use millstream_engine::PartitionState;
+use millstream_host::Threads;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Run pipelines in one process
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  millstream run examples/first/first.yaml\n  millstream run examples/first/first.yaml --preview 5\n  millstream run examples/first/first.yaml --until-end --listen off\n\nThe first SIGTERM or Ctrl-C finishes and commits what is in flight, for at most 25 s; a second\none ends at once. Nothing is lost either way."
+)]
+pub struct RunArgs {
+    /// The pipeline files
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Show up to N rows that each sink would get; write and commit nothing
+    #[arg(long, value_name = "N")]
+    pub preview: Option<u64>,
+    /// Where /metrics, /health and the schema registry answer, or `off`
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9464", value_parser = listen)]
+    listen: Listen,
+    /// An address of its own for the schema registry, beside /registry of --listen
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    registry_listen: Option<SocketAddr>,
+    /// End when every source has come to its end (a topic never does)
+    #[arg(long)]
+    until_end: bool,
+    /// End when everything that there is to read now is done
+    #[arg(long, conflicts_with = "until_end")]
+    exit_when_idle: bool,
+    /// Threads for the pipelines; as many as there are cores unless given
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+    /// Threads for sources, sinks and timers
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    io_threads: u16,
+    /// Threads for the console: socket, metrics, schema registry
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    console_threads: u16,
+    #[command(flatten)]
+    json: JsonArg,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Listen(Option<SocketAddr>);
+
+impl RunArgs {
+    pub fn run(self, global: &Global) -> Result<()> {
+        let files = millstream_config::load_many(&self.files, &ProcessEnv)?;
+        if let Some(rows) = self.preview {
+            return self.preview(global, rows);
+        }
+        let threads = Threads::default();
+        let http = match (self.listen.0, self.registry_listen) {
+            (Some(listen), registry_listen) => Some(HttpOptions { listen, registry_listen }),
+            (None, None) => None,
+            (None, Some(_)) => {
+                return Err(Mistake::new(
+                    "--registry-listen needs --listen: with `off` nothing listens",
+                ));
+            }
+        };
+        let options = Options {
+            data: global.data.clone(),
+            threads: Threads {
+                pipelines: self.threads.map_or(threads.pipelines, usize::from),
+                io: usize::from(self.io_threads),
+                console: usize::from(self.console_threads),
+            },
+            http,
+        };
+        let process = Process::start(options, &files)?;
+        if let Some(address) = process.address {
+            tracing::info!(
+                metrics = format!("http://{address}/metrics"),
+                registry = format!("http://{address}/registry"),
+                "listening"
+            );
+        }
+        if let Some(address) = process.registry_address {
+            tracing::info!(registry = format!("http://{address}"), "listening");
+        }
+        process.block_on(async {
+            tokio::select! {
+                () = process.shutdown.wait() => {}
+                () = self.finished(&process) => {}
+            }
+        });
+        let reports = process.engine.reports();
+        let asked = process.shutdown.begun();
+        let held = reports
+            .iter()
+            .any(|report| report.partitions.iter().any(|p| p.state == PartitionState::Holding));
+        let drained = process.end();
+        if !drained {
+            tracing::warn!("not all was done in time: what was not committed comes again");
+            return Err(Said(1).into());
+        }
+        tracing::info!("ended: everything in flight is done and committed");
+        // A script that waits for the end must see that something is left.
+        if held && !asked { Err(Said(1).into()) } else { Ok(()) }
+    }
+
+    /// Resolves when the run is to end by itself.
+    async fn finished(&self, process: &Process) {
+        if !self.until_end && !self.exit_when_idle {
+            return std::future::pending().await;
+        }
+        let mut idle_for = 0;
+        loop {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            let reports = process.engine.reports();
+            let states = || reports.iter().flat_map(|r| &r.partitions).map(|p| p.state);
+            // One that holds will not go on by itself, and the others have finished.
+            let over = |state| {
+                matches!(
+                    state,
+                    PartitionState::Finished | PartitionState::Stopped | PartitionState::Holding
+                )
+            };
+            if states().all(over) {
+                for reason in reports.iter().flat_map(|report| &report.waits_for) {
+                    tracing::error!("{reason}");
+                }
+                return;
+            }
+            if self.exit_when_idle {
+                // Twice: what one pipeline has just written another may be about to read.
+                idle_for = if process.engine.is_idle() { idle_for + 1 } else { 0 };
+                if idle_for > 2 {
+                    return;
+                }
+            }
+        }
+    }
+
+    fn preview(&self, global: &Global, rows: u64) -> Result<()> {
+        let request = Request::Preview { files: plan_files(&self.files)?, rows };
+        let mut session = Session::open(global, &request)?;
+        let mut sinks: BTreeMap<(String, String), Vec<Value>> = BTreeMap::new();
+        let mut dead: Vec<Value> = Vec::new();
+        session.each(&request, |row| {
+            if self.json.json {
+                return output::json_line(&row);
+            }
+            let text = |name: &str| row[name].as_str().unwrap_or_default().to_owned();
+            match row.get("dead") {
+                Some(letter) => dead.push(letter.clone()),
+                None => {
+                    sinks
+                        .entry((text("pipeline"), text("sink")))
+                        .or_default()
+                        .push(row["row"].clone());
+                }
+            }
+            Ok(())
+        })?;
+        for ((pipeline, sink), rows) in &sinks {
+            output::line(format!("{pipeline} would write to {sink}:"))?;
+            output::out(output::grid(rows, usize::MAX))?;
+        }
+        if !dead.is_empty() {
+            output::line("would become dead letters:")?;
+            output::out(output::grid(&dead, usize::MAX))?;
+        }
+        if sinks.is_empty() && dead.is_empty() && !self.json.json {
+            output::line("There is nothing to read that would be written.")?;
+        }
+        Ok(())
+    }
+}
+
+fn listen(text: &str) -> std::result::Result<Listen, String> {
+    if text == "off" {
+        return Ok(Listen(None));
+    }
+    match text.parse() {
+        Ok(address) => Ok(Listen(Some(address))),
+        Err(_) => Err("write ADDRESS:PORT, as 127.0.0.1:9464, or `off`".into()),
+    }
+}

@@ -1,0 +1,221 @@
+//! The process that runs pipelines: everything opened, started and ended in one order, for `run`
+//! and for the demo.
+
+use crate::failure::{Mistake, Result};
+use anyhow::Context;
+use millstream_config::Pipeline;
+use millstream_connectors::{Home, HomeOptions};
+use millstream_console::{Client, Collectors, Http, HttpOptions, Request, SOCKET, Service, Socket};
+use millstream_engine::{Catalog, Committer, Engine, Metrics};
+use millstream_host::{DRAIN_DEADLINE, Runtimes, Shutdown, Threads};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio_util::sync::CancellationToken;
+
+/// How often old records and rows that nobody sees are removed.
+const HOUSEKEEPING: Duration = Duration::from_secs(60);
+
+pub struct Options {
+    pub data: PathBuf,
+    pub threads: Threads,
+    /// None: no HTTP.
+    pub http: Option<HttpOptions>,
+}
+
+/// A running process. It must be ended by [`Process::end`].
+pub struct Process {
+    pub home: Home,
+    pub engine: Engine,
+    pub service: Service,
+    pub shutdown: Shutdown,
+    /// Where HTTP is answered.
+    pub address: Option<SocketAddr>,
+    pub registry_address: Option<SocketAddr>,
+    runtimes: Runtimes,
+    console: CancellationToken,
+}
+
+impl Process {
+    /// Opens the directory, checks the files against it and starts them. Nothing is left running
+    /// after an error.
+    pub fn start(options: Options, files: &[Pipeline]) -> Result<Self> {
+        let runtimes = Runtimes::start(options.threads).context("cannot start threads")?;
+        match Self::start_on(&runtimes, options, files) {
+            Ok(start) => Ok(start(runtimes)),
+            Err(error) => {
+                runtimes.stop(Duration::from_secs(1));
+                Err(error)
+            }
+        }
+    }
+
+    fn start_on(
+        runtimes: &Runtimes,
+        options: Options,
+        files: &[Pipeline],
+    ) -> Result<impl FnOnce(Runtimes) -> Process + use<>> {
+        let shutdown = Shutdown::on_signals(runtimes.io()).context("cannot watch signals")?;
+        runtimes.console().block_on(refuse_second(&options))?;
+        // A port in use is found before anything is opened.
+        let http = match &options.http {
+            Some(options) => Some(runtimes.console().block_on(Http::bind(options))?),
+            None => None,
+        };
+        let address = http.as_ref().and_then(Http::address);
+        let registry_address = http.as_ref().and_then(Http::registry_address);
+        let home = Home::open(&options.data, HomeOptions::default())?;
+        if let Some(cut) = home.tables.report().journal_cut {
+            tracing::warn!("{cut}");
+        }
+        for (topic, partition, error) in home.log.refused() {
+            tracing::error!(topic = &*topic, partition, "{error}");
+        }
+        let socket = {
+            let _inside = runtimes.console().enter();
+            Socket::bind(&options.data)?
+        };
+
+        let metrics = Metrics::new();
+        let interval = files.iter().map(|file| file.spec.commit_interval.0).min();
+        let interval = interval.unwrap_or(Duration::from_millis(100));
+        let (committer, committing) = Committer::new(home.clone(), interval);
+        runtimes.io().spawn(committing);
+        let engine = Engine::new(runtimes.pipelines().clone());
+        let pipelines = runtimes.pipelines().block_on(async {
+            let mut catalog = Catalog::new(home.clone());
+            let plans = millstream_engine::plan_all(files, &mut catalog).await?;
+            let mut pipelines = Vec::new();
+            for plan in plans {
+                let name = plan.spec.pipeline.clone();
+                let file = files.iter().find(|file| file.spec.pipeline == name);
+                let file = file.with_context(|| format!("the plan of {name} has no file"))?;
+                let opened =
+                    millstream_engine::open(plan, file, &home, committer.clone(), &metrics).await;
+                pipelines.push(opened.with_context(|| format!("opening pipeline {name}"))?);
+            }
+            Ok::<_, anyhow::Error>(pipelines)
+        })?;
+        for pipeline in pipelines {
+            tracing::info!(
+                pipeline = &*pipeline.name,
+                source = pipeline.source.name(),
+                partitions = pipeline.source.partitions(),
+                "started"
+            );
+            engine.start(pipeline);
+        }
+
+        let service = Service::running(home.clone(), engine.clone(), address);
+        let console = CancellationToken::new();
+        runtimes.console().spawn(socket.serve(service.clone(), console.clone()));
+        if let Some(http) = http {
+            let collectors = Collectors::new(home.clone(), metrics.registry().clone());
+            runtimes.console().spawn(http.serve(
+                collectors,
+                engine.clone(),
+                home.registry.clone(),
+                console.clone(),
+            ));
+        }
+        runtimes.io().spawn(keep_house(home.clone(), console.clone()));
+        Ok(move |runtimes| Process {
+            home,
+            engine,
+            service,
+            shutdown,
+            address,
+            registry_address,
+            runtimes,
+            console,
+        })
+    }
+
+    /// Runs a future to its end on the console's threads, where it holds up no pipeline.
+    pub fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
+        self.runtimes.console().block_on(future)
+    }
+
+    /// Finishes and commits what is in flight, at most for the drain deadline, and closes
+    /// everything. False when something was still in flight.
+    pub fn end(self) -> bool {
+        let drained = self.runtimes.io().block_on(self.engine.drain(DRAIN_DEADLINE));
+        self.console.cancel();
+        if let Err(error) = self.home.tables.persist() {
+            tracing::warn!(%error, "the tables could not be persisted at the end");
+        }
+        self.home.log.close();
+        self.runtimes.stop(Duration::from_secs(2));
+        drained
+    }
+}
+
+/// A better sentence than that a lock is held.
+async fn refuse_second(options: &Options) -> Result<()> {
+    if !options.data.join(SOCKET).exists() {
+        return Ok(());
+    }
+    let Ok(mut client) = Client::connect(&options.data).await else { return Ok(()) };
+    let process: millstream_console::answers::Process = client.end(&Request::Process).await?;
+    Err(Mistake::new(format!(
+        "the process {} runs on {} already, with {}: stop it first, or choose another --data",
+        process.pid,
+        options.data.display(),
+        match process.pipelines.as_slice() {
+            [] => "no pipeline".into(),
+            names => names.join(", "),
+        }
+    )))
+}
+
+/// Retention of topics, and rows of tables that nobody sees any more.
+async fn keep_house(home: Home, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(HOUSEKEEPING);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = stop.cancelled() => return,
+        }
+        let home = home.clone();
+        let swept = tokio::task::spawn_blocking(move || clean(&home)).await;
+        if let Err(error) = swept {
+            tracing::error!(%error, "cleaning up failed");
+        }
+    }
+}
+
+fn clean(home: &Home) {
+    // Pipelines that have committed here and do not run now keep their records too.
+    let offsets = home.tables.offsets();
+    for name in offsets.pipelines() {
+        let Some(known) = offsets.get(&name) else { continue };
+        let Some(id) = known.source.id.strip_prefix("topic:") else { continue };
+        let topics = home.log.topics();
+        let Some(topic) = topics.iter().find(|topic| topic.id().to_string() == id) else {
+            continue;
+        };
+        for (partition, offset) in &known.offsets {
+            if let Err(error) = home.log.set_low_commit(topic.name(), *partition, &name, *offset) {
+                tracing::error!(pipeline = name, %error, "its offsets cannot be honoured");
+                return;
+            }
+        }
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis() as i64);
+    match home.log.enforce_retention(now) {
+        Ok(removed) => {
+            for removed in removed {
+                tracing::info!(?removed, "removed what retention no longer keeps");
+            }
+        }
+        Err(error) => tracing::warn!(%error, "retention could not be enforced"),
+    }
+    for table in home.tables.tables() {
+        if table.spec().ttl.is_none() {
+            continue;
+        }
+        if let Err(error) = table.sweep() {
+            tracing::warn!(table = table.name(), %error, "expired rows could not be removed");
+        }
+    }
+}

@@ -1,0 +1,350 @@
+//! What can be asked, and how it goes over the socket.
+//!
+//! A connection carries requests one after the other. Each is one line of JSON; the answer is any
+//! number of lines and a last one:
+//!
+//! ```text
+//! → {"request":"topics"}
+//! ← {"row":{"name":"navigation","partitions":20,…}}
+//! ← {"end":{}}                     or  {"error":{"code":"mistake","message":"…"}}
+//! ```
+
+use crate::Error;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// One question or order. Rows and ends are described in [`crate::answers`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// The process: version, id, address. Ends with `Process`.
+    Process,
+    /// Checks pipeline files against what is there. Rows are the engine's `Explain`.
+    Explain {
+        files: PlanFiles,
+    },
+    /// What would be written, up to so many rows a sink. Rows are `{pipeline, sink, row}` and
+    /// `{pipeline, dead}`.
+    Preview {
+        files: PlanFiles,
+        rows: u64,
+    },
+    /// Runs the cases beside pipeline files. Rows of `Case`.
+    Test {
+        files: PlanFiles,
+    },
+    /// Rows of `Pipeline`.
+    Pipelines,
+    /// Rows of `Offset`.
+    Offsets {
+        pipeline: Option<String>,
+    },
+    /// Rows of `Offset`: the new ones.
+    ResetOffsets {
+        pipeline: String,
+        to: Position,
+        partition: Option<u32>,
+    },
+    /// Rows of `Topic`.
+    Topics,
+    /// Rows of `Partition`; ends with `Topic`.
+    DescribeTopic {
+        topic: String,
+    },
+    CreateTopic {
+        topic: String,
+        partitions: u32,
+        codec: String,
+        retention_ms: Option<u64>,
+        retention_bytes: Option<u64>,
+        hard: bool,
+    },
+    DeleteTopic {
+        topic: String,
+    },
+    /// Rows of `Verified`.
+    VerifyTopic {
+        topic: Option<String>,
+    },
+    /// Ends with `Produced`, after all records are durable.
+    Produce {
+        topic: String,
+        /// Makes the topic with so many where it is missing.
+        partitions: Option<u32>,
+        partition: Option<u32>,
+        encode: Option<Encode>,
+        records: Vec<NewRecord>,
+    },
+    /// Rows of `Record`.
+    Tap {
+        topic: String,
+        from: Position,
+        partition: Option<u32>,
+        /// A condition in SQL on the decoded columns.
+        filter: Option<String>,
+        limit: Option<u64>,
+        follow: bool,
+        format: RowFormat,
+    },
+    /// Rows of `Table`.
+    Tables,
+    CreateTable {
+        table: String,
+        shape: TableShape,
+    },
+    DropTable {
+        table: String,
+    },
+    /// Ends with `Loaded`.
+    LoadTable {
+        table: String,
+        file: PathBuf,
+        delimiter: char,
+        shape: TableShape,
+        /// The column with the time of the write.
+        timestamp: Option<String>,
+    },
+    /// Rows as they are in the table.
+    GetRow {
+        table: String,
+        key: Vec<String>,
+    },
+    /// Rows as they are in the table.
+    ScanTable {
+        table: String,
+        prefix: Vec<String>,
+        from: Vec<String>,
+        to: Vec<String>,
+        limit: Option<u64>,
+    },
+    /// Rows of `Subject`.
+    Schemas,
+    /// Rows of `Schema`: one version, or all of a subject.
+    ShowSchema {
+        subject: Option<String>,
+        version: Option<String>,
+        id: Option<u32>,
+    },
+    /// Ends with `Schema`.
+    RegisterSchema {
+        subject: String,
+        schema: SchemaText,
+    },
+    /// Ends with `Compatibility`.
+    CompatibleSchema {
+        subject: String,
+        version: Option<String>,
+        schema: SchemaText,
+    },
+    /// Sets the compatibility level of a subject, or of all that have none of their own.
+    SetLevel {
+        subject: Option<String>,
+        level: Level,
+    },
+    /// Rows of `Letter`.
+    DeadLetters {
+        pipeline: Option<String>,
+        topic: Option<String>,
+        limit: Option<u64>,
+    },
+    /// Ends with `Letter`, whole.
+    ShowDeadLetter {
+        topic: String,
+        partition: u32,
+        offset: i64,
+    },
+    /// Ends with `Replayed`.
+    ReplayDeadLetters {
+        pipeline: String,
+        choice: ReplayChoice,
+        /// The pipeline's file, for when it does not run.
+        file: Option<PathBuf>,
+    },
+}
+
+/// Pipeline files of the one who asks.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct PlanFiles {
+    /// Absolute.
+    pub paths: Vec<PathBuf>,
+    /// The environment variables that the files name, as the one who asks has them.
+    pub variables: BTreeMap<String, String>,
+}
+
+/// How much of a stopped directory a request needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// It looks only; where there is no directory there is nothing to see.
+    Read,
+    /// The same, and no directory is as good as an empty one.
+    ReadOrEmpty,
+    Write,
+}
+
+/// A place in a topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Position {
+    Earliest,
+    Latest,
+    Offset(i64),
+    /// Milliseconds since 1970.
+    Time(i64),
+    /// So many records before the end of each partition.
+    Last(u64),
+}
+
+/// How `Tap` reads values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RowFormat {
+    /// Avro where the value is framed with a schema id that is registered, else JSON, else text.
+    #[default]
+    Auto,
+    Avro,
+    Json,
+    Text,
+    /// Not decoded: base64.
+    Raw,
+}
+
+/// How the values of `Produce` become bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Encode {
+    /// JSON values as Confluent-framed Avro with the newest schema of a subject.
+    Subject(String),
+    /// The same with this Avro schema, registered under `TOPIC-value`.
+    Schema(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct NewRecord {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// None is a tombstone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
+    /// Milliseconds since 1970; now unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timestamp: Option<i64>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<(String, String)>,
+    /// Where the record came from, for messages: the line of the input.
+    #[serde(default)]
+    pub line: u64,
+}
+
+/// What a table is made with. What is missing is taken from the table that is there, or from the
+/// file that is loaded.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct TableShape {
+    pub key: Vec<String>,
+    pub clustering: Vec<String>,
+    /// Names and types, as in a pipeline file.
+    pub columns: Vec<(String, String)>,
+    pub ttl_ms: Option<u64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SchemaText {
+    pub text: String,
+    /// `avro`, `json` or `protobuf`.
+    pub kind: String,
+    /// Name, subject and version of each schema that this one refers to.
+    #[serde(default)]
+    pub references: Vec<(String, String, i64)>,
+}
+
+/// A compatibility level by its name in the registry's interface: `BACKWARD`, `FULL`, ….
+pub type Level = String;
+
+/// Which letters of a pipeline are replayed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReplayChoice {
+    /// All that were not replayed yet.
+    All,
+    /// Those of one kind of reason.
+    Kind(String),
+    /// These, by partition and offset in the dead-letter topic.
+    These(Vec<(u32, i64)>),
+}
+
+/// One line of an answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Line {
+    Row(Value),
+    End(Value),
+    Error(Error),
+}
+
+impl Request {
+    pub fn access(&self) -> Access {
+        match self {
+            Request::Explain { .. } | Request::Preview { .. } | Request::Test { .. } => {
+                Access::ReadOrEmpty
+            }
+            Request::Process
+            | Request::Pipelines
+            | Request::Offsets { .. }
+            | Request::Topics
+            | Request::DescribeTopic { .. }
+            | Request::VerifyTopic { .. }
+            | Request::Tap { .. }
+            | Request::Tables
+            | Request::GetRow { .. }
+            | Request::ScanTable { .. }
+            | Request::Schemas
+            | Request::ShowSchema { .. }
+            | Request::CompatibleSchema { .. }
+            | Request::DeadLetters { .. }
+            | Request::ShowDeadLetter { .. } => Access::Read,
+            Request::ResetOffsets { .. }
+            | Request::CreateTopic { .. }
+            | Request::DeleteTopic { .. }
+            | Request::Produce { .. }
+            | Request::CreateTable { .. }
+            | Request::DropTable { .. }
+            | Request::LoadTable { .. }
+            | Request::RegisterSchema { .. }
+            | Request::SetLevel { .. }
+            | Request::ReplayDeadLetters { .. } => Access::Write,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn requests_and_lines_are_plain_json() {
+        let request = Request::ResetOffsets {
+            pipeline: "p".into(),
+            to: Position::Offset(7),
+            partition: None,
+        };
+        let text = serde_json::to_value(&request).unwrap();
+        assert_eq!(
+            text,
+            json!({"request": "reset_offsets", "pipeline": "p", "to": {"offset": 7}, "partition": null})
+        );
+        assert_eq!(serde_json::from_value::<Request>(text).unwrap(), request);
+        let line = Line::Error(Error::mistake("no"));
+        assert_eq!(
+            serde_json::to_string(&line).unwrap(),
+            r#"{"error":{"code":"mistake","message":"no"}}"#
+        );
+    }
+
+    #[test]
+    fn an_unknown_request_is_refused() {
+        assert!(serde_json::from_str::<Request>(r#"{"request":"frobnicate"}"#).is_err());
+        assert!(serde_json::from_str::<Request>(r#"{"request":"offsets","no":1}"#).is_err());
+    }
+}

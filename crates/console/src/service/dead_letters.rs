@@ -1,0 +1,210 @@
+//! Dead letters: what there is, one shown whole, replaying them.
+
+use super::plans::{load, mistakes};
+use super::rows::text;
+use super::{Reply, Service, blocking, end, nothing};
+use crate::answers;
+use crate::protocol::ReplayChoice;
+use crate::{Error, Result};
+use millstream_core::Headers;
+use millstream_engine::{Catalog, Committer, Letter, Metrics, Pipeline};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+impl Service {
+    /// The newest `limit` letters of a pipeline, of a topic, or of all.
+    pub async fn dead_letters(
+        &self,
+        pipeline: Option<String>,
+        topic: Option<String>,
+        limit: Option<u64>,
+        reply: Reply,
+    ) -> Result<Value> {
+        let topics = match topic {
+            Some(topic) => vec![self.topic(&topic)?.name().to_owned()],
+            None => self.letter_topics(pipeline.as_deref()),
+        };
+        let home = self.home().clone();
+        blocking(move || {
+            let mut found: Vec<answers::Letter> = Vec::new();
+            for topic in topics {
+                for (letter, replayed) in millstream_engine::letters(&home, &topic)? {
+                    if pipeline.as_ref().is_none_or(|wanted| *wanted == letter.pipeline) {
+                        found.push(row(&topic, &letter, replayed));
+                    }
+                }
+            }
+            found.sort_by_key(|letter| letter.rejected_at);
+            let limit =
+                limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+            for letter in found.split_off(found.len().saturating_sub(limit)) {
+                reply.row_blocking(letter)?;
+            }
+            Ok(())
+        })
+        .await?;
+        nothing()
+    }
+
+    pub async fn show_dead_letter(
+        &self,
+        topic: String,
+        partition: u32,
+        offset: i64,
+    ) -> Result<Value> {
+        let topic = self.topic(&topic)?.name().to_owned();
+        let home = self.home().clone();
+        let found = blocking(move || {
+            let letters = millstream_engine::letters(&home, &topic)?;
+            let wanted = |letter: &Letter| letter.partition == partition && letter.offset == offset;
+            letters
+                .into_iter()
+                .find(|(letter, _)| wanted(letter))
+                .map(|(letter, replayed)| whole(&topic, &letter, replayed))
+                .ok_or_else(|| {
+                    Error::mistake(format!(
+                        "{topic} has no letter {partition}:{offset}; `millstream dead-letters \
+                         list` shows what there is"
+                    ))
+                })
+        })
+        .await?;
+        end(found)
+    }
+
+    pub async fn replay_dead_letters(
+        &self,
+        name: String,
+        choice: ReplayChoice,
+        file: Option<PathBuf>,
+    ) -> Result<Value> {
+        let running = self.0.engine.as_ref().and_then(|engine| engine.pipeline(&name));
+        let replayed = match running {
+            Some(pipeline) => replay(&pipeline, choice).await?,
+            None => {
+                let pipeline = self.open_stopped(&name, file).await?;
+                replay(&pipeline, choice).await?
+            }
+        };
+        end(replayed)
+    }
+
+    /// A pipeline that does not run, opened from its file only for this.
+    async fn open_stopped(&self, name: &str, file: Option<PathBuf>) -> Result<Pipeline> {
+        let Some(path) = file else {
+            return Err(Error::needs_run(&format!(
+                "replaying into `{name}` without --file, which names its pipeline file,"
+            )));
+        };
+        let file = load(&path)?;
+        if file.spec.pipeline != name {
+            return Err(Error::mistake(format!(
+                "{} is the pipeline `{}`, not `{name}`",
+                path.display(),
+                file.spec.pipeline
+            )));
+        }
+        let mut catalog = Catalog::new(self.home().clone());
+        let files = [file];
+        let mut plans =
+            millstream_engine::plan_all(&files, &mut catalog).await.map_err(mistakes)?;
+        let plan = plans.pop().ok_or_else(|| Error::failure("the file has no pipeline"))?;
+        let [file] = &files;
+        // A replay marks its letters itself; there is nothing else to commit.
+        let (committer, _) = Committer::new(self.home().clone(), file.spec.commit_interval.0);
+        Ok(millstream_engine::open(plan, file, self.home(), committer, &Metrics::new()).await?)
+    }
+
+    /// The topics with letters: those of the pipelines that run, and those by the usual name.
+    fn letter_topics(&self, pipeline: Option<&str>) -> Vec<String> {
+        let mut topics = BTreeSet::new();
+        if let Some(engine) = &self.0.engine {
+            for report in engine.reports() {
+                if let Some(running) = engine.pipeline(&report.name)
+                    && pipeline.is_none_or(|wanted| wanted == report.name)
+                {
+                    topics.insert(running.dead_letters.name().to_owned());
+                }
+            }
+        }
+        let usual = pipeline.map(|name| format!("{name}.dead"));
+        for topic in self.home().log.topics() {
+            let name = topic.name();
+            // A pipeline may have named any topic: where its own is not there, all are looked at.
+            let looked_at = match &usual {
+                Some(usual) => name == usual || (topics.is_empty() && name.ends_with(".dead")),
+                None => name.ends_with(".dead"),
+            };
+            if looked_at {
+                topics.insert(name.to_owned());
+            }
+        }
+        topics.into_iter().collect()
+    }
+}
+
+async fn replay(pipeline: &Pipeline, choice: ReplayChoice) -> Result<answers::Replayed> {
+    let wanted = match choice {
+        ReplayChoice::All => None,
+        ReplayChoice::These(these) => Some(these),
+        ReplayChoice::Kind(kind) => {
+            let letters = millstream_engine::letters(&pipeline.home, pipeline.dead_letters.name())?;
+            let of_kind: Vec<(u32, i64)> = letters
+                .iter()
+                .filter(|(letter, replayed)| {
+                    !replayed && letter.kind == kind && letter.pipeline == *pipeline.name
+                })
+                .map(|(letter, _)| (letter.partition, letter.offset))
+                .collect();
+            Some(of_kind)
+        }
+    };
+    let replayed = millstream_engine::replay(pipeline, wanted.as_deref()).await?;
+    Ok(answers::Replayed {
+        replayed: replayed.replayed,
+        out: replayed.out,
+        filtered: replayed.filtered,
+        dead: replayed.dead,
+        skipped: replayed.skipped,
+    })
+}
+
+fn row(topic: &str, letter: &Letter, replayed: bool) -> answers::Letter {
+    answers::Letter {
+        topic: topic.to_owned(),
+        partition: letter.partition,
+        offset: letter.offset,
+        rejected_at: letter.rejected_at,
+        pipeline: letter.pipeline.clone(),
+        step: letter.step.clone(),
+        kind: letter.kind.clone(),
+        reason: letter.reason.clone(),
+        replayed,
+        attempt: letter.attempt,
+        source: letter.source.clone(),
+        source_partition: letter.source_partition,
+        source_offset: letter.source_offset,
+        timestamp: letter.timestamp,
+        schema_id: letter.schema_id,
+        truncated: letter.truncated.clone(),
+        key: None,
+        value: None,
+        value_is_base64: false,
+        headers: Vec::new(),
+    }
+}
+
+fn whole(topic: &str, letter: &Letter, replayed: bool) -> answers::Letter {
+    let value = letter.value.as_deref().map(text);
+    answers::Letter {
+        key: letter.key.as_deref().map(|key| text(key).0),
+        value_is_base64: value.as_ref().is_some_and(|(_, base64)| *base64),
+        value: value.map(|(value, _)| value),
+        headers: Headers(&letter.headers)
+            .iter()
+            .map(|header| (text(header.key).0, text(header.value.unwrap_or_default()).0))
+            .collect(),
+        ..row(topic, letter, replayed)
+    }
+}

@@ -1,0 +1,176 @@
+//! How far pipelines have come, and setting that by hand.
+
+use super::topics::no_partition;
+use super::{Reply, Service, blocking, nothing, unknown};
+use crate::answers;
+use crate::protocol::Position;
+use crate::{Error, Result};
+use millstream_core::Place;
+use millstream_log::{PartitionLog, Topic};
+use millstream_tables::Committed;
+use serde_json::Value;
+
+impl Service {
+    pub async fn offsets(&self, pipeline: Option<String>, reply: Reply) -> Result<Value> {
+        let offsets = self.home().tables.offsets();
+        let names = match pipeline {
+            Some(name) => {
+                self.committed(&name)?;
+                vec![name]
+            }
+            None => self.known_pipelines(),
+        };
+        for name in names {
+            let Some(committed) = offsets.get(&name) else { continue };
+            for row in self.offset_rows(&name, &committed) {
+                reply.row(row).await?;
+            }
+        }
+        nothing()
+    }
+
+    pub async fn reset_offsets(
+        &self,
+        name: String,
+        to: Position,
+        partition: Option<u32>,
+        reply: Reply,
+    ) -> Result<Value> {
+        let runs = self.0.engine.as_ref().filter(|engine| engine.pipeline(&name).is_some());
+        match runs {
+            Some(engine) => {
+                engine.reset(&name, place(to)?, partition).await?;
+            }
+            None => self.reset_stopped(&name, to, partition).await?,
+        }
+        let committed = self.committed(&name)?;
+        for row in self.offset_rows(&name, &committed) {
+            if partition.is_none_or(|wanted| wanted == row.partition) {
+                reply.row(row).await?;
+            }
+        }
+        nothing()
+    }
+
+    async fn reset_stopped(&self, name: &str, to: Position, partition: Option<u32>) -> Result<()> {
+        let committed = self.committed(name)?;
+        let mut offsets = committed.offsets.clone();
+        match self.source_topic(&committed) {
+            Some(topic) => {
+                let chosen = match partition {
+                    Some(index) if index >= topic.partitions() => {
+                        return Err(no_partition(&topic, index));
+                    }
+                    Some(index) => index..index + 1,
+                    None => 0..topic.partitions(),
+                };
+                for index in chosen {
+                    let partition =
+                        topic.partition(index).ok_or_else(|| no_partition(&topic, index))?;
+                    offsets.insert(index, seek(&partition, to)?);
+                }
+            }
+            None => match to {
+                Position::Earliest => offsets = [(0, 0)].into(),
+                Position::Offset(at) if at >= 0 => offsets = [(0, at)].into(),
+                _ => {
+                    return Err(Error::mistake(format!(
+                        "`{name}` reads `{}`, which is no topic of this directory: it can be reset \
+                         to `earliest` or to an offset while it is stopped",
+                        committed.source.name
+                    )));
+                }
+            },
+        }
+        let (name, tables) = (name.to_owned(), self.home().tables.clone());
+        blocking(move || {
+            let offsets: Vec<(u32, i64)> = offsets.into_iter().collect();
+            Ok(tables.offsets().reset(&name, &committed.source, &offsets)?)
+        })
+        .await
+    }
+
+    fn committed(&self, pipeline: &str) -> Result<Committed> {
+        let offsets = self.home().tables.offsets();
+        offsets.get(pipeline).ok_or_else(|| {
+            let known = self.known_pipelines();
+            let known: Vec<&str> = known.iter().map(String::as_str).collect();
+            Error::mistake(unknown("pipeline", pipeline, &known))
+        })
+    }
+
+    fn known_pipelines(&self) -> Vec<String> {
+        let mut names = self.home().tables.offsets().pipelines();
+        names.retain(|name| millstream_engine::is_pipeline(name));
+        names
+    }
+
+    /// The topic that a pipeline reads, by the id that its offsets are bound to.
+    pub(super) fn source_topic(&self, committed: &Committed) -> Option<Topic> {
+        let id = committed.source.id.strip_prefix("topic:")?;
+        self.home().log.topics().into_iter().find(|topic| topic.id().to_string() == id)
+    }
+
+    pub(super) fn offset_rows(&self, name: &str, committed: &Committed) -> Vec<answers::Offset> {
+        let row = |partition: u32, committed_at: Option<i64>| answers::Offset {
+            pipeline: name.to_owned(),
+            source: committed.source.name.clone(),
+            partition,
+            committed: committed_at,
+            start: None,
+            end: None,
+            lag: None,
+        };
+        let Some(topic) = self.source_topic(committed) else {
+            return committed.offsets.iter().map(|(p, at)| row(*p, Some(*at))).collect();
+        };
+        (0..topic.partitions())
+            .filter_map(|index| topic.partition(index))
+            .map(|partition| {
+                let at = committed.offsets.get(&partition.index()).copied();
+                let (start, end) = (partition.start_offset(), partition.end_offset());
+                answers::Offset {
+                    start: Some(start),
+                    end: Some(end),
+                    lag: Some((end - at.unwrap_or(start).max(start)).max(0)),
+                    ..row(partition.index(), at)
+                }
+            })
+            .collect()
+    }
+}
+
+/// The offset of a position in a partition, now.
+pub(super) fn seek(partition: &PartitionLog, to: Position) -> Result<i64> {
+    let (start, end) = (partition.start_offset(), partition.end_offset());
+    Ok(match to {
+        Position::Earliest => start,
+        Position::Latest => end,
+        Position::Last(records) => {
+            end.saturating_sub(i64::try_from(records).unwrap_or(i64::MAX)).max(start)
+        }
+        Position::Time(at) => partition.offset_at_time(at)?.unwrap_or(end),
+        Position::Offset(at) if (start..=end).contains(&at) => at,
+        Position::Offset(at) => {
+            return Err(Error::mistake(format!(
+                "{}/{} holds the offsets {start} to {end}, not {at}",
+                partition.topic(),
+                partition.index()
+            )));
+        }
+    })
+}
+
+fn place(position: Position) -> Result<Place> {
+    Ok(match position {
+        Position::Earliest => Place::Earliest,
+        Position::Latest => Place::Latest,
+        Position::Offset(at) => Place::Offset(at),
+        Position::Time(at) => Place::Time(at),
+        Position::Last(_) => {
+            return Err(Error::mistake(
+                "offsets are reset to `earliest`, `latest`, a time or an offset",
+            ));
+        }
+    })
+}

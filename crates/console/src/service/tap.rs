@@ -1,0 +1,374 @@
+//! Follows a topic and shows its records decoded, those that a condition in SQL keeps.
+
+use super::offsets::seek;
+use super::rows::{base64, objects, text};
+use super::topics::no_partition;
+use super::{Reply, Service, nothing};
+use crate::answers;
+use crate::protocol::{Position, RowFormat};
+use crate::{Error, Result};
+use arrow_schema::{DataType, Field, Schema, SchemaRef};
+use futures::StreamExt;
+use futures::stream;
+use millstream_core::{Batch, Decoder, Records};
+use millstream_formats::avro::{AvroDecoder, AvroOptions, AvroText, Framing};
+use millstream_formats::json::{JsonDecoder, JsonOptions};
+use millstream_formats::text::{TextDecoder, TextOptions};
+use millstream_log::Reader;
+use millstream_registry::Registry;
+use serde_json::Value;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+/// What one read brings at most, so that a topic of many partitions is not all in memory.
+const READ_BYTES: usize = 128 << 10;
+const RECORD_BYTES_MAX: usize = 128 << 20;
+
+pub struct Order {
+    pub topic: String,
+    pub from: Position,
+    pub partition: Option<u32>,
+    pub filter: Option<String>,
+    pub limit: Option<u64>,
+    pub follow: bool,
+    pub format: RowFormat,
+}
+
+/// One partition and where to stop.
+struct Feed {
+    partition: u32,
+    reader: Reader,
+    upto: Option<i64>,
+}
+
+/// Turns records into rows: by schema id, with the plan of the condition kept for each shape.
+struct Rows {
+    registry: Registry,
+    format: RowFormat,
+    filter: Option<String>,
+    avro: HashMap<u32, Writer>,
+    json: Option<Shaped>,
+    text: Option<Shaped>,
+}
+
+/// What is known of a schema id.
+enum Writer {
+    Columns(Box<Shaped>),
+    /// It refers to other schemas: shown record by record, without columns to ask about.
+    Records(AvroText),
+    /// There is no such schema, or it cannot be read; the text says why.
+    Unknown(String),
+}
+
+struct Shaped {
+    decoder: Box<dyn Decoder>,
+    schema: SchemaRef,
+    filter: Option<millstream_sql::Step>,
+}
+
+/// How a value is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Avro(u32),
+    Json,
+    Text,
+    Raw,
+}
+
+impl Service {
+    pub async fn tap(&self, order: Order, reply: Reply) -> Result<Value> {
+        let topic = self.topic(&order.topic)?;
+        let chosen = match order.partition {
+            Some(index) if index >= topic.partitions() => return Err(no_partition(&topic, index)),
+            Some(index) => index..index + 1,
+            None => 0..topic.partitions(),
+        };
+        // Nothing is appended to a directory that is stopped.
+        let follow = order.follow && self.0.engine.is_some();
+        let mut feeds = Vec::new();
+        for index in chosen {
+            let partition = topic.partition(index).ok_or_else(|| no_partition(&topic, index))?;
+            let from = match seek(&partition, order.from) {
+                // With many partitions an offset need not be in each.
+                Err(_) if order.partition.is_none() => partition.end_offset(),
+                from => from?,
+            };
+            let reader = Reader::new(&partition, from, READ_BYTES)?;
+            let upto = (!follow).then(|| partition.end_offset());
+            feeds.push(Feed { partition: index, reader, upto });
+        }
+        let mut rows = Rows {
+            registry: self.home().registry.clone(),
+            format: order.format,
+            filter: order.filter,
+            avro: HashMap::new(),
+            json: None,
+            text: None,
+        };
+        let mut left = order.limit.unwrap_or(u64::MAX);
+        let mut records = stream::select_all(feeds.into_iter().map(|feed| Box::pin(read(feed))));
+        while left > 0
+            && let Some(read) = records.next().await
+        {
+            let (partition, records) = read?;
+            for row in rows.of(partition, &records).await? {
+                reply.row(row).await?;
+                left -= 1;
+                if left == 0 {
+                    break;
+                }
+            }
+        }
+        nothing()
+    }
+}
+
+fn read(feed: Feed) -> impl futures::Stream<Item = Result<(u32, Records)>> {
+    stream::unfold(Some(feed), async |feed| {
+        let mut feed = feed?;
+        let next = match feed.upto {
+            Some(upto) if feed.reader.offset() >= upto => return None,
+            Some(_) => feed.reader.try_next().transpose()?,
+            None => feed.reader.next().await,
+        };
+        match next {
+            Ok(records) => Some((Ok((feed.partition, records)), Some(feed))),
+            Err(error) => Some((Err(error.into()), None)),
+        }
+    })
+}
+
+impl Rows {
+    async fn of(&mut self, partition: u32, records: &Records) -> Result<Vec<answers::Record>> {
+        let mut rows = Vec::with_capacity(records.len());
+        let mut from = 0;
+        while from < records.len() {
+            let kind = self.kind(records.value(from));
+            let mut to = from + 1;
+            while to < records.len() && self.kind(records.value(to)) == kind {
+                to += 1;
+            }
+            let run = records.slice_rows(from, to);
+            self.run(kind, partition, &run, &mut rows).await?;
+            from = to;
+        }
+        Ok(rows)
+    }
+
+    fn kind(&self, value: Option<&[u8]>) -> Kind {
+        let Some(value) = value else { return Kind::Raw };
+        let framed = match value {
+            [0, a, b, c, d, ..] => Some(u32::from_be_bytes([*a, *b, *c, *d])),
+            _ => None,
+        };
+        match (self.format, framed) {
+            (RowFormat::Raw, _) => Kind::Raw,
+            (RowFormat::Avro | RowFormat::Auto, Some(id)) => Kind::Avro(id),
+            (RowFormat::Avro, None) => Kind::Raw,
+            (RowFormat::Text, _) => Kind::Text,
+            (RowFormat::Json, _) => Kind::Json,
+            (RowFormat::Auto, None) => match value.trim_ascii_start().first() {
+                Some(b'{') => Kind::Json,
+                _ => Kind::Text,
+            },
+        }
+    }
+
+    async fn run(
+        &mut self,
+        kind: Kind,
+        partition: u32,
+        records: &Records,
+        rows: &mut Vec<answers::Record>,
+    ) -> Result<()> {
+        let filtered = self.filter.is_some();
+        let shaped = match kind {
+            Kind::Avro(id) => match self.by_id(id)? {
+                Writer::Columns(shaped) => shaped,
+                Writer::Records(_) | Writer::Unknown(_) if filtered => return Ok(()),
+                Writer::Records(text) => {
+                    for row in 0..records.len() {
+                        let plain = plain(kind, partition, records, row);
+                        rows.push(one_by_one(text, records.value(row).unwrap_or_default(), plain));
+                    }
+                    return Ok(());
+                }
+                Writer::Unknown(why) => {
+                    rows.extend((0..records.len()).map(|row| answers::Record {
+                        undecoded: Some(why.clone()),
+                        ..plain(Kind::Raw, partition, records, row)
+                    }));
+                    return Ok(());
+                }
+            },
+            Kind::Json if filtered => self.as_json(records)?,
+            Kind::Text if filtered => self.as_text()?,
+            // A condition on columns holds for no record that has none.
+            Kind::Raw if filtered => return Ok(()),
+            Kind::Json | Kind::Text | Kind::Raw => {
+                rows.extend((0..records.len()).map(|row| plain(kind, partition, records, row)));
+                return Ok(());
+            }
+        };
+        shaped.decoder.prepare(records).await?;
+        let decoded = shaped.decoder.decode(records)?;
+        for rejected in decoded.rejected.iter().filter(|_| !filtered) {
+            let row = rejected.source_row as usize;
+            rows.push(answers::Record {
+                undecoded: Some(rejected.reason.clone()),
+                ..plain(Kind::Raw, partition, records, row)
+            });
+        }
+        let Batch { rows: columns, origin } = match &shaped.filter {
+            Some(step) => step.run(decoded.batch).await?.batch,
+            None => decoded.batch,
+        };
+        for (row, value) in objects(&columns)?.into_iter().enumerate() {
+            let source = origin.of(row) as usize;
+            rows.push(answers::Record { value, ..plain(kind, partition, records, source) });
+        }
+        Ok(())
+    }
+
+    fn by_id(&mut self, id: u32) -> Result<&mut Writer> {
+        if !self.avro.contains_key(&id) {
+            let writer = self.writer(id)?;
+            self.avro.insert(id, writer);
+        }
+        self.avro.get_mut(&id).ok_or_else(|| Error::failure("a schema vanished"))
+    }
+
+    fn writer(&self, id: u32) -> Result<Writer> {
+        let schema = match self.registry.by_id(id) {
+            Ok(schema) => schema,
+            Err(error) => return Ok(Writer::Unknown(error.to_string())),
+        };
+        let references = || schema.registered.references.iter().map(|(_, text)| &**text);
+        if references().next().is_some() {
+            return Ok(match AvroText::new(&schema.text, references()) {
+                Ok(text) => Writer::Records(text),
+                Err(error) => Writer::Unknown(error.chain()),
+            });
+        }
+        let options = AvroOptions {
+            framing: Framing::Confluent,
+            writer_schema: None,
+            reader_schema: schema.text.to_string(),
+            columns: None,
+            record_bytes_max: RECORD_BYTES_MAX,
+        };
+        Ok(match AvroDecoder::new(options, Arc::new(self.registry.clone())) {
+            Ok(decoder) => Writer::Columns(Box::new(self.shaped(Box::new(decoder))?)),
+            Err(error) => Writer::Unknown(error.chain()),
+        })
+    }
+
+    /// JSON has no schema: the columns are those that were seen so far.
+    fn as_json(&mut self, records: &Records) -> Result<&mut Shaped> {
+        let mut lines = Vec::new();
+        for record in records.iter() {
+            let value = record.value.unwrap_or_default();
+            if serde_json::from_slice::<serde::de::IgnoredAny>(value).is_ok() {
+                lines.extend(value.iter().map(|byte| if *byte == b'\n' { b' ' } else { *byte }));
+                lines.push(b'\n');
+            }
+        }
+        let seen = arrow_json::reader::infer_json_schema(lines.as_slice(), None)
+            .map(|(schema, _)| schema)
+            .unwrap_or_else(|_| Schema::empty());
+        let known = self.json.as_ref().map(|shaped| shaped.schema.clone());
+        let mut schemas = vec![seen];
+        schemas.extend(known.iter().map(|schema| schema.as_ref().clone()));
+        let wanted = match Schema::try_merge(schemas) {
+            Ok(merged) => Arc::new(merged),
+            // A column of another type than before: what was seen first holds.
+            Err(_) => known.clone().unwrap_or_else(|| Arc::new(Schema::empty())),
+        };
+        match known {
+            Some(known) if known.fields().len() == wanted.fields().len() => {}
+            _ => {
+                let decoder =
+                    JsonDecoder::new(wanted, JsonOptions { record_bytes_max: RECORD_BYTES_MAX })?;
+                self.json = Some(self.shaped(Box::new(decoder))?);
+            }
+        }
+        self.json.as_mut().ok_or_else(|| Error::failure("a decoder vanished"))
+    }
+
+    fn as_text(&mut self) -> Result<&mut Shaped> {
+        if self.text.is_none() {
+            let column = Field::new("value", DataType::Utf8, false);
+            let columns = Arc::new(Schema::new(vec![column]));
+            let options = TextOptions { record_bytes_max: RECORD_BYTES_MAX };
+            let decoder = TextDecoder::new("(?s)^(?<value>.*)$", columns, options)?;
+            self.text = Some(self.shaped(Box::new(decoder))?);
+        }
+        self.text.as_mut().ok_or_else(|| Error::failure("a decoder vanished"))
+    }
+
+    fn shaped(&self, decoder: Box<dyn Decoder>) -> Result<Shaped> {
+        let schema = decoder.schema();
+        let filter = match &self.filter {
+            Some(condition) => Some(plan(condition, &schema)?),
+            None => None,
+        };
+        Ok(Shaped { decoder, schema, filter })
+    }
+}
+
+fn plan(condition: &str, schema: &SchemaRef) -> Result<millstream_sql::Step> {
+    let sql = format!("SELECT * FROM input WHERE ({condition}\n)");
+    let query = millstream_sql::plan(&sql, schema, &BTreeMap::new()).map_err(|errors| {
+        let said = errors.into_iter().map(|error| match error.hint {
+            Some(hint) => format!("{} ({hint})", error.message),
+            None => error.message,
+        });
+        Error::mistake(format!("the condition: {}", said.collect::<Vec<_>>().join("; ")))
+    })?;
+    Ok(query.bind(Vec::new())?)
+}
+
+fn one_by_one(text: &AvroText, value: &[u8], plain: answers::Record) -> answers::Record {
+    const FRAME_BYTES: usize = 5;
+    let shown = text.to_json(value.get(FRAME_BYTES..).unwrap_or_default());
+    match shown {
+        Ok(json) => answers::Record {
+            value: serde_json::from_str(&json).unwrap_or(Value::String(json)),
+            ..plain
+        },
+        Err(error) => answers::Record {
+            value: Value::String(base64(value)),
+            undecoded: Some(error.chain()),
+            ..plain
+        },
+    }
+}
+
+/// A record without columns.
+fn plain(kind: Kind, partition: u32, records: &Records, row: usize) -> answers::Record {
+    let record = records.get(row);
+    answers::Record {
+        partition,
+        offset: record.offset,
+        timestamp: record.timestamp,
+        key: record.key.map(|key| text(key).0),
+        schema_id: match kind {
+            Kind::Avro(id) => Some(id),
+            _ => None,
+        },
+        value: match (kind, record.value) {
+            (_, None) => Value::Null,
+            (Kind::Json, Some(value)) => {
+                serde_json::from_slice(value).unwrap_or_else(|_| Value::String(text(value).0))
+            }
+            (Kind::Raw, Some(value)) => Value::String(base64(value)),
+            (Kind::Avro(_) | Kind::Text, Some(value)) => Value::String(text(value).0),
+        },
+        headers: record
+            .headers
+            .iter()
+            .map(|header| (text(header.key).0, text(header.value.unwrap_or_default()).0))
+            .collect(),
+        undecoded: None,
+    }
+}
