@@ -54,6 +54,12 @@ impl Places {
         self.0.contains_key(path)
     }
 
+    /// A text value as the file writes it, with its variables.
+    pub(crate) fn written<'a>(&'a self, path: &str, value: &'a str) -> &'a str {
+        let text = self.0.get(path).and_then(|spot| spot.text.as_ref());
+        text.map_or(value, |text| text.raw.as_str())
+    }
+
     pub(crate) fn insert(&mut self, path: &str, spot: Spot) {
         self.0.insert(path.to_owned(), spot);
     }

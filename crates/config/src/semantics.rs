@@ -2,7 +2,7 @@
 //! each other. They look at the value as far as it could be read, so that they report in the same
 //! run as the reader.
 
-use crate::formats::nearest;
+use crate::formats::{nearest, shown};
 use crate::shape::Reader;
 use serde_json::Value;
 use std::collections::HashMap;
@@ -143,12 +143,13 @@ fn lookups(value: &Value, reader: &mut Reader) {
 fn lookup_file(file: &str, lookup: &Value, path: &str, reader: &mut Reader) {
     let plain = file.strip_suffix(".gz").unwrap_or(file);
     let extension = plain.rsplit_once('.').map_or("", |(_, extension)| extension);
-    match extension.to_ascii_lowercase().as_str() {
+    let extension = extension.to_ascii_lowercase();
+    if lookup["delimiter"].is_string() && extension != "csv" {
+        let message = "only a CSV file has a `delimiter`";
+        reader.at_key(&format!("{path}/delimiter"), message, Some("remove it".into()));
+    }
+    match extension.as_str() {
         "csv" | "tsv" => {}
-        "jsonl" | "ndjson" | "json" | "parquet" if lookup["delimiter"].is_string() => {
-            let message = "only a CSV file has a `delimiter`";
-            reader.at_key(&format!("{path}/delimiter"), message, Some("remove it".into()));
-        }
         "jsonl" | "ndjson" | "json" => {}
         "parquet" if plain != file => {
             let message = "a Parquet file is not read through gzip";
@@ -296,6 +297,8 @@ fn from(
         return From::Source;
     }
     let found = names.iter().position(|name| *name == Some(from));
+    // What a variable gives is not shown.
+    let from = reader.places.written(path, from).to_owned();
     match found {
         Some(step) if step < above => return From::Step(step),
         Some(step) if step == above => {
@@ -309,11 +312,11 @@ fn from(
         None => {
             let known = names[..above.min(names.len())].iter().flatten().copied();
             let known: Vec<&str> = known.chain(["source"]).collect();
-            let hint = match nearest(from, known.iter().copied()) {
+            let hint = match nearest(&from, known.iter().copied()) {
                 Some(near) => format!("did you mean `{near}`?"),
                 None => format!("it can be `{}`", known.join("`, `")),
             };
-            reader.at_value(path, format!("there is no step `{from}`"), Some(hint));
+            reader.at_value(path, format!("there is no step `{}`", shown(&from)), Some(hint));
         }
     }
     From::Unknown
@@ -360,6 +363,7 @@ fn once(
         Some(first) => {
             let line = reader.places.of(first).line;
             let hint = format!("the other is on line {line}");
+            let name = shown(reader.places.written(path, name));
             reader.at_value(path, format!("{sentence} `{name}`"), Some(hint));
         }
         None => {

@@ -5,6 +5,9 @@
 //! across fields find theirs in the same run. Values that come from the environment or from
 //! secrets never appear in a message.
 
+mod scalar;
+mod wording;
+
 use crate::env::{Env, Expanded, expand};
 use crate::formats::{Format, nearest, shown};
 use crate::mistake::Found;
@@ -13,7 +16,9 @@ use crate::schema::{choices, resolve, words};
 use crate::source::{Extent, Source};
 use crate::yaml::{Entry, Kind, Node, Scalar};
 use saphyr_parser::ScalarStyle;
-use serde_json::{Map, Number, Value};
+use scalar::{Resolved, plain, resolve_plain};
+use serde_json::{Map, Value};
+use wording::{article, describe, first_line, kind_name, list, one_of, one_of_hint};
 
 pub(crate) struct Reader<'a> {
     pub schema: &'a Value,
@@ -30,24 +35,6 @@ struct At {
     /// What messages call the value: its field's name.
     name: String,
     key: Option<Extent>,
-}
-
-/// What a scalar is once its variables are replaced.
-struct Plain {
-    text: String,
-    /// By the rules of YAML, unless it is quoted.
-    resolved: Resolved,
-    /// It holds what must not be shown.
-    private: bool,
-    raw: String,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-enum Resolved {
-    Null,
-    Bool(bool),
-    Number(Number),
-    Text,
 }
 
 impl Reader<'_> {
@@ -393,109 +380,6 @@ impl Reader<'_> {
         Value::Array(items.collect())
     }
 
-    fn scalar(&mut self, node: &Node, scalar: Plain, schema: &Value, at: &At) -> Value {
-        if is_free(schema) {
-            return match scalar.resolved {
-                Resolved::Null => Value::Null,
-                Resolved::Bool(value) => Value::Bool(value),
-                Resolved::Number(number) => Value::Number(number),
-                Resolved::Text => Value::String(scalar.text),
-            };
-        }
-        if let Some(known) = words(schema) {
-            if !known.contains(&scalar.text.as_str()) {
-                self.unknown_word(node, &scalar, &known, at);
-            }
-            return Value::String(scalar.text);
-        }
-        let types: Vec<&str> = match &schema["type"] {
-            Value::String(only) => vec![only],
-            Value::Array(types) => types.iter().filter_map(Value::as_str).collect(),
-            _ => Vec::new(),
-        };
-        if types.contains(&"boolean")
-            && let Resolved::Bool(value) = scalar.resolved
-        {
-            if schema.get("const").is_some_and(|only| *only != value) {
-                let hint = "write `true`, or remove it".to_owned();
-                self.mistake(node.extent, format!("`{}` cannot be {value}", at.name), Some(hint));
-            }
-            return Value::Bool(value);
-        }
-        if types.contains(&"string") {
-            let text_wanted = types == ["string"];
-            let typed = scalar.resolved != Resolved::Text && !scalar.private;
-            let format = schema["format"].as_str().and_then(Format::named);
-            let own_words = format.is_some_and(|f| {
-                matches!(f.name, "duration_text" | "delimiter" | "moment") && !is_bool(&scalar)
-            });
-            if !text_wanted || !typed || own_words {
-                self.check_format(node, &scalar, schema, at);
-                return Value::String(scalar.text);
-            }
-            let hint = format!("put it in quotes: \"{}\"", shown(&scalar.text));
-            return self.wrong_type(node, &scalar, schema, at, Some(hint));
-        }
-        if types.contains(&"integer")
-            && let Some(number) = integer(&scalar.text)
-            && scalar.resolved != Resolved::Null
-            && (scalar.private || !scalar_is_quoted(&node.kind))
-        {
-            self.check_range(node, &scalar, schema, at);
-            return Value::Number(number);
-        }
-        if types.contains(&"number") {
-            let number = match &scalar.resolved {
-                Resolved::Number(number) => Some(number.clone()),
-                _ if scalar.private => float(&scalar.text),
-                _ => None,
-            };
-            if let Some(number) = number {
-                self.check_range(node, &scalar, schema, at);
-                return Value::Number(number);
-            }
-        }
-        self.wrong_type(node, &scalar, schema, at, None)
-    }
-
-    fn check_range(&mut self, node: &Node, scalar: &Plain, schema: &Value, at: &At) {
-        let Ok(number) = scalar.text.replace('_', "").parse::<f64>() else { return };
-        let (least, most) = (schema["minimum"].as_f64(), schema["maximum"].as_f64());
-        let message = match (least, most) {
-            (Some(least), Some(most)) if !(least..=most).contains(&number) => {
-                format!("`{}` must be between {least} and {most}", at.name)
-            }
-            (Some(least), None) if number < least => {
-                format!("`{}` must be at least {least}", at.name)
-            }
-            (None, Some(most)) if number > most => format!("`{}` must be at most {most}", at.name),
-            _ => return,
-        };
-        self.mistake(node.extent, message, None);
-    }
-
-    fn check_format(&mut self, node: &Node, scalar: &Plain, schema: &Value, at: &At) {
-        let Some(format) = schema["format"].as_str().and_then(Format::named) else { return };
-        match (format.check)(&scalar.text) {
-            Err(_) if scalar.private => {
-                let message =
-                    format!("what `{}` gives cannot be `{}`", shown(&scalar.raw), at.name);
-                self.mistake(node.extent, message, Some(format.wanted.into()));
-            }
-            Err(wrong) => {
-                let hint = wrong.hint.or_else(|| describe(schema));
-                self.mistake(node.extent, wrong.message, hint);
-            }
-            Ok(()) => {
-                let zero = !scalar.text.chars().any(|c| ('1'..='9').contains(&c));
-                if schema["x-positive"] == true && zero {
-                    let message = format!("`{}` must be more than 0", at.name);
-                    self.mistake(node.extent, message, None);
-                }
-            }
-        }
-    }
-
     fn check_key(&mut self, entry: &Entry, schema: &Value) {
         if entry.key.trim().is_empty() {
             self.mistake(entry.key_extent, "a name is empty".into(), None);
@@ -505,106 +389,6 @@ impl Reader<'_> {
         {
             self.mistake(entry.key_extent, wrong.message, wrong.hint);
         }
-    }
-
-    fn unknown_field(&mut self, entry: &Entry, known: &[&str], owners: &[&Value], at: &At) {
-        let near = nearest(&entry.key, known.iter().copied());
-        // A misspelled secret is still one.
-        let root = self.schema_root();
-        let secret = owners.iter().any(|owner| {
-            let field = near.map(|near| resolve(root, &owner["properties"][near]));
-            field.is_some_and(|field| field.get("x-secret").is_some())
-        });
-        if secret {
-            self.source.hide(entry.value.extent);
-        }
-        let place = if at.path.is_empty() { String::new() } else { format!(" in `{}`", at.name) };
-        let message = format!("unknown field `{}`{place}", shown(&entry.key));
-        let hint = match near {
-            Some(near) => format!("did you mean `{near}`?"),
-            None if known.is_empty() => "there are no options here".into(),
-            None => format!("known fields are {}", list(known)),
-        };
-        self.mistake(entry.key_extent, message, Some(hint));
-    }
-
-    fn unknown_word(&mut self, node: &Node, word: &Plain, known: &[&str], at: &At) {
-        let near = nearest(&word.text, known.iter().copied()).filter(|_| !word.private);
-        let hint = match near {
-            Some(near) => format!("did you mean `{near}`?"),
-            None => format!("known are {}", list(known)),
-        };
-        let message = format!("`{}` is not a known `{}`", word.shown(), at.name);
-        self.mistake(node.extent, message, Some(hint));
-    }
-
-    fn missing(&mut self, node: &Node, name: &str, schema: &Value, entries: &[Entry], at: &At) {
-        // A misspelled field is reported as such, once.
-        if entries.iter().any(|entry| nearest(&entry.key, [name]).is_some()) {
-            return;
-        }
-        let place = if at.path.is_empty() { String::new() } else { format!(" in `{}`", at.name) };
-        let what = describe(schema).or_else(|| describe(resolve(self.schema_root(), schema)));
-        let hint = what.map(|what| format!("add `{name}: …`: {what}"));
-        let extent = at.key.unwrap_or(first_line(node));
-        self.mistake(extent, format!("`{name}` is missing{place}"), hint);
-    }
-
-    fn wrong_type(
-        &mut self,
-        node: &Node,
-        scalar: &Plain,
-        schema: &Value,
-        at: &At,
-        hint: Option<String>,
-    ) -> Value {
-        let wanted = kind_name(schema);
-        let hint = hint.or_else(|| match (wanted, scalar.text.to_lowercase().as_str()) {
-            ("true or false", "yes" | "on") => Some("write `true`".into()),
-            ("true or false", "true" | "false") => Some("remove the quotes".into()),
-            ("true or false", "no" | "off") => Some("write `false`".into()),
-            ("a list", _) if !scalar.private => Some(format!("write `[{}]`", scalar.shown())),
-            ("a whole number", text) if integer(text).is_some() => Some("remove the quotes".into()),
-            _ => describe(schema),
-        });
-        self.mistake_of_kind(node, wanted, at, &scalar.found(), hint)
-    }
-
-    fn wrong_kind(
-        &mut self,
-        node: &Node,
-        wanted: &str,
-        schema: &Value,
-        at: &At,
-        found: Option<Plain>,
-    ) -> Value {
-        let found = match (&node.kind, found) {
-            (_, Some(scalar)) => scalar.found(),
-            (Kind::List(_), _) => "a list".into(),
-            _ => "an object".into(),
-        };
-        self.mistake_of_kind(node, wanted, at, &found, describe(schema))
-    }
-
-    fn mistake_of_kind(
-        &mut self,
-        node: &Node,
-        wanted: &str,
-        at: &At,
-        found: &str,
-        hint: Option<String>,
-    ) -> Value {
-        let name = if at.path.is_empty() { at.name.clone() } else { format!("`{}`", at.name) };
-        let extent = match &node.kind {
-            Kind::Scalar(_) => node.extent,
-            _ => at.key.unwrap_or(first_line(node)),
-        };
-        self.mistake(extent, format!("{name} must be {wanted}, not {found}"), hint);
-        Value::Null
-    }
-
-    fn mistake(&mut self, extent: Extent, message: String, hint: Option<String>) {
-        self.found.push(Found { extent, message, hint });
     }
 
     /// A value is missing when nothing was written; what a variable gives is always a value.
@@ -621,75 +405,6 @@ impl<'a> Reader<'a> {
     }
 }
 
-impl Plain {
-    /// The value as a message may quote it.
-    fn shown(&self) -> String {
-        shown(if self.private { &self.raw } else { &self.text })
-    }
-
-    /// What was found, as a message says it.
-    fn found(&self) -> String {
-        match &self.resolved {
-            _ if self.private => format!("what `{}` gives", self.shown()),
-            Resolved::Null => "nothing".into(),
-            Resolved::Bool(value) => format!("`{value}`"),
-            Resolved::Number(_) => format!("the number `{}`", self.shown()),
-            Resolved::Text => format!("the text `{}`", self.shown()),
-        }
-    }
-}
-
-fn plain(text: Text) -> Plain {
-    let private = text.expanded.is_some();
-    let value = text.expanded.map_or_else(|| text.raw.clone(), |expanded| expanded.text);
-    let resolved = match text.style {
-        ScalarStyle::Plain => resolve_plain(&value),
-        // Inside `{ }` a variable cannot do without quotes.
-        _ if private && text.raw.starts_with("${") => match resolve_plain(&value) {
-            Resolved::Bool(value) => Resolved::Bool(value),
-            _ => Resolved::Text,
-        },
-        _ => Resolved::Text,
-    };
-    Plain { text: value, resolved, private, raw: text.raw }
-}
-
-/// What YAML's core schema takes a plain scalar for.
-fn resolve_plain(text: &str) -> Resolved {
-    match text {
-        "" | "~" | "null" | "Null" | "NULL" => return Resolved::Null,
-        "true" | "True" | "TRUE" => return Resolved::Bool(true),
-        "false" | "False" | "FALSE" => return Resolved::Bool(false),
-        _ => {}
-    }
-    let number = match text.get(..2) {
-        Some("0x") => i64::from_str_radix(&text[2..], 16).ok().map(Number::from),
-        Some("0o") => i64::from_str_radix(&text[2..], 8).ok().map(Number::from),
-        _ if text.contains('_') => None,
-        _ => integer(text).or_else(|| float(text)),
-    };
-    number.map_or(Resolved::Text, Resolved::Number)
-}
-
-fn integer(text: &str) -> Option<Number> {
-    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
-    if !digits.starts_with(|c: char| c.is_ascii_digit()) {
-        return None;
-    }
-    let plain = text.strip_prefix('+').unwrap_or(text).replace('_', "");
-    let signed = plain.parse::<i64>().ok().map(Number::from);
-    signed.or_else(|| plain.parse::<u64>().ok().map(Number::from))
-}
-
-fn float(text: &str) -> Option<Number> {
-    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
-    // `inf`, `nan` and `1_0.0` are texts, and JSON has no infinity.
-    if !digits.starts_with(|c: char| c.is_ascii_digit() || c == '.') || digits == "." {
-        return None;
-    }
-    text.parse().ok().and_then(Number::from_f64)
-}
-
 /// Any value is right here.
 fn is_free(schema: &Value) -> bool {
     match schema {
@@ -699,14 +414,6 @@ fn is_free(schema: &Value) -> bool {
         }
         _ => true,
     }
-}
-
-fn is_bool(scalar: &Plain) -> bool {
-    matches!(scalar.resolved, Resolved::Bool(_))
-}
-
-fn scalar_is_quoted(kind: &Kind) -> bool {
-    matches!(kind, Kind::Scalar(scalar) if scalar.style != ScalarStyle::Plain)
 }
 
 fn has_field(schema: &Value, name: &str) -> bool {
@@ -723,65 +430,4 @@ fn required_names(schema: &Value) -> impl Iterator<Item = &str> {
 
 fn requires(schema: &Value, name: &str) -> bool {
     required_names(schema).any(|required| required == name)
-}
-
-fn kind_name(schema: &Value) -> &'static str {
-    let first = match &schema["type"] {
-        Value::Array(types) => types.first().and_then(Value::as_str),
-        Value::String(only) => Some(only.as_str()),
-        _ => None,
-    };
-    match (schema["format"].as_str(), first) {
-        (Some("duration_text"), _) => "a duration",
-        (Some("size"), _) => "a size",
-        (Some("ratio"), _) => "a ratio",
-        (Some("moment"), _) => "a time",
-        (Some("column_type"), _) => "the name of a type",
-        (_, Some("integer")) => "a whole number",
-        (_, Some("number")) => "a number",
-        (_, Some("boolean")) => "true or false",
-        (_, Some("array")) => "a list",
-        (_, Some("object")) => "an object",
-        _ => "a text",
-    }
-}
-
-/// The first sentence of a field's help, as it stands inside another.
-fn describe(schema: &Value) -> Option<String> {
-    let help = schema["description"].as_str()?.replace('\n', " ");
-    let sentence = help.split_once(". ").map_or(help.as_str(), |(first, _)| first);
-    let sentence = sentence.trim_end_matches('.');
-    let first = sentence.chars().next()?;
-    Some(format!("{}{}", first.to_lowercase(), &sentence[first.len_utf8()..]))
-}
-
-fn list(words: &[&str]) -> String {
-    let words: Vec<String> = words.iter().map(|word| format!("`{word}`")).collect();
-    words.join(", ")
-}
-
-fn one_of(at: &At, quoted: &[String]) -> String {
-    format!("`{}` needs {}", at.name, quoted.join(" or "))
-}
-
-fn one_of_hint(choices: &[&Value]) -> Option<String> {
-    let each = choices.iter().filter_map(|choice| {
-        let by = choice["x-chosen-by"].as_str()?;
-        let what = describe(&choice["properties"][by])?;
-        Some(format!("`{by}` ({what})"))
-    });
-    Some(format!("add one of {}", each.collect::<Vec<_>>().join(", ")))
-}
-
-fn article(name: &str, quoted: &[String]) -> String {
-    let name = name.split('[').next().unwrap_or(name);
-    format!("`{name}` takes exactly one of {}", quoted.join(", "))
-}
-
-/// An object or list is marked at its first line.
-fn first_line(node: &Node) -> Extent {
-    match &node.kind {
-        Kind::Map(entries) => entries.first().map_or(node.extent, |entry| entry.key_extent),
-        _ => node.extent,
-    }
 }

@@ -112,11 +112,11 @@ impl Source {
         if from > 0 {
             show(&mut text, None, "…");
         }
-        for index in from..to {
+        for (index, c) in line.iter().enumerate().take(to).skip(from) {
             match self.secret_at(extent.line, index as u32 + 1) {
                 Some(true) => show(&mut text, Some(index), "***"),
                 Some(false) => {}
-                None => match line[index] {
+                None => match *c {
                     '\t' => show(&mut text, Some(index), "    "),
                     c if hidden(c) => show(&mut text, Some(index), "\u{fffd}"),
                     c => show(&mut text, Some(index), c.encode_utf8(&mut [0; 4])),

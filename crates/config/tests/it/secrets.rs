@@ -63,6 +63,22 @@ fn no_mistake_shows_a_secret() {
 }
 
 #[test]
+fn no_mistake_of_a_pipeline_shows_what_a_variable_gives() {
+    let text = "
+pipeline: p
+source: { topic: t, format: \"${PASSWORD}\", start: \"${PASSWORD}\" }
+steps: [{ from: \"${PASSWORD}\", sql: SELECT 1 }]
+sinks:
+  - { table: t, key: [\"${PASSWORD}\", \"${PASSWORD}\"], ttl: \"${PASSWORD}\" }
+  - { topic: x, format: json, partitions: \"${PASSWORD}\", from: \"${PASSWORD}\" }
+max_dead_ratio: ${PASSWORD}
+";
+    let mistakes = crate::read(text).unwrap_err();
+    assert!(mistakes.0.len() >= 8, "{mistakes}");
+    assert!(!mistakes.to_string().contains("hunter2"), "{mistakes}");
+}
+
+#[test]
 fn a_hidden_secret_does_not_move_the_mark() {
     let text = "{ user: me, password: hunter2, trees: 3 }";
     let mistakes = login(text, Path::new("login.yaml")).unwrap_err();
