@@ -9,7 +9,7 @@ pub const WINDOW_ROWS: u64 = 10_000;
 /// counts as if its missing rows were good, so that a few bad first rows stop nothing.
 #[derive(Debug)]
 pub struct Brake {
-    dead_max: u64,
+    ratio_max: f64,
     runs: VecDeque<(u64, u64)>,
     rows: u64,
     dead: u64,
@@ -18,7 +18,7 @@ pub struct Brake {
 impl Brake {
     pub fn new(max_dead_ratio: f64) -> Self {
         Self {
-            dead_max: (max_dead_ratio * WINDOW_ROWS as f64).floor() as u64,
+            ratio_max: max_dead_ratio,
             runs: VecDeque::new(),
             rows: 0,
             dead: 0,
@@ -37,13 +37,15 @@ impl Brake {
             self.dead -= dead;
             self.runs.pop_front();
         }
-        if dead == 0 || self.dead <= self.dead_max {
+        // Runs are counted whole, so that the window may hold somewhat more.
+        let dead_max = (self.ratio_max * self.rows.max(WINDOW_ROWS) as f64).floor() as u64;
+        if dead == 0 || self.dead <= dead_max {
             return Ok(());
         }
         let reason = format!(
             "{} of the last {WINDOW_ROWS} rows would be dead letters, more than max_dead_ratio \
-             allows ({}): mend the pipeline or raise max_dead_ratio, then start it again",
-            self.dead, self.dead_max
+             allows ({dead_max}): mend the pipeline or raise max_dead_ratio, then start it again",
+            self.dead
         );
         self.runs.pop_back();
         self.rows -= rows;

@@ -201,11 +201,10 @@ impl Planner<'_> {
                 Node::Step(step) => steps[step].query.schema(),
             };
             if let Some(to) = self.sink(at, sink, &schema, partitions).await {
-                sinks.push(PlannedSink { name: sink.label().into(), input: node, schema, to });
+                sinks.push(PlannedSink { name: spec.sink_label(at).into(), input: node, schema, to });
             }
         }
         self.catalog.will_have_topic(&spec.dead_letters_topic(), 1);
-        self.check_consistency(&spec);
         Some(Plan {
             source: PlannedSource {
                 name: spec.source.name(),
@@ -562,25 +561,6 @@ impl Planner<'_> {
                 "the rows' schema is not compatible with subject `{subject}`: {}",
                 reasons.join("; ")
             )),
-        }
-    }
-
-    /// A pipeline that looks up what it writes sees its own rows only one batch at a time.
-    fn check_consistency(&mut self, spec: &PipelineSpec) {
-        for (name, lookup) in &spec.lookups {
-            let LookupFrom::Table(from) = &lookup.from else { continue };
-            let written = spec.sinks.iter().any(
-                |sink| matches!(&sink.to, SinkTo::Table(to) if to.table == from.table),
-            );
-            if written && !lookup.consistent {
-                let message = format!(
-                    "this pipeline looks up table `{}`, which it writes: rows in flight would not \
-                     see each other",
-                    from.table
-                );
-                let hint = "write `consistent: true` in the lookup: one batch at a time then";
-                self.mistake(&format!("/lookups/{name}"), message, Some(hint.into()));
-            }
         }
     }
 }

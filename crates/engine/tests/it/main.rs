@@ -1,0 +1,4 @@
+//! Pipelines run whole, in this process, on a data directory of their own.
+
+mod demo;
+mod harness;
