@@ -159,7 +159,7 @@ fn value(at: u64) -> Vec<u8> {
     }
     text("Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0", &mut out);
     text(&format!("10.{}.{}.{}", mix % 256, mix >> 8 & 255, mix >> 16 & 255), &mut out);
-    long(if mix % 20 == 0 { 404 } else { 200 }, &mut out);
+    long(if mix.is_multiple_of(20) { 404 } else { 200 }, &mut out);
     long(1, &mut out);
     long((mix >> 40) as i64, &mut out);
     long((mix % 5000) as i64, &mut out);

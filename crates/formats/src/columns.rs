@@ -54,6 +54,9 @@ pub(crate) struct Runs {
     pub data: Vec<u8>,
 }
 
+/// How long a short string is.
+pub(crate) const CHUNK: usize = 32;
+
 /// A column is full: its offsets count to 2 GiB.
 #[derive(Debug)]
 pub(crate) struct Full;
@@ -80,6 +83,21 @@ impl Runs {
         Ok(())
     }
 
+    /// Appends the first `len` bytes of `rest`, which may be longer. A short one is copied as a
+    /// whole chunk and cut back: that is a few stores in place of a call.
+    #[inline]
+    pub fn push_from(&mut self, rest: &[u8], len: usize) {
+        match rest.first_chunk::<CHUNK>() {
+            Some(chunk) if len <= CHUNK => {
+                let end = self.data.len() + len;
+                self.data.extend_from_slice(chunk);
+                self.data.truncate(end);
+            }
+            _ => self.data.extend_from_slice(&rest[..len]),
+        }
+        self.offsets.push(self.data.len() as i32);
+    }
+
     fn push_empty(&mut self) {
         self.offsets.push(self.data.len() as i32);
     }
@@ -92,9 +110,9 @@ impl Runs {
     }
 
     fn take(&mut self) -> (OffsetBuffer<i32>, Buffer) {
-        // Room for what was there this time: the next batch is most likely of the same size.
+        // The next batch is most likely of about this size.
         let offsets = Vec::with_capacity(self.offsets.len());
-        let data = Vec::with_capacity(self.data.len());
+        let data = Vec::with_capacity(self.data.len() + self.data.len() / 8 + CHUNK);
         let offsets = std::mem::replace(&mut self.offsets, offsets);
         self.offsets.push(0);
         let data = std::mem::replace(&mut self.data, data);

@@ -1,9 +1,7 @@
-//! Reading Avro's primitives from a slice, and stepping over whole values.
+//! Reading Avro's primitives from a slice.
 //!
 //! Nothing here trusts a length: a count or a size is held against the bytes that are left before
 //! anything is done with it.
-
-use super::schema::{Id, Schema, Type};
 
 /// How many calls deep a value may lead; what guards the stack, which cannot be caught.
 pub(crate) const DEPTH_MAX: usize = 1024;
@@ -90,6 +88,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    #[inline(never)]
     fn long_slow(&mut self) -> Result<i64, Fault> {
         let mut value = 0u64;
         for (at, &byte) in self.rest.iter().take(10).enumerate() {
@@ -111,7 +110,7 @@ impl<'a> Cursor<'a> {
     #[inline]
     pub fn int(&mut self) -> Result<i32, Fault> {
         let value = self.long()?;
-        i32::try_from(value).map_err(|_| Fault::new(format!("{value} is out of range for an int")))
+        i32::try_from(value).map_err(|_| wide(value))
     }
 
     #[inline]
@@ -132,20 +131,33 @@ impl<'a> Cursor<'a> {
 
     #[inline]
     pub fn bytes(&mut self) -> Result<&'a [u8], Fault> {
+        let (rest, len) = self.run()?;
+        Ok(&rest[..len])
+    }
+
+    /// Bytes with what follows them, and how many they are.
+    #[inline]
+    pub fn run(&mut self) -> Result<(&'a [u8], usize), Fault> {
         let len = self.long()?;
+        let rest = self.rest;
         match usize::try_from(len) {
-            Ok(len) => self.take(len),
-            Err(_) => Err(Fault::new(format!("a length of {len} bytes"))),
+            Ok(len) if len <= rest.len() => {
+                self.rest = &rest[len..];
+                Ok((rest, len))
+            }
+            Ok(_) => Err(short(len as u64, rest.len())),
+            Err(_) => Err(negative(len)),
         }
     }
 
+    /// [`Self::run`] of text.
     #[inline]
-    pub fn text(&mut self) -> Result<&'a [u8], Fault> {
-        let bytes = self.bytes()?;
+    pub fn text(&mut self) -> Result<(&'a [u8], usize), Fault> {
+        let (rest, len) = self.run()?;
         if self.strict {
-            utf8(bytes)?;
+            utf8(&rest[..len])?;
         }
-        Ok(bytes)
+        Ok((rest, len))
     }
 
     /// The index of a union's branch.
@@ -211,78 +223,6 @@ impl<'a> Cursor<'a> {
             ))),
         }
     }
-
-    /// Steps over a value, checking that it is whole.
-    pub fn skip(&mut self, schema: &Schema, id: Id, depth: usize) -> Result<(), Fault> {
-        check_depth(depth)?;
-        match schema.kind(id) {
-            Type::Null => {}
-            Type::Boolean => {
-                self.boolean()?;
-            }
-            Type::Int => {
-                self.int()?;
-            }
-            Type::Long => {
-                self.long()?;
-            }
-            Type::Float => {
-                self.take(4)?;
-            }
-            Type::Double => {
-                self.take(8)?;
-            }
-            Type::Bytes | Type::String => {
-                self.bytes()?;
-            }
-            Type::Fixed(_, size) => {
-                self.take(*size)?;
-            }
-            Type::Enum(_, symbols, _) => {
-                self.symbol(symbols.len())?;
-            }
-            Type::Union(branches) => {
-                let branch = branches[self.branch(branches.len())?];
-                self.skip(schema, branch, depth + 1)?;
-            }
-            Type::Record(_, fields) => {
-                for field in fields {
-                    self.skip(schema, field.type_id, depth + 1)
-                        .map_err(|fault| fault.within(&field.name))?;
-                }
-            }
-            Type::Array(item) => loop {
-                let (items, size) = self.block(schema.node(*item).bytes_min)?;
-                match size {
-                    _ if items == 0 => break,
-                    Some(size) => {
-                        self.take(size)?;
-                    }
-                    None => {
-                        for _ in 0..items {
-                            self.skip(schema, *item, depth + 1)?;
-                        }
-                    }
-                }
-            },
-            Type::Map(value) => loop {
-                let (items, size) = self.block(1 + schema.node(*value).bytes_min)?;
-                match size {
-                    _ if items == 0 => break,
-                    Some(size) => {
-                        self.take(size)?;
-                    }
-                    None => {
-                        for _ in 0..items {
-                            self.bytes()?;
-                            self.skip(schema, *value, depth + 1)?;
-                        }
-                    }
-                }
-            },
-        }
-        Ok(())
-    }
 }
 
 #[inline]
@@ -302,6 +242,16 @@ pub(crate) fn utf8(bytes: &[u8]) -> Result<&str, Fault> {
 #[cold]
 fn ended() -> Fault {
     Fault::new("the record ends too early")
+}
+
+#[cold]
+fn wide(value: i64) -> Fault {
+    Fault::new(format!("{value} is out of range for an int"))
+}
+
+#[cold]
+fn negative(len: i64) -> Fault {
+    Fault::new(format!("a length of {len} bytes"))
 }
 
 #[cold]

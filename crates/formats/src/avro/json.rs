@@ -4,6 +4,7 @@
 use super::cursor::{Cursor, Fault, check_depth, utf8};
 use super::plan::{same_type, source_of};
 use super::schema::{Id, Logical, Schema, Type};
+use super::skip::by_schema;
 use crate::values;
 use arrow_buffer::i256;
 use arrow_schema::{DataType, TimeUnit};
@@ -52,7 +53,7 @@ impl JsonText<'_> {
                             key(&read[at].name, &mut first, out);
                             self.write(field.type_id, read[at].type_id, cursor, out, depth + 1)
                         }
-                        _ => cursor.skip(self.writer, field.type_id, depth + 1),
+                        _ => by_schema(self.writer, field.type_id, cursor, depth + 1),
                     };
                     done.map_err(|fault| fault.within(&field.name))?;
                 }
@@ -269,6 +270,21 @@ pub(crate) fn write_json(
     style: Style,
     out: &mut Vec<u8>,
 ) -> Result<(), String> {
+    write_value(schema, id, value, style, out, &mut { TRIES_MAX })
+}
+
+/// How many values are tried in all: unions within unions could try without end.
+const TRIES_MAX: usize = 10_000_000;
+
+fn write_value(
+    schema: &Schema,
+    id: Id,
+    value: &Value,
+    style: Style,
+    out: &mut Vec<u8>,
+    left: &mut usize,
+) -> Result<(), String> {
+    *left = left.checked_sub(1).ok_or("the value takes too many tries to be understood")?;
     let node = schema.node(id);
     let wrong = || {
         let text = value.to_string();
@@ -279,7 +295,7 @@ pub(crate) fn write_json(
             let start = out.len();
             for (at, branch) in branches.iter().enumerate() {
                 put_long(at as i64, out);
-                match write_json(schema, *branch, value, style, out) {
+                match write_value(schema, *branch, value, style, out, left) {
                     Ok(()) => return Ok(()),
                     Err(_) => out.truncate(start),
                 }
@@ -329,7 +345,7 @@ pub(crate) fn write_json(
             if !items.is_empty() {
                 put_long(items.len() as i64, out);
                 for value in items {
-                    write_json(schema, *item, value, style, out)?;
+                    write_value(schema, *item, value, style, out, left)?;
                 }
             }
             out.push(0);
@@ -339,7 +355,7 @@ pub(crate) fn write_json(
                 put_long(entries.len() as i64, out);
                 for (key, value) in entries {
                     put_bytes(key.as_bytes(), out);
-                    write_json(schema, *item, value, style, out)?;
+                    write_value(schema, *item, value, style, out, left)?;
                 }
             }
             out.push(0);
@@ -351,9 +367,9 @@ pub(crate) fn write_json(
             }
             for field in fields {
                 let done = match (entries.get(&field.name), &field.default) {
-                    (Some(value), _) => write_json(schema, field.type_id, value, style, out),
+                    (Some(value), _) => write_value(schema, field.type_id, value, style, out, left),
                     (None, Some(value)) => {
-                        write_json(schema, field.type_id, value, Style::Default, out)
+                        write_value(schema, field.type_id, value, Style::Default, out, left)
                     }
                     (None, None) => Err("missing".to_owned()),
                 };
@@ -419,11 +435,21 @@ pub(crate) fn decimal_bytes(value: i256, size: Option<usize>) -> Option<Vec<u8>>
 #[inline]
 pub(crate) fn put_long(value: i64, out: &mut Vec<u8>) {
     let mut rest = ((value << 1) ^ (value >> 63)) as u64;
-    while rest >= 0x80 {
-        out.push(rest as u8 | 0x80);
-        rest >>= 7;
+    if rest < 0x80 {
+        return out.push(rest as u8);
     }
-    out.push(rest as u8);
+    // Written as a whole and cut back, which asks for room once.
+    let mut bytes = [0u8; 10];
+    let mut len = 0;
+    while rest >= 0x80 {
+        bytes[len] = rest as u8 | 0x80;
+        rest >>= 7;
+        len += 1;
+    }
+    bytes[len] = rest as u8;
+    let end = out.len() + len + 1;
+    out.extend_from_slice(&bytes);
+    out.truncate(end);
 }
 
 #[inline]

@@ -18,6 +18,7 @@ mod plan;
 mod read;
 mod schema;
 mod shape;
+mod skip;
 mod write;
 
 pub use decoder::{AvroDecoder, AvroOptions, Framing, VALUE_DEPTH_MAX};

@@ -3,6 +3,7 @@
 use super::json::{Style, write_json};
 use super::schema::{Field, Id, Logical, Schema, Type};
 use super::shape::{Form, Shape};
+use super::skip::Skip;
 use std::collections::HashSet;
 
 /// Reads one value from the input into one column.
@@ -65,7 +66,7 @@ pub(crate) struct Step {
 #[derive(Debug)]
 pub(crate) enum Action {
     Read(usize, Plan),
-    Skip(Id),
+    Skip(Skip),
 }
 
 /// A column that takes the reader's default: its encoded form, and how to read that.
@@ -109,13 +110,17 @@ impl Planner<'_> {
                 plan => plan,
             });
         };
-        if let (Some((null, some)), true) = (self.writer.optional(id), shape.nullable)
-            && let Ok(plan) = self.solid(some, shape)
-        {
-            return Ok(Plan::Optional(null, Box::new(plan)));
+        if let (Some((null, some)), true) = (self.writer.optional(id), shape.nullable) {
+            return Ok(Plan::Optional(null, Box::new(self.solid(some, shape)?)));
         }
         let plans: Box<[_]> = branches.iter().map(|branch| self.plan(*branch, shape)).collect();
-        if plans.iter().all(Result::is_err) {
+        // That null can be read is not enough, unless there is nothing else.
+        let mut solid = branches
+            .iter()
+            .zip(&plans)
+            .filter(|(branch, _)| !matches!(self.writer.kind(**branch), Type::Null))
+            .peekable();
+        if solid.peek().is_some() && solid.all(|(_, plan)| plan.is_err()) {
             return Err(self.mismatch(id, shape.id));
         }
         Ok(Plan::Union(plans))
@@ -153,13 +158,16 @@ impl Planner<'_> {
                 Ok(Plan::Json(id, shape.id))
             }
             (Form::Branches(shapes), ..) => {
-                let same = shapes.iter().position(|s| {
-                    same_type(self.writer, id, self.reader, s.id) && self.solid(id, s).is_ok()
-                });
-                let at = same.or_else(|| shapes.iter().position(|s| self.solid(id, s).is_ok()));
-                let at = at.ok_or_else(|| self.mismatch(id, shape.id))?;
-                let plan = Plan::Valid(Box::new(self.solid(id, &shapes[at])?));
-                Ok(Plan::Branch(at, Box::new(plan)))
+                let same = |s: &Shape| same_type(self.writer, id, self.reader, s.id);
+                // A branch of the same type before one that takes it by promotion.
+                let (first, second): (Vec<_>, Vec<_>) =
+                    shapes.iter().enumerate().partition(|(_, s)| same(s));
+                for (at, shape) in first.into_iter().chain(second) {
+                    if let Ok(plan) = self.solid(id, shape) {
+                        return Ok(Plan::Branch(at, Box::new(Plan::Valid(Box::new(plan)))));
+                    }
+                }
+                Err(self.mismatch(id, shape.id))
             }
             _ => Err(self.mismatch(id, shape.id)),
         }
@@ -187,7 +195,7 @@ impl Planner<'_> {
                     let plan = self.plan(field.type_id, &shapes[column]);
                     Action::Read(column, plan.map_err(|why| format!("`{}`: {why}", field.name))?)
                 }
-                _ => Action::Skip(field.type_id),
+                _ => Action::Skip(Skip::of(self.writer, field.type_id)),
             };
             record.steps.push(Step { name: field.name.as_str().into(), action });
         }

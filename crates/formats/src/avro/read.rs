@@ -26,7 +26,7 @@ pub(crate) fn record(
     for step in &plan.steps {
         let done = match &step.action {
             Action::Read(column, plan) => value(plan, schemas, &mut columns[*column], cursor),
-            Action::Skip(id) => cursor.skip(schemas.writer, *id, 0),
+            Action::Skip(skip) => skip.over(schemas.writer, cursor),
         };
         if let Err(fault) = done {
             return Err(fault.within(&step.name));
@@ -60,13 +60,19 @@ fn value(
             value(plan, schemas, column, cursor)?;
             column.valid();
         }
-        (Plan::Text, Kind::Str(runs)) => runs.push(cursor.text()?),
+        (Plan::Text, Kind::Str(runs)) => {
+            let (rest, len) = cursor.text()?;
+            runs.push_from(rest, len);
+        }
         (Plan::Int, Kind::I32(values)) => values.push(cursor.int()?),
         (Plan::Long, Kind::I64(values)) => values.push(cursor.long()?),
         (Plan::Double, Kind::F64(values)) => values.push(f64::from_le_bytes(cursor.array()?)),
         (Plan::Float, Kind::F32(values)) => values.push(f32::from_le_bytes(cursor.array()?)),
         (Plan::Boolean, Kind::Bool(values)) => values.append(cursor.boolean()?),
-        (Plan::Bytes, Kind::Bytes(runs)) => runs.push(cursor.bytes()?),
+        (Plan::Bytes, Kind::Bytes(runs)) => {
+            let (rest, len) = cursor.run()?;
+            runs.push_from(rest, len);
+        }
         (Plan::Fixed(size), Kind::Bytes(runs)) => runs.push(cursor.take(*size)?),
         (Plan::Enum(symbols), Kind::Str(runs)) => {
             let symbol = cursor.symbol(symbols.len())?;
@@ -109,7 +115,8 @@ fn value(
                 }
                 end = grow(end, items)?;
                 for _ in 0..items {
-                    keys.push(cursor.text()?);
+                    let (rest, len) = cursor.text()?;
+                    keys.push_from(rest, len);
                     value(plan, schemas, values, cursor)?;
                 }
             }

@@ -7,7 +7,7 @@ use super::cursor::Fault;
 use super::json::{Style, decimal_bytes, put_bytes, put_long, write_json};
 use super::schema::{Field, Id, Logical, Schema, Type};
 use super::shape::{branch_names, leaf};
-use crate::columns::units_per_second;
+use crate::columns::{CHUNK, units_per_second};
 use crate::values;
 use arrow_array::cast::AsArray;
 use arrow_array::types::*;
@@ -75,6 +75,25 @@ pub(crate) enum Offsets<'a> {
 }
 
 impl Slices<'_> {
+    /// Appends the bytes of a row behind their number; short ones as a whole chunk cut back.
+    #[inline]
+    fn put(&self, row: usize, out: &mut Vec<u8>) {
+        if let Slices::Short(offsets, data) = self {
+            let (from, to) = (offsets[row] as usize, offsets[row + 1] as usize);
+            let len = to - from;
+            if len <= CHUNK
+                && let Some(chunk) = data[from..].first_chunk::<CHUNK>()
+            {
+                // The number of so few bytes is a byte itself.
+                out.push((len as u8) << 1);
+                let end = out.len() + len;
+                out.extend_from_slice(chunk);
+                return out.truncate(end);
+            }
+        }
+        put_bytes(self.get(row), out);
+    }
+
     #[inline]
     fn get(&self, row: usize) -> &[u8] {
         match self {
@@ -119,7 +138,7 @@ impl Put<'_> {
                 put_long(*tag, out);
                 inner.put(row, out)?;
             }
-            Put::Bytes(slices) => put_bytes(slices.get(row), out),
+            Put::Bytes(slices) => slices.put(row, out),
             Put::Int(values) => put_long(values[row].into(), out),
             Put::Long(values) => put_long(values[row], out),
             Put::Double(values) => out.extend_from_slice(&values[row].to_le_bytes()),
@@ -209,7 +228,7 @@ impl Put<'_> {
                 if from != to {
                     put_long((to - from) as i64, out);
                     for item in from..to {
-                        put_bytes(keys.get(item), out);
+                        keys.put(item, out);
                         items.put(item, out)?;
                     }
                 }

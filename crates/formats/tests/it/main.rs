@@ -1,5 +1,7 @@
 //! The formats from the outside: against vectors, an independent implementation, and nonsense.
 
+#![expect(clippy::unwrap_used, reason = "a test that fails says where")]
+
 mod encode;
 mod evolve;
 mod framing;
