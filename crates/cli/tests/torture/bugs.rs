@@ -7,10 +7,10 @@ use millstream_testkit::events::{Fault, Generator};
 use std::time::Duration;
 
 /// Runs the pipeline with the bug, ending each life in the way that brings it out.
-fn with_bug(bug: &str, end: impl Fn(&mut World, &[(&str, &str)])) -> Found {
+fn with_bug(bug: &str, events: usize, end: impl Fn(&mut World, &[(&str, &str)])) -> Found {
     let mut generator = Generator::new(11, 23);
     let mut world = World::new();
-    world.produce(&mut generator, 3_000);
+    world.produce(&mut generator, events);
     for _ in 0..3 {
         end(&mut world, &[("MILLSTREAM_BUG", bug)]);
     }
@@ -43,24 +43,27 @@ fn is_found(bug: &str, found: &Found) {
 
 #[test]
 fn commit_before_ack() {
-    is_found("commit_before_ack", &with_bug("commit_before_ack", dies_at("engine.sink_written@7")));
+    is_found(
+        "commit_before_ack",
+        &with_bug("commit_before_ack", 3_000, dies_at("engine.sink_written@7")),
+    );
 }
 
 #[test]
 fn ack_after_one_of_two_sinks() {
-    let found = with_bug("ack_after_one_sink", dies_at("engine.sink_written@7"));
+    let found = with_bug("ack_after_one_sink", 3_000, dies_at("engine.sink_written@7"));
     is_found("ack_after_one_sink", &found);
 }
 
 #[test]
 fn commit_before_the_dead_letter_is_durable() {
-    let found = with_bug("commit_before_dead_letter", dies_at("dead_letters.due@2"));
+    let found = with_bug("commit_before_dead_letter", 3_000, dies_at("dead_letters.due@2"));
     is_found("commit_before_dead_letter", &found);
 }
 
 #[test]
 fn a_rejected_row_dropped_silently() {
-    let found = with_bug("drop_rejected_row", |world, variables| {
+    let found = with_bug("drop_rejected_row", 3_000, |world, variables| {
         let mut process = world.start(variables);
         process.wait(Duration::from_millis(800));
         process.kill();
@@ -70,5 +73,8 @@ fn a_rejected_row_dropped_silently() {
 
 #[test]
 fn the_last_batch_lost_at_shutdown() {
-    is_found("lose_last_batch_at_shutdown", &with_bug("lose_last_batch_at_shutdown", ended));
+    is_found(
+        "lose_last_batch_at_shutdown",
+        &with_bug("lose_last_batch_at_shutdown", 60_000, ended),
+    );
 }

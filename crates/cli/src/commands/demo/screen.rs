@@ -1,0 +1,187 @@
+//! The picture of the job, and its numbers: refreshed in place on a terminal, a line now and then
+//! where there is none.
+
+use super::data::shares;
+use crate::failure::Result;
+use crate::output;
+use millstream_engine::PipelineReport;
+use millstream_host::process;
+use std::collections::VecDeque;
+use std::fmt::Write;
+use std::io::{self, IsTerminal};
+use std::time::{Duration, Instant};
+
+/// Without a terminal.
+const LINE_EVERY: Duration = Duration::from_secs(2);
+/// The rate is that of this time.
+const RATE_OVER: Duration = Duration::from_secs(2);
+
+/// Fits 80 columns.
+pub fn picture(events: u64) -> String {
+    let (access, cran) = shares(events);
+    let (access, cran) = (output::count(access), output::count(cran));
+    format!(
+        "\n\
+┌─────────────┐  ┌────────┐     ┌────────────┐  ┌─────────┐   ┌──────────────┐
+│ access.log  ├─►│ access ├──┐  │ topic      │  │ enrich  ├─┬►│ topic        │
+│ {access:<11} │  └───┬────┘  ├─►│ navigation ├─►│ look up │ │ │ enriched     │
+└─────────────┘      │       │  │ Avro       │  │ SQL     │ │ └──────────────┘
+┌─────────────┐  ┌───┼────┐  │  │ 20 parts   │  └────▲────┘ │ ┌──────────────┐
+│ cran.csv    ├─►│ cran   ├──┘  └────────────┘       │      └►│ table        │
+│ {cran:<11} │  └───┼────┘                     ip_country    │ by user      │
+└─────────────┘      ▼                          countries     └──────────────┘
+            topic navigation.dead               agents
+
+"
+    )
+}
+
+pub struct Screen {
+    terminal: bool,
+    started: Instant,
+    /// Lines of the block that stands on the terminal.
+    drawn: usize,
+    last_line: Instant,
+    /// When and how many rows, for the rate.
+    seen: VecDeque<(Instant, u64)>,
+}
+
+impl Screen {
+    pub fn new(started: Instant) -> Self {
+        Self {
+            terminal: io::stdout().is_terminal(),
+            started,
+            drawn: 0,
+            last_line: started,
+            seen: VecDeque::new(),
+        }
+    }
+
+    pub fn show(&mut self, reports: &[PipelineReport], last: bool) -> Result<()> {
+        let rate = self.rate(reports);
+        if self.terminal {
+            let block = self.block(reports, rate);
+            let up = match self.drawn {
+                0 => String::new(),
+                lines => format!("\x1b[{lines}A\x1b[J"),
+            };
+            self.drawn = block.lines().count();
+            return output::out(format!("{up}{block}"));
+        }
+        if last || self.last_line.elapsed() >= LINE_EVERY {
+            self.last_line = Instant::now();
+            return output::line(self.one_line(reports, rate));
+        }
+        Ok(())
+    }
+
+    fn rate(&mut self, reports: &[PipelineReport]) -> f64 {
+        let rows: u64 = main_job(reports).map_or(0, |report| report.rows_in);
+        let now = Instant::now();
+        self.seen.push_back((now, rows));
+        while self.seen.len() > 2 && now - self.seen[0].0 > RATE_OVER {
+            self.seen.pop_front();
+        }
+        let (since, before) = self.seen[0];
+        let seconds = (now - since).as_secs_f64();
+        if seconds > 0.0 { (rows - before) as f64 / seconds } else { 0.0 }
+    }
+
+    fn block(&self, reports: &[PipelineReport], rate: f64) -> String {
+        let mut text = numbers(reports);
+        if let Some(job) = main_job(reports) {
+            let _ = writeln!(text, "look-ups  {}", hits(job));
+        }
+        let memory = process::read().map_or(0, |reading| reading.resident_bytes);
+        let _ = writeln!(
+            text,
+            "{} rows/s   {:.1} s   memory {}",
+            output::count(rate as u64),
+            self.started.elapsed().as_secs_f64(),
+            output::bytes(memory)
+        );
+        text
+    }
+
+    fn one_line(&self, reports: &[PipelineReport], rate: f64) -> String {
+        let mut text = format!("{:5.1} s ", self.started.elapsed().as_secs_f64());
+        for report in reports {
+            let _ = write!(
+                text,
+                " {} in {} out {} filtered {} dead {};",
+                report.name,
+                report.rows_in,
+                report.rows_out,
+                report.rows_filtered,
+                report.rows_dead
+            );
+        }
+        let latency = |ms: Option<f64>| ms.map_or_else(|| "-".into(), output::ms);
+        if let Some(job) = main_job(reports) {
+            let _ = write!(
+                text,
+                " lag {}, {} rows/s, p50 {}, p99 {}",
+                job.lag,
+                rate as u64,
+                latency(job.p50_ms),
+                latency(job.p99_ms)
+            );
+        }
+        text
+    }
+}
+
+/// The table of the pipelines' counts.
+pub fn numbers(reports: &[PipelineReport]) -> String {
+    let mut table = output::Table::new(
+        &["PIPELINE", ">ROWS IN", ">OUT", ">FILTERED", ">DEAD", ">LAG", ">P50", ">P99"],
+        "",
+    );
+    let latency = |ms: Option<f64>| ms.map_or_else(|| "-".into(), output::ms);
+    for report in reports {
+        // What is left of a file is counted in bytes.
+        let is_file = report.source.contains(['/', '.']);
+        table.row([
+            report.name.clone(),
+            output::count(report.rows_in),
+            output::count(report.rows_out),
+            output::count(report.rows_filtered),
+            output::count(report.rows_dead),
+            match is_file {
+                true => output::bytes(report.lag.max(0) as u64),
+                false => output::count(report.lag),
+            },
+            latency(report.p50_ms),
+            latency(report.p99_ms),
+        ]);
+    }
+    table.render(output::colours())
+}
+
+/// How often each look-up of a pipeline found something.
+pub fn hits(report: &PipelineReport) -> String {
+    let each = report
+        .lookups
+        .iter()
+        .map(|lookup| format!("{} {}", lookup.name, output::percent(lookup.found, lookup.asked)));
+    each.collect::<Vec<_>>().join("   ")
+}
+
+/// The pipeline that the demo is about.
+pub fn main_job(reports: &[PipelineReport]) -> Option<&PipelineReport> {
+    reports.iter().find(|report| report.name == "enrich")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_picture_fits_a_terminal() {
+        for events in [100, 500_000, 1_000_000_000] {
+            for line in picture(events).lines() {
+                assert!(line.chars().count() <= 80, "{line}");
+            }
+        }
+    }
+}

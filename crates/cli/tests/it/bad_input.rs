@@ -1,0 +1,216 @@
+//! What a user may get wrong: each has its exit code and a sentence that names the thing.
+
+use crate::program::Program;
+
+/// Arguments, exit code, and what the sentence must hold.
+type Case<'a> = (&'a [&'a str], i32, &'a [&'a str]);
+
+fn check(program: &Program, cases: &[Case]) {
+    for (args, code, words) in cases {
+        let said = program.run(args);
+        assert_eq!(said.code, *code, "{args:?}: {}{}", said.out, said.err);
+        for word in *words {
+            assert!(said.err.contains(word), "{args:?} does not say {word:?}: {}", said.err);
+        }
+        assert!(!said.err.contains("panicked"), "{args:?}: {}", said.err);
+    }
+}
+
+#[test]
+fn of_the_command_line() {
+    let program = Program::new();
+    check(
+        &program,
+        &[
+            (&["frobnicate"], 2, &["frobnicate"]),
+            (&["topics", "lst"], 2, &["lst", "list"]),
+            (&["run"], 2, &["FILE"]),
+            (&["topics", "list", "--colour"], 2, &["--colour"]),
+            (&["topics", "create", "t", "--retention", "7"], 2, &["7", "7d"]),
+            (&["topics", "create", "t", "--compression", "zip"], 2, &["zip", "zstd"]),
+            (&["offsets", "reset", "p", "--to", "soon"], 2, &["soon", "earliest"]),
+            (&["tap", "t", "--from", "yesterday"], 2, &["yesterday", "latest"]),
+            (&["run", "x.yaml", "--listen", "here"], 2, &["here", "127.0.0.1:9464"]),
+            (&["run", "x.yaml", "--threads", "0"], 2, &["0"]),
+            (&["tables", "create", "t", "--column", "id", "--key", "id"], 2, &["NAME:TYPE"]),
+            (&["tables", "create", "t", "--column", "id:bigin"], 2, &["bigin", "bigint"]),
+            (&["dead-letters", "show", "t", "5"], 2, &["PARTITION:OFFSET"]),
+            (&["dead-letters", "replay", "p"], 2, &["--all"]),
+            (&["--log", "a=b=c", "topics", "list"], 2, &["--log", "a=b=c"]),
+            (&["demo", "--events", "5"], 2, &["5"]),
+        ],
+    );
+}
+
+#[test]
+fn of_names_that_are_not_there() {
+    let program = Program::new();
+    program.ok(&["topics", "create", "visits", "--partitions", "2"]);
+    program.ok(&["tables", "create", "sites", "--column", "id:bigint", "--key", "id"]);
+    check(
+        &program,
+        &[
+            (&["--data", "nowhere", "topics", "list"], 2, &["nowhere", "--data"]),
+            (&["topics", "describe", "visit"], 2, &["`visit`", "visits"]),
+            (&["topics", "delete", "visit", "--yes"], 2, &["`visit`"]),
+            (&["topics", "delete", "visits"], 2, &["visits", "--yes"]),
+            (&["topics", "verify", "visit"], 2, &["`visit`"]),
+            (&["topics", "create", "visits"], 2, &["visits", "exists"]),
+            (&["topics", "create", "a/b"], 2, &["a/b"]),
+            (&["topics", "create", "z", "--partitions", "0"], 2, &["partitions", "0"]),
+            (&["tap", "visit", "--no-follow"], 2, &["`visit`"]),
+            (&["tap", "visits", "--no-follow", "--partition", "2"], 2, &["partition", "`2`"]),
+            (&["tap", "visits", "--no-follow", "--partition", "0", "--from", "9"], 2, &["9"]),
+            (&["produce", "visit"], 2, &["`visit`", "--partitions"]),
+            (&["produce", "visits", "--partitions", "3"], 2, &["2 partitions", "3"]),
+            (&["produce", "visits", "missing.txt"], 2, &["missing.txt"]),
+            (&["produce", "visits", "."], 2, &["directory"]),
+            (&["produce", "visits", "--subject", "none"], 2, &["none"]),
+            (&["tables", "get", "site", "1"], 2, &["`site`", "sites"]),
+            (&["tables", "get", "sites", "one"], 2, &["one"]),
+            (&["tables", "get", "sites", "1", "2"], 2, &["1 column"]),
+            (&["tables", "get", "sites", "1"], 1, &["no row"]),
+            (&["tables", "drop", "sites"], 2, &["--yes"]),
+            (&["tables", "load", "sites", "missing.csv"], 2, &["missing.csv"]),
+            (&["schemas", "show", "none"], 2, &["none"]),
+            (&["schemas", "show", "--id", "9"], 2, &["9"]),
+            (&["schemas", "register", "s", "missing.avsc"], 2, &["missing.avsc"]),
+            (&["schemas", "level", "SIDEWAYS"], 2, &["evel"]),
+            (&["offsets", "show", "none"], 2, &["`none`"]),
+            (&["offsets", "reset", "none", "--to", "earliest"], 2, &["`none`"]),
+            (&["dead-letters", "show", "visits", "0:0"], 2, &["0:0"]),
+            (&["dead-letters", "list", "--topic", "none"], 2, &["`none`"]),
+            (&["dead-letters", "replay", "none", "--all"], 2, &["none", "--file"]),
+        ],
+    );
+}
+
+#[test]
+fn of_pipeline_files() {
+    let program = Program::new();
+    program.write("broken.yaml", "pipeline: [x\n");
+    program.write("unknown.yaml", "pipelin: x\n");
+    program.write("empty.yaml", "");
+    program.write("binary.yaml", [0xff, 0xfe, 0x00, 0x01]);
+    program.write("deep.yaml", format!("pipeline: {}{}", "[".repeat(10_000), "]".repeat(10_000)));
+    let file = "pipeline: a\nsource: { file: in.txt, format: text }\nsinks: [{ discard: true }]\n";
+    program.write("a.yaml", file);
+    program.write("again.yaml", file);
+    std::fs::create_dir(program.path("folder.yaml")).unwrap();
+    for command in ["check", "run", "explain", "test"] {
+        check(
+            &program,
+            &[
+                (&[command, "missing.yaml"], 2, &["missing.yaml"]),
+                (&[command, "folder.yaml"], 2, &["folder.yaml"]),
+                (&[command, "broken.yaml"], 2, &["broken.yaml:"]),
+                (&[command, "unknown.yaml"], 2, &["unknown.yaml:1:1", "pipelin", "pipeline"]),
+                (&[command, "empty.yaml"], 2, &["empty.yaml"]),
+                (&[command, "binary.yaml"], 2, &["binary.yaml"]),
+                (&[command, "deep.yaml"], 2, &["deep.yaml"]),
+                (&[command, "a.yaml", "again.yaml"], 2, &["two pipelines", "`a`"]),
+                (&[command, "a.yaml"], 2, &["in.txt"]),
+            ],
+        );
+    }
+    program.write("in.txt", "one\n");
+    check(&program, &[(&["test", "a.yaml"], 2, &["a.test.yaml"])]);
+}
+
+#[test]
+fn of_lines_to_produce() {
+    let program = Program::new();
+    let produce = |args: &[&str], input: &[u8]| {
+        program.feed(&[&["produce", "lines", "--partitions", "1"], args].concat(), input)
+    };
+    for (args, input, words) in [
+        (&["--key-separator", ":"][..], &b"a:1\nb\n"[..], &["line 2", "`:`"][..]),
+        (&[], b"a\nb\xff\n", &["line 2", "UTF-8"]),
+        (&["--format", "jsonl"], b"{\"value\":1}\n{\n", &["line 2"]),
+        (&["--format", "jsonl"], b"{\"valu\":1}\n", &["line 1", "valu"]),
+        (&["--format", "jsonl", "--key-separator", ":"], b"", &["--key-separator"]),
+        (&["--partition", "1"], b"a\n", &["partition", "`1`"]),
+    ] {
+        let said = produce(args, input);
+        assert_eq!(said.code, 2, "{args:?}: {}", said.err);
+        for word in words {
+            assert!(said.err.contains(word), "{args:?} does not say {word:?}: {}", said.err);
+        }
+    }
+    let said = produce(&[], &vec![b'x'; 33 << 20]);
+    assert_eq!(said.code, 2);
+    assert!(said.err.contains("line 1 is longer than 32 MiB"), "{}", said.err);
+}
+
+#[test]
+fn of_the_data_directory() {
+    let program = Program::new();
+    program.write("a-file", "x");
+    let long = "d".repeat(120);
+    program.write("in.txt", "one\n");
+    program.write(
+        "a.yaml",
+        "pipeline: a\nsource: { file: in.txt, format: text }\nsinks: [{ discard: true }]\n",
+    );
+    let said = program.run(&["--data", "a-file", "topics", "list"]);
+    assert_ne!(said.code, 0);
+    assert!(said.err.contains("a-file"), "{}", said.err);
+    let args = ["--data", &long, "run", "a.yaml", "--listen", "off"];
+    let said = program.run(&args);
+    assert_eq!(said.code, 2, "{}", said.err);
+    assert!(said.err.contains("shorter --data"), "{}", said.err);
+}
+
+#[test]
+fn a_directory_of_a_newer_version_is_left_alone() {
+    let program = Program::new();
+    program.ok(&["topics", "create", "t"]);
+    // Whatever file tells the format, a version far ahead is refused by name.
+    let log = program.path("millstream-data/log");
+    let mut found = false;
+    for entry in std::fs::read_dir(&log).unwrap() {
+        let path = entry.unwrap().path();
+        let Ok(text) = std::fs::read_to_string(&path) else { continue };
+        if text.contains("\"format\":1") {
+            std::fs::write(&path, text.replace("\"format\":1", "\"format\":999")).unwrap();
+            found = true;
+        }
+    }
+    assert!(found, "no file in {} tells a format", log.display());
+    for args in [&["topics", "list"][..], &["topics", "create", "u"]] {
+        let said = program.run(args);
+        assert_eq!(said.code, 1, "{}", said.err);
+        assert!(said.err.contains("newer version") && said.err.contains("999"), "{}", said.err);
+    }
+}
+
+#[test]
+fn a_port_in_use_is_a_failure_with_a_way_out() {
+    let program = Program::new();
+    program.write("in.txt", "one\n");
+    program.write(
+        "a.yaml",
+        "pipeline: a\nsource: { file: in.txt, format: text }\nsinks: [{ discard: true }]\n",
+    );
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let said = program.run(&["run", "a.yaml", "--listen", &address]);
+    assert_eq!(said.code, 1, "{}", said.err);
+    assert!(said.err.contains("in use") && said.err.contains("--listen"), "{}", said.err);
+    assert!(!program.path("millstream-data/log").exists(), "nothing was opened");
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    use std::io::Read;
+    let program = Program::new();
+    let lines: String = (0..50_000).map(|n| format!("line {n}\n")).collect();
+    program.feed(&["produce", "lines", "--partitions", "1"], lines);
+    let mut child =
+        program.command(&["tap", "lines", "--from", "earliest", "--no-follow"]).spawn().unwrap();
+    let mut some = [0; 64];
+    child.stdout.take().unwrap().read_exact(&mut some).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+}

@@ -1,0 +1,83 @@
+//! `--help` of every command, as a golden file; every one has an example.
+
+use crate::program::Program;
+
+const COMMANDS: &[&str] = &[
+    "",
+    "run",
+    "check",
+    "explain",
+    "test",
+    "pipelines",
+    "offsets",
+    "offsets show",
+    "offsets reset",
+    "topics",
+    "topics list",
+    "topics create",
+    "topics describe",
+    "topics delete",
+    "topics verify",
+    "produce",
+    "tap",
+    "tables",
+    "tables list",
+    "tables create",
+    "tables load",
+    "tables get",
+    "tables scan",
+    "tables drop",
+    "schemas",
+    "schemas list",
+    "schemas show",
+    "schemas register",
+    "schemas compatible",
+    "schemas level",
+    "dead-letters",
+    "dead-letters list",
+    "dead-letters show",
+    "dead-letters replay",
+    "schema",
+    "completions",
+    "demo",
+];
+
+#[test]
+fn help_of_every_command() {
+    let program = Program::new();
+    let mut all = String::new();
+    for command in COMMANDS {
+        let mut args: Vec<&str> = command.split_whitespace().collect();
+        args.push("--help");
+        let help = program.ok(&args);
+        // A command of commands has its examples below.
+        let group = help.contains("\nCommands:\n") && !command.is_empty();
+        assert!(group || help.contains("Example"), "{command} has no example");
+        all.push_str(&format!("$ millstream {}\n{help}\n", args.join(" ")));
+    }
+    insta::assert_snapshot!(all);
+}
+
+#[test]
+fn every_command_is_in_the_golden_file() {
+    let program = Program::new();
+    for group in ["", "offsets", "topics", "tables", "schemas", "dead-letters"] {
+        let mut args: Vec<&str> = group.split_whitespace().collect();
+        args.push("--help");
+        let help = program.ok(&args);
+        let (_, rest) = help.split_once("Commands:\n").unwrap();
+        for line in rest.lines().take_while(|line| !line.is_empty()) {
+            let name = line.split_whitespace().next().unwrap();
+            let full = format!("{group} {name}");
+            assert!(COMMANDS.contains(&full.trim()), "{full} is missing");
+        }
+    }
+}
+
+#[test]
+fn completions_and_the_schema_are_whole() {
+    let program = Program::new();
+    assert!(program.ok(&["completions", "bash"]).contains("dead-letters"));
+    let schema: serde_json::Value = serde_json::from_str(&program.ok(&["schema"])).unwrap();
+    assert!(schema["properties"]["sinks"].is_object());
+}

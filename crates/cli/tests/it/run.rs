@@ -1,0 +1,104 @@
+//! `run`: its pages, its signals, its socket.
+
+use crate::program::{Program, ask, eventually};
+use serde_json::Value;
+use std::os::unix::fs::PermissionsExt;
+
+/// A pipeline over a file that is followed.
+fn follow() -> Program {
+    let program = Program::new();
+    program.write("in.txt", "one\ntwo\n");
+    program.write(
+        "a.yaml",
+        "pipeline: a\nsource: { file: in.txt, follow: true, format: text }\nsinks: [{ topic: out, format: json }]\n",
+    );
+    program
+}
+
+/// The value of a metric, by its name and labels as they are written.
+fn metric(text: &str, name: &str) -> f64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("there is no {name} in {text}")).parse().unwrap()
+}
+
+#[test]
+fn the_pages_say_how_it_is() {
+    let program = follow();
+    let running = program.start(&["a.yaml"]);
+    let text = eventually("both lines are out", || {
+        let (status, text) = running.get("/metrics");
+        assert_eq!(status, 200);
+        let out = metric(&text, "millstream_rows_out_total{pipeline=\"a\"}");
+        (out == 2.0).then_some(text)
+    });
+    assert_eq!(metric(&text, "millstream_rows_in_total{pipeline=\"a\"}"), 2.0);
+    assert!(metric(&text, "millstream_log_bytes{topic=\"out\"}") > 0.0);
+    assert!(metric(&text, "millstream_log_fsyncs_total") >= 1.0);
+    assert!(metric(&text, "process_resident_memory_bytes") > 1e6);
+    assert!(metric(&text, "process_start_time_seconds") > 1.7e9);
+    assert!(text.contains("millstream_build_info{"));
+    assert!(text.contains("millstream_log_group_commit_records_bucket{le="));
+    let (status, body) = running.get("/health/ready");
+    let body: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!((status, &body["ready"]), (200, &Value::Bool(true)));
+    assert_eq!(running.get("/health/live").0, 200);
+    assert_eq!(running.get("/registry/subjects"), (200, "[]".to_owned()));
+    assert!(running.get("/").1.contains("/metrics"));
+    assert_eq!(running.get("/nowhere").0, 404);
+    assert_eq!(running.end(), 0);
+}
+
+#[test]
+fn the_first_signal_drains_and_what_was_done_is_not_done_again() {
+    let program = follow();
+    let running = program.start(&["a.yaml"]);
+    eventually("the lines are read", || {
+        (program.json(&["pipelines"])[0]["rows_out"] == 2).then_some(())
+    });
+    assert_eq!(running.end(), 0);
+    assert!(!program.path("millstream-data/millstream.sock").exists());
+    let running = program.start(&["a.yaml"]);
+    std::fs::write(program.path("in.txt"), "one\ntwo\nthree\n").unwrap();
+    eventually("the new line is read", || {
+        (program.json(&["pipelines"])[0]["rows_out"] == 1).then_some(())
+    });
+    assert_eq!(program.json(&["topics", "describe", "out"])["topic"]["records"], 3);
+    drop(running);
+}
+
+#[test]
+fn the_socket_is_the_owners_and_a_stale_one_is_replaced() {
+    let program = follow();
+    let running = program.start(&["a.yaml"]);
+    let socket = program.path("millstream-data/millstream.sock");
+    let mode = std::fs::metadata(&socket).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let refused = ask(&socket, r#"{"request":"frobnicate"}"#);
+    assert_eq!(refused["error"]["code"], "mistake");
+    let said = program.run(&["run", "a.yaml", "--listen", "off"]);
+    assert_eq!(said.code, 2, "{}", said.err);
+    assert!(said.err.contains(&running.pid().to_string()), "{}", said.err);
+    // Killed, it leaves its socket behind.
+    running.signal("-KILL");
+    running.wait();
+    assert!(socket.exists());
+    assert_eq!(program.json(&["pipelines"])[0]["state"], "stopped");
+    let running = program.start(&["a.yaml"]);
+    assert_eq!(program.json(&["pipelines"])[0]["state"], "running");
+    assert_eq!(running.end(), 0);
+}
+
+#[test]
+fn preview_shows_and_commits_nothing() {
+    let program = Program::new();
+    program.write("in.txt", "one\ntwo\nthree\n");
+    let file = "pipeline: a\nsource: { file: in.txt, format: text }\nsinks: [{ topic: out, format: json }]\n";
+    program.write("a.yaml", file);
+    let shown = program.ok(&["run", "a.yaml", "--preview", "2"]);
+    assert!(shown.contains("one") && shown.contains("two") && !shown.contains("three"), "{shown}");
+    assert!(!program.path("millstream-data").exists(), "nothing was made");
+    program.ok(&["run", "a.yaml", "--until-end", "--listen", "off"]);
+    assert_eq!(program.json(&["topics", "describe", "out"])["topic"]["records"], 3);
+    let shown = program.ok(&["run", "a.yaml", "--preview", "2"]);
+    assert!(shown.contains("nothing to read"), "it goes on from the commit: {shown}");
+}
