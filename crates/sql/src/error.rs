@@ -88,7 +88,10 @@ pub(crate) fn nearest<'a>(
 }
 
 /// `did you mean …`, or which words there are when they are few.
-pub(crate) fn suggest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
+pub(crate) fn suggest<'a>(
+    written: &str,
+    known: impl IntoIterator<Item = &'a str>,
+) -> Option<String> {
     let known: Vec<&str> = known.into_iter().collect();
     if let Some(word) = nearest(written, known.iter().copied()) {
         return Some(format!("did you mean `{word}`?"));

@@ -74,10 +74,7 @@ pub(crate) fn evaluate(exprs: &[Compiled], batch: &RecordBatch) -> core::Result<
 }
 
 /// Each expression in turn; an error comes with the place of the expression.
-fn all(
-    exprs: &[Compiled],
-    batch: &RecordBatch,
-) -> Result<Vec<ArrayRef>, (usize, DataFusionError)> {
+fn all(exprs: &[Compiled], batch: &RecordBatch) -> Result<Vec<ArrayRef>, (usize, DataFusionError)> {
     exprs
         .iter()
         .enumerate()

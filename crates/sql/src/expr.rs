@@ -12,6 +12,7 @@ use crate::error::{SqlError, start_of};
 use crate::functions;
 use crate::functions::volatile::Kind;
 use crate::harden::harden;
+use crate::rewrite::rewrite;
 use crate::scope::{ColumnId, Scope};
 use arrow_array::{ArrayRef, RecordBatch};
 use arrow_cast::{CastOptions, cast_with_options};
@@ -118,11 +119,8 @@ impl Planner {
         let physical = create_physical_expr(&planned.expr, &schema, &props, &context)
             .and_then(|physical| harden(physical, schema.as_arrow()))
             .map_err(|e| fail(&e))?;
-        let compiled = Compiled {
-            physical,
-            data_type: planned.data_type.clone(),
-            text: planned.text.clone(),
-        };
+        let compiled =
+            Compiled { physical, data_type: planned.data_type.clone(), text: planned.text.clone() };
         compiled.try_out(&schema).map_err(|e| fail(&e))?;
         Ok(compiled)
     }
@@ -132,8 +130,10 @@ impl Planner {
         let options = ParserOptions::new()
             .with_enable_ident_normalization(false)
             .with_map_string_types_to_utf8view(false);
+        let mut spoken = sql.clone();
+        rewrite(&mut spoken);
         let expr = SqlToRel::new_with_options(&Provider, options).sql_to_expr(
-            sql.clone(),
+            spoken,
             &schema,
             &mut PlannerContext::new(),
         )?;
@@ -242,8 +242,7 @@ impl Compiled {
 
     /// A row of nulls shows what no row could ever be evaluated by.
     fn try_out(&self, schema: &DFSchema) -> Result<(), DataFusionError> {
-        let fields: Vec<FieldRef> =
-            schema.fields().iter().map(crate::scope::nullable).collect();
+        let fields: Vec<FieldRef> = schema.fields().iter().map(crate::scope::nullable).collect();
         let schema = Arc::new(arrow_schema::Schema::new(fields));
         let columns: Vec<ArrayRef> = schema
             .fields()
@@ -356,6 +355,7 @@ pub(crate) fn clean(error: &DataFusionError) -> String {
     // What follows are the candidate signatures, a screen full of them.
     let message = message.split(" Candidate functions:").next().unwrap_or(message);
     let message = message.split("\n\t").next().unwrap_or(message);
+    let message = message.split("\nThis issue was likely").next().unwrap_or(message);
     lower_first(message.trim().trim_end_matches('.'))
 }
 

@@ -115,10 +115,9 @@ pub(crate) fn widens(from: &DataType, to: &DataType) -> bool {
             Int8 => matches!(to, Int16 | Int32 | Int64 | Float32 | Float64),
             Int16 => matches!(to, Int32 | Int64 | Float32 | Float64),
             Int32 => matches!(to, Int64 | Float64),
-            UInt8 => matches!(
-                to,
-                UInt16 | UInt32 | UInt64 | Int16 | Int32 | Int64 | Float32 | Float64
-            ),
+            UInt8 => {
+                matches!(to, UInt16 | UInt32 | UInt64 | Int16 | Int32 | Int64 | Float32 | Float64)
+            }
             UInt16 => matches!(to, UInt32 | UInt64 | Int32 | Int64 | Float32 | Float64),
             UInt32 => matches!(to, UInt64 | Int64 | Float64),
             Float32 => *to == Float64,
@@ -231,7 +230,7 @@ impl PhysicalExpr for Guarded {
             Operator::And => left.clone(),
             _ => not(left)?,
         };
-        let open = or_kleene(&prep(&undecided), &is_null(left)?)?;
+        let open = or_kleene(&nulls_as_false(&undecided), &is_null(left)?)?;
         if !open.has_true() {
             return Ok(ColumnarValue::Array(Arc::new(left.clone())));
         }
@@ -249,11 +248,7 @@ impl PhysicalExpr for Guarded {
     }
 
     fn with_new_children(self: Arc<Self>, children: Vec<Node>) -> Result<Node> {
-        Ok(Arc::new(Guarded {
-            op: self.op,
-            left: children[0].clone(),
-            right: children[1].clone(),
-        }))
+        Ok(Arc::new(Guarded { op: self.op, left: children[0].clone(), right: children[1].clone() }))
     }
 
     fn fmt_sql(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -264,7 +259,7 @@ impl PhysicalExpr for Guarded {
 }
 
 /// Nulls as false.
-fn prep(values: &BooleanArray) -> BooleanArray {
+pub(crate) fn nulls_as_false(values: &BooleanArray) -> BooleanArray {
     match values.null_count() {
         0 => values.clone(),
         _ => prep_null_mask_filter(values),

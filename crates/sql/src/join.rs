@@ -109,7 +109,11 @@ pub(crate) fn analyse(
                     };
                     let strict = matches!(op, Gt | Lt);
                     let half = Half { value, column, strict, condition: condition.clone() };
-                    if is_start { starts.push(half) } else { ends.push(half) }
+                    if is_start {
+                        starts.push(half)
+                    } else {
+                        ends.push(half)
+                    }
                     break;
                 }
             }
@@ -176,8 +180,7 @@ pub(crate) fn analyse(
     } else {
         let text: Vec<String> =
             equal.iter().map(|(column, value, _)| format!("{column} = {}", value.text)).collect();
-        let (columns, keys) =
-            equal.into_iter().map(|(column, value, _)| (column, value)).unzip();
+        let (columns, keys) = equal.into_iter().map(|(column, value, _)| (column, value)).unzip();
         (LookupKey::Equal(columns), keys, text.join(" AND "))
     };
     rest.extend(starts.into_iter().chain(ends).map(|half| half.condition));

@@ -86,7 +86,7 @@ mod tests {
         let text: ArrayRef =
             Arc::new(StringArray::from(vec![Some("b"), None, Some("a"), Some("b"), Some("a")]));
         let other: ArrayRef = Arc::new(Int64Array::from(vec![1, 1, 1, 1, 2]));
-        let one = distinct(&[text.clone()], 5, |row| row == 4).unwrap();
+        let one = distinct(std::slice::from_ref(&text), 5, |row| row == 4).unwrap();
         assert_eq!(one.rows.values(), &[0, 2]);
         assert_eq!(one.keys, [0, NONE, 1, 0, NONE]);
         let two = distinct(&[text, other], 5, |_| false).unwrap();

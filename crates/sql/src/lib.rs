@@ -14,6 +14,7 @@
 //! Names of functions and types may be written in any case.
 
 mod bounds;
+mod draft;
 mod error;
 mod evaluate;
 mod expr;
@@ -21,7 +22,10 @@ mod functions;
 mod harden;
 mod join;
 mod keys;
+mod lookup;
+mod projection;
 mod query;
+mod rewrite;
 mod run;
 mod scalar;
 mod scope;

@@ -3,9 +3,9 @@
 use crate::error::SqlError;
 use crate::evaluate::evaluate;
 use crate::expr::{Compiled, Planner};
+use crate::functions::volatile::{Dice, Kind};
 use crate::on_big_stack;
 use crate::query::Layout;
-use crate::functions::volatile::{Dice, Kind};
 use crate::run::{hidden_batch, intake, now_ms};
 use crate::select::parse_expr;
 use arrow_array::cast::AsArray;
@@ -78,8 +78,14 @@ impl Scalar {
     /// One value a row; null for the rows that it fails on, which are listed.
     pub fn evaluate(&self, rows: &RecordBatch) -> core::Result<(ArrayRef, Vec<Failed>)> {
         let columns = intake(rows, &self.input)?;
-        let batch =
-            hidden_batch(&self.layout, columns, &self.hidden, rows.num_rows(), now_ms(), &self.dice)?;
+        let batch = hidden_batch(
+            &self.layout,
+            columns,
+            &self.hidden,
+            rows.num_rows(),
+            now_ms(),
+            &self.dice,
+        )?;
         let evaluated = evaluate(std::slice::from_ref(&self.expr), &batch)?;
         let failed = evaluated
             .bad

@@ -39,11 +39,14 @@ struct Column {
 
 impl Scope {
     /// Adds a relation and gives the ids of its columns.
-    pub fn add(&mut self, alias: &str, fields: impl IntoIterator<Item = FieldRef>) -> Range<ColumnId> {
+    pub fn add(
+        &mut self,
+        alias: &str,
+        fields: impl IntoIterator<Item = FieldRef>,
+    ) -> Range<ColumnId> {
         let from = self.columns.len();
         let alias = alias.to_owned();
-        self.columns
-            .extend(fields.into_iter().map(|field| Column { alias: alias.clone(), field }));
+        self.columns.extend(fields.into_iter().map(|field| Column { alias: alias.clone(), field }));
         let columns = from..self.columns.len();
         self.relations.push(Relation { alias, columns: columns.clone() });
         columns
@@ -159,9 +162,16 @@ impl Visitor for Names<'_> {
     fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
         self.depth += 1;
         match expr {
+            Expr::Identifier(ident) if self.skip.contains(&ident.span.start) => {}
             Expr::Identifier(ident) => self.identifier(ident),
             Expr::CompoundIdentifier(parts) => self.compound(parts),
-            Expr::CompoundFieldAccess { access_chain, .. } => {
+            Expr::CompoundFieldAccess { root, access_chain } => {
+                // `n.params['utm']` is the name `n.params`, and then an access.
+                let path = crate::rewrite::leading_names(root, access_chain);
+                if path.len() > 1 {
+                    self.compound(&path);
+                    self.skip.push(path[0].span.start);
+                }
                 self.skip.extend(access_chain.iter().filter_map(|access| match access {
                     AccessExpr::Dot(Expr::Identifier(ident)) => Some(ident.span.start),
                     _ => None,
@@ -174,9 +184,9 @@ impl Visitor for Names<'_> {
                     self.errors.push(SqlError::new(value.span.start, message));
                 }
             }
-            Expr::Wildcard(token) => self.errors.push(
-                SqlError::new(token.0.span.start, "`*` stands for columns in SELECT only"),
-            ),
+            Expr::Wildcard(token) => self
+                .errors
+                .push(SqlError::new(token.0.span.start, "`*` stands for columns in SELECT only")),
             Expr::Lambda(_) => {
                 self.errors.push(SqlError::at(expr, "lambdas are not possible here"));
             }
@@ -193,9 +203,6 @@ impl Visitor for Names<'_> {
 
 impl Names<'_> {
     fn identifier(&mut self, ident: &Ident) {
-        if self.skip.contains(&ident.span.start) {
-            return;
-        }
         let mut found = self.scope.named(&ident.value);
         match (found.next(), found.next()) {
             (Some(_), None) => {}
@@ -241,8 +248,12 @@ impl Names<'_> {
             (None, _) => {
                 let message = format!("there is no relation or column `{}`", first.value);
                 let aliases = self.scope.aliases();
-                let columns = self.scope.named_columns().map(|c| self.scope.field(c).name().as_str());
-                let hint = suggest(&first.value, aliases.chain(columns));
+                let columns =
+                    self.scope.named_columns().map(|c| self.scope.field(c).name().as_str());
+                let hint = match (first.value.as_str(), self.scope.relations.first()) {
+                    ("input", Some(input)) => Some(format!("FROM calls it `{}`", input.alias)),
+                    _ => suggest(&first.value, aliases.chain(columns)),
+                };
                 self.errors.push(SqlError::new(first.span.start, message).hint(hint));
             }
         }
@@ -302,14 +313,14 @@ impl Names<'_> {
         if name == "unnest" {
             if self.depth > 1 {
                 let message = "unnest(…) stands alone in a SELECT's column or in FROM";
-                self.errors.push(
-                    SqlError::new(location, message)
-                        .hint("write FROM input n CROSS JOIN UNNEST(n.list) AS t(item)".to_owned()),
-                );
+                self.errors
+                    .push(SqlError::new(location, message).hint(
+                        "write FROM input n CROSS JOIN UNNEST(n.list) AS t(item)".to_owned(),
+                    ));
             }
             return;
         }
-        if functions::by_name(&name).is_none() {
+        if functions::by_name(&name).is_none() && !functions::SPELLED.contains(&name.as_str()) {
             let message = format!("there is no function `{name}`");
             let hint = crate::error::nearest(&name, functions::names())
                 .map(|near| format!("did you mean `{near}`?"));

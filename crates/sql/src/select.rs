@@ -46,13 +46,16 @@ pub(crate) enum JoinPart {
 pub(crate) fn parse_select(sql: &str) -> Result<Parts, SqlError> {
     let tokens = tokens(sql)?;
     if tokens.iter().all(|t| matches!(t.token, Token::Whitespace(_) | Token::EOF)) {
-        return Err(SqlError::new(Location::new(1, 1), "the SQL is empty; write SELECT … FROM input"));
+        return Err(SqlError::new(
+            Location::new(1, 1),
+            "the SQL is empty; write SELECT … FROM input",
+        ));
     }
     let mut statements = Parser::new(&GenericDialect {})
         .with_recursion_limit(RECURSION_MAX)
         .with_tokens_with_locations(tokens)
         .parse_statements()
-        .map_err(parse_error)?;
+        .map_err(|error| parse_error(error, sql))?;
     if statements.len() > 1 {
         let second = statements[1].span().start;
         return Err(SqlError::new(second, "a step takes one SELECT; more statements follow")
@@ -66,7 +69,9 @@ pub(crate) fn parse_select(sql: &str) -> Result<Parts, SqlError> {
             let message = format!("{verb} is not possible here; a step is one SELECT … FROM input");
             Err(SqlError::new(other.span().start, message))
         }
-        None => Err(SqlError::new(Location::new(1, 1), "the SQL is empty; write SELECT … FROM input")),
+        None => {
+            Err(SqlError::new(Location::new(1, 1), "the SQL is empty; write SELECT … FROM input"))
+        }
     }
 }
 
@@ -76,7 +81,7 @@ pub(crate) fn parse_expr(sql: &str) -> Result<Expr, SqlError> {
     let mut parser = Parser::new(&GenericDialect {})
         .with_recursion_limit(RECURSION_MAX)
         .with_tokens_with_locations(tokens);
-    let expr = parser.parse_expr().map_err(parse_error)?;
+    let expr = parser.parse_expr().map_err(|error| parse_error(error, sql))?;
     let next = parser.peek_token();
     match next.token {
         Token::EOF => Ok(expr),
@@ -87,14 +92,18 @@ pub(crate) fn parse_expr(sql: &str) -> Result<Expr, SqlError> {
     }
 }
 
-/// The parser writes the place into its message; it is taken out again.
-fn parse_error(error: ParserError) -> SqlError {
+/// The parser writes the place into its message; it is taken out again. Of the end it writes none.
+fn parse_error(error: ParserError, sql: &str) -> SqlError {
     let text = match error {
         ParserError::TokenizerError(text) | ParserError::ParserError(text) => text,
         ParserError::RecursionLimitExceeded => "the SQL nests too deep".to_owned(),
     };
     let Some((message, place)) = text.split_once(" at Line: ") else {
-        return SqlError::new(Location::new(1, 1), lower_first(&text));
+        let lines = sql.trim_end().lines();
+        let line = lines.clone().count().max(1);
+        let column = lines.last().map_or(0, |line| line.chars().count()) + 1;
+        let message = lower_first(&text).replace("found: EOF", "found: the end of the SQL");
+        return SqlError::new(Location::new(line as u64, column as u64), message);
     };
     let mut numbers =
         place.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse::<u64>().ok());
@@ -162,7 +171,7 @@ fn parts(query: Query) -> Result<Parts, SqlError> {
         return refuse(window.span().start, "WINDOW", LATER);
     }
     if let Some(odd) = odd_clause(&select) {
-        return refuse(whole, odd, "leave it out");
+        return refuse(whole, odd, "write SELECT … FROM input … WHERE …");
     }
     let mut items = select.projection;
     if items.is_empty() {
@@ -190,7 +199,7 @@ fn odd_clause(select: &Select) -> Option<&'static str> {
         (!select.distribute_by.is_empty(), "DISTRIBUTE BY"),
         (!select.sort_by.is_empty(), "SORT BY"),
         (select.value_table_mode.is_some(), "SELECT AS"),
-        (select.flavor != SelectFlavor::Standard, "FROM before SELECT"),
+        (select.flavor != SelectFlavor::Standard, "FROM without SELECT before it"),
     ];
     odd.into_iter().find_map(|(present, name)| present.then_some(name))
 }
@@ -280,8 +289,11 @@ fn joined(relation: TableFactor, operator: JoinOperator) -> Result<JoinPart, Sql
                 .hint(format!("write ON {}.… = the key", name.value)));
         }
         JoinConstraint::None => {
-            return Err(SqlError::new(location, format!("the join with `{}` has no ON", name.value))
-                .hint("write ON lookup.column = the key".to_owned()));
+            return Err(SqlError::new(
+                location,
+                format!("the join with `{}` has no ON", name.value),
+            )
+            .hint("write ON lookup.column = the key".to_owned()));
         }
     };
     let mut conditions = Vec::new();

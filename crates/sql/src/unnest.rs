@@ -67,9 +67,7 @@ impl List {
                 let size = *size as usize;
                 (list.values().clone(), (0..=lists.len()).map(|row| row * size).collect())
             }
-            DataType::Null => {
-                (new_null_array(&DataType::Null, 0), vec![0; lists.len() + 1])
-            }
+            DataType::Null => (new_null_array(&DataType::Null, 0), vec![0; lists.len() + 1]),
             other => {
                 return Err(ArrowError::InvalidArgumentError(format!("{other} is not a list")));
             }
@@ -88,4 +86,3 @@ impl List {
         self.offsets[row]
     }
 }
-

@@ -60,10 +60,8 @@ impl ScalarUDFImpl for Bounded {
             let lengths = length.cast_to(&DataType::Int64, None)?.to_array(args.number_rows)?;
             let lengths = lengths.as_primitive::<Int64Type>();
             if lengths.iter().flatten().any(|length| length > LENGTH_MAX) {
-                let message = format!(
-                    "{} is asked for a length above {LENGTH_MAX}",
-                    self.inner.name()
-                );
+                let message =
+                    format!("{} is asked for a length above {LENGTH_MAX}", self.inner.name());
                 return Err(DataFusionError::Execution(message));
             }
             debug_assert_eq!(lengths.len(), args.number_rows);

@@ -7,6 +7,7 @@ mod json;
 mod own;
 mod regexp;
 mod url;
+mod utc;
 pub(crate) mod volatile;
 
 use crate::SqlError;
@@ -67,7 +68,7 @@ pub(crate) const AGGREGATES: [&str; 44] = [
 ];
 
 /// DataFusion functions that we replace, or that mean nothing on a stream.
-const LEFT_OUT: [&str; 22] = [
+const LEFT_OUT: [&str; 23] = [
     // Ours read the batch's clock, and keep their values when a batch is evaluated again.
     "now",
     "current_date",
@@ -90,27 +91,22 @@ const LEFT_OUT: [&str; 22] = [
     "cosine_distance",
     "inner_product",
     "array_distance",
+    // It makes its three arguments one type, the one that is only tested too.
+    "nvl2",
     // One row could ask for a list of any length.
     "range",
     "generate_series",
 ];
 
-static CONFIG: LazyLock<Arc<ConfigOptions>> = LazyLock::new(|| {
-    let mut config = ConfigOptions::default();
-    config.execution.time_zone = Some("UTC".into());
-    Arc::new(config)
-});
+static CONFIG: LazyLock<Arc<ConfigOptions>> = LazyLock::new(Arc::default);
 
 static REGISTRY: LazyLock<BTreeMap<String, Arc<ScalarUDF>>> = LazyLock::new(|| {
     let theirs = datafusion_functions::all_default_functions()
         .into_iter()
         .chain(datafusion_functions_nested::all_default_nested_functions())
         .filter(|udf| !LEFT_OUT.contains(&udf.name()))
-        .map(|udf| match udf.inner().with_updated_config(&CONFIG) {
-            Some(updated) => Arc::new(updated),
-            None => udf,
-        })
-        .map(bounded::bound);
+        .map(bounded::bound)
+        .map(utc::in_utc);
     let ours = [address::functions(), json::functions(), regexp::functions(), url::functions()];
     let ours = ours.into_iter().flatten().chain(volatile::functions()).map(Arc::new);
     let mut registry = BTreeMap::new();
@@ -123,7 +119,7 @@ static REGISTRY: LazyLock<BTreeMap<String, Arc<ScalarUDF>>> = LazyLock::new(|| {
     registry
 });
 
-/// Times are UTC.
+/// DataFusion's own settings, as they come.
 pub(crate) fn config() -> &'static Arc<ConfigOptions> {
     &CONFIG
 }
@@ -134,8 +130,11 @@ pub(crate) fn by_name(name: &str) -> Option<&'static Arc<ScalarUDF>> {
 }
 
 pub(crate) fn names() -> impl Iterator<Item = &'static str> {
-    REGISTRY.keys().map(String::as_str).chain(["unnest"])
+    REGISTRY.keys().map(String::as_str).chain(SPELLED)
 }
+
+/// Functions that the planner itself turns into others.
+pub(crate) const SPELLED: [&str; 2] = ["unnest", "make_map"];
 
 /// A pattern or a network that is written out in the SQL is checked before a row comes.
 pub(crate) fn check_literals(name: &str, function: &Function) -> Option<SqlError> {

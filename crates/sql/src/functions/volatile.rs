@@ -117,7 +117,8 @@ impl Dice {
             Key::Seed(seed) => {
                 // The finisher of SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom
                 // number generators, 2014).
-                let mut z = seed.wrapping_add(roll.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+                let mut z =
+                    seed.wrapping_add(roll.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
                 z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
                 z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
                 z ^ (z >> 31)

@@ -14,7 +14,8 @@ use std::sync::{Arc, Mutex};
 
 /// `name type, name type!, …`; a `!` means that it holds no null.
 pub fn schema(text: &str) -> SchemaRef {
-    let DataType::Struct(fields) = types::parse(&format!("struct<{}>", text.replace('!', ""))).unwrap()
+    let DataType::Struct(fields) =
+        types::parse(&format!("struct<{}>", text.replace('!', ""))).unwrap()
     else {
         unreachable!()
     };
@@ -97,9 +98,7 @@ pub fn run(sql: &str, batch: Batch, lookups: &[(&str, Arc<Memory>)]) -> Result<R
         .iter()
         .map(|usage| {
             let (_, lookup) = lookups.iter().find(|(name, _)| *name == usage.name).unwrap();
-            let mut lookup = Memory::clone(lookup);
-            lookup.key = Some(usage.key.clone());
-            Arc::new(lookup) as Arc<dyn Lookup>
+            Arc::new(lookup.asking(&usage.key)) as Arc<dyn Lookup>
         })
         .collect();
     let step = query.bind(bound)?;
@@ -137,6 +136,11 @@ impl Memory {
         let schema = Schema::clone(&this.rows.schema()).with_metadata(metadata);
         this.rows = this.rows.clone().with_schema(Arc::new(schema)).unwrap();
         self
+    }
+
+    /// The same rows, asked by this key.
+    pub fn asking(&self, key: &LookupKey) -> Self {
+        Self { key: Some(key.clone()), ..self.clone() }
     }
 
     pub fn failing(mut self: Arc<Self>, kind: &'static str) -> Arc<Self> {
