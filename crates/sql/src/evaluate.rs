@@ -31,7 +31,10 @@ pub(crate) fn evaluate(exprs: &[Compiled], batch: &RecordBatch) -> core::Result<
     let mut pieces: Vec<Vec<ArrayRef>> = exprs.iter().map(|_| Vec::new()).collect();
     let mut bad: Vec<Bad> = Vec::new();
     // The ranges that are still to do, the first on top.
-    let mut ranges = vec![(0, rows)];
+    let mut ranges = match rows {
+        0 | 1 => vec![(0, rows)],
+        _ => vec![(rows / 2, rows - rows / 2), (0, rows / 2)],
+    };
     while let Some((from, len)) = ranges.pop() {
         if len > 1 && bad.len() * 20 > rows {
             ranges.extend((from..from + len).rev().map(|row| (row, 1)));

@@ -34,6 +34,7 @@ mod unnest;
 
 pub use bounds::{CHAIN_MAX, DEPTH_MAX};
 pub use error::SqlError;
+pub use functions::names as function_names;
 pub use join::{KEY_COLUMNS, KEY_RANGE, LookupUse};
 pub use query::{Query, plan};
 pub use run::{Ran, Step};

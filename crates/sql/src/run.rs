@@ -6,7 +6,7 @@ use crate::functions::volatile::{Dice, Kind};
 use crate::harden::nulls_as_false;
 use crate::lookup::{ask, joined, trusted};
 use crate::query::{Layout, Picked, Plan, Stage, Work};
-use crate::unnest::unnest;
+use crate::unnest::{ROWS_MAX, counts, unnest};
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions};
 use arrow_schema::{ArrowError, FieldRef, SchemaRef};
@@ -375,6 +375,11 @@ fn unnested(
         lists = filter_all(&lists, &alive)?;
         (rows, origin) = keep_rows(&rows, &origin, &alive).map_err(broken)?;
     }
+    let bad = overflowing(&lists, &origin, rows.num_rows())?;
+    if let Some(alive) = rejected.note(bad, &origin) {
+        lists = filter_all(&lists, &alive)?;
+        (rows, origin) = keep_rows(&rows, &origin, &alive).map_err(broken)?;
+    }
     let unnested = unnest(&lists, rows.num_rows(), left).map_err(broken)?;
     let mut new = unnested.items;
     if ordinality {
@@ -390,4 +395,19 @@ fn unnested(
         .map_err(broken)?;
     let origin = origin.take(unnested.rows.values().iter().copied());
     Ok(Frame { columns, rows: unnested.rows.len(), origin })
+}
+
+/// The rows whose source row would become too many. They stand next to each other.
+fn overflowing(lists: &[ArrayRef], origin: &Origin, rows: usize) -> core::Result<Vec<Bad>> {
+    let mut bad = Vec::new();
+    let mut total = 0;
+    for (row, count) in counts(lists, rows).map_err(broken)?.into_iter().enumerate() {
+        let same = row > 0 && origin.of(row) == origin.of(row - 1);
+        total = if same { total + count } else { count };
+        if total > ROWS_MAX {
+            let reason = format!("UNNEST makes more than {ROWS_MAX} rows of one record");
+            bad.push(Bad { row, kind: "too_many_rows", reason });
+        }
+    }
+    Ok(bad)
 }

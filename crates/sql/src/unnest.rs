@@ -5,12 +5,23 @@ use arrow_array::{Array, ArrayRef, Int64Array, UInt32Array, new_null_array};
 use arrow_schema::{ArrowError, DataType};
 use arrow_select::take::take;
 
+/// The most rows that one source row may become. Two lists crossed multiply, so that a small record
+/// could otherwise take all memory.
+pub(crate) const ROWS_MAX: usize = 65_536;
+
 pub(crate) struct Unnested {
     /// For each row that comes out, the row it came from; never decreasing.
     pub rows: UInt32Array,
     pub items: Vec<ArrayRef>,
     /// Counted from 1 within each row; null where the row has no items.
     pub ordinality: Int64Array,
+}
+
+/// How many rows each row becomes.
+pub(crate) fn counts(lists: &[ArrayRef], rows: usize) -> Result<Vec<usize>, ArrowError> {
+    let lists: Vec<List> = lists.iter().map(List::of).collect::<Result<_, _>>()?;
+    let longest = |row| lists.iter().map(|list| list.len(row)).max().unwrap_or(0);
+    Ok((0..rows).map(longest).collect())
 }
 
 /// A row whose lists are all empty or null gives no row, or one of nulls when `left`.
@@ -29,9 +40,6 @@ pub(crate) fn unnest(lists: &[ArrayRef], rows: usize, left: bool) -> Result<Unne
                 let pick = (index < list.len(row)).then(|| (list.start(row) + index) as u32);
                 picks.push(pick);
             }
-        }
-        if origin.len() > u32::MAX as usize / 2 {
-            return Err(ArrowError::ComputeError("the lists of one batch are too long".into()));
         }
     }
     let items = lists

@@ -3,20 +3,22 @@
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::Int64Type;
+use arrow_cast::cast;
 use arrow_schema::{DataType, FieldRef};
+use datafusion_common::arrow::compute::kernels::length::bit_length;
 use datafusion_common::{DataFusionError, Result};
 use datafusion_expr::{
     ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
 };
 use std::sync::Arc;
 
-/// The longest text or list that one call may ask for.
+/// The longest text that one call may ask for.
 const LENGTH_MAX: i64 = 65_536;
 
 /// Puts a bound on the functions that need one.
 pub(super) fn bound(inner: Arc<ScalarUDF>) -> Arc<ScalarUDF> {
     match inner.name() {
-        "repeat" | "lpad" | "rpad" | "array_repeat" | "array_resize" => {
+        "repeat" | "lpad" | "rpad" => {
             let aliases = inner.aliases().to_vec();
             Arc::new(ScalarUDF::new_from_impl(Bounded { inner, aliases }))
         }
@@ -56,15 +58,24 @@ impl ScalarUDFImpl for Bounded {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        if let Some(length) = args.args.get(1) {
+        if let [text, length, ..] = args.args.as_slice() {
             let lengths = length.cast_to(&DataType::Int64, None)?.to_array(args.number_rows)?;
             let lengths = lengths.as_primitive::<Int64Type>();
-            if lengths.iter().flatten().any(|length| length > LENGTH_MAX) {
-                let message =
-                    format!("{} is asked for a length above {LENGTH_MAX}", self.inner.name());
-                return Err(DataFusionError::Execution(message));
+            // `repeat` counts texts, the others characters.
+            let units = match self.inner.name() {
+                "repeat" => Some(bit_length(&text.to_array(args.number_rows)?)?),
+                _ => None,
+            };
+            let units = units.as_ref().map(|units| cast(units, &DataType::Int64)).transpose()?;
+            let units = units.as_ref().map(|units| units.as_primitive::<Int64Type>().values());
+            for (row, length) in lengths.iter().enumerate() {
+                let unit = units.map_or(1, |bits| bits[row] / 8);
+                if length.is_some_and(|length| length.saturating_mul(unit) > LENGTH_MAX) {
+                    let name = self.inner.name();
+                    let message = format!("{name} is asked for a length above {LENGTH_MAX}");
+                    return Err(DataFusionError::Execution(message));
+                }
             }
-            debug_assert_eq!(lengths.len(), args.number_rows);
         }
         self.inner.invoke_with_args(args)
     }

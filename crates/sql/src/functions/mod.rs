@@ -68,7 +68,7 @@ pub(crate) const AGGREGATES: [&str; 44] = [
 ];
 
 /// DataFusion functions that we replace, or that mean nothing on a stream.
-const LEFT_OUT: [&str; 23] = [
+const LEFT_OUT: [&str; 25] = [
     // Ours read the batch's clock, and keep their values when a batch is evaluated again.
     "now",
     "current_date",
@@ -96,6 +96,8 @@ const LEFT_OUT: [&str; 23] = [
     // One row could ask for a list of any length.
     "range",
     "generate_series",
+    "array_repeat",
+    "array_resize",
 ];
 
 static CONFIG: LazyLock<Arc<ConfigOptions>> = LazyLock::new(Arc::default);
@@ -129,7 +131,8 @@ pub(crate) fn by_name(name: &str) -> Option<&'static Arc<ScalarUDF>> {
     REGISTRY.get(name)
 }
 
-pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+/// The names that SQL can call, in the order of the alphabet but for the last few.
+pub fn names() -> impl Iterator<Item = &'static str> {
     REGISTRY.keys().map(String::as_str).chain(SPELLED)
 }
 

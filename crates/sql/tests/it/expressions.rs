@@ -187,6 +187,8 @@ const CASES: &[(&str, &str, &str)] = &[
     ("lpad(t, 5, '0')", r#"{"t":"42"}"#, r#""00042""#),
     ("repeat(t, 3)", r#"{"t":"ab"}"#, r#""ababab""#),
     ("repeat(t, i)", r#"{"t":"ab","i":70000}"#, "!length above"),
+    ("repeat(repeat(t, 1000), 1000)", r#"{"t":"ab"}"#, "!length above"),
+    ("lpad(t, i)", r#"{"t":"ab","i":70000}"#, "!length above"),
     ("initcap(t)", r#"{"t":"hello world"}"#, r#""Hello World""#),
     ("translate(t, 'abc', 'xyz')", r#"{"t":"aabc"}"#, r#""xxyz""#),
     ("chr(65)", "{}", r#""A""#),

@@ -106,6 +106,18 @@ fn one_bad_derived_row_drops_all_of_its_source_row() {
 }
 
 #[test]
+fn one_record_becomes_a_bounded_number_of_rows() {
+    let sql =
+        "SELECT id FROM input CROSS JOIN UNNEST(nums) AS a(x) CROSS JOIN UNNEST(nums) AS b(y)";
+    let record =
+        |id: u32, len: usize| format!(r#"{{"id":{id},"nums":[{}]}}"#, vec!["1"; len].join(","));
+    let json_rows = [record(1, 2), record(2, 256), record(3, 257), record(4, 1)].concat();
+    let (rows, rejected) = outcome(sql, &schema(COLUMNS), &json_rows);
+    assert_eq!(rows.len(), 4 + 256 * 256 + 1);
+    assert_eq!(rejected, ["2 too_many_rows: UNNEST makes more than 65536 rows of one record"]);
+}
+
+#[test]
 fn columns_that_pass_through_are_not_copied() {
     let input = rows(&schema(COLUMNS), ROWS);
     let same = |sql: &str| {
