@@ -33,11 +33,19 @@ pub struct Global {
         env = "MILLSTREAM_DATA",
         default_value = "millstream-data",
         global = true,
-        hide_env_values = true
+        hide_env_values = true,
+        help_heading = "Global options"
     )]
     pub data: PathBuf,
     /// How the process's own log is written
-    #[arg(long, value_name = "FORMAT", value_enum, default_value = "text", global = true)]
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        value_enum,
+        default_value = "text",
+        global = true,
+        help_heading = "Global options"
+    )]
     pub log_format: LogFormatArg,
     /// What is logged: a level, or `info,millstream_log=debug` and the like
     #[arg(
@@ -45,7 +53,8 @@ pub struct Global {
         value_name = "FILTER",
         env = "MILLSTREAM_LOG",
         global = true,
-        hide_env_values = true
+        hide_env_values = true,
+        help_heading = "Global options"
     )]
     pub log: Option<String>,
 }

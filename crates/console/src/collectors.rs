@@ -30,6 +30,8 @@ impl Collectors {
         families.extend(tables(&self.home));
         families.extend(own_process());
         families.push(build_info());
+        // The encoder refuses a family that has nothing in it yet.
+        families.retain(|family| !family.get_metric().is_empty());
         TextEncoder::new()
             .encode_to_string(&families)
             .map_err(|error| Error::failure(format!("cannot write the metrics: {error}")))

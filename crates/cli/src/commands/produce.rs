@@ -137,7 +137,7 @@ impl ProduceArgs {
         }
         if session.is_none() {
             // An empty input still makes the topic that was asked for, and finds a wrong name.
-            self.send(global, &mut session, None, Vec::new(), &mut total)?;
+            self.send(global, &mut session, encode, Vec::new(), &mut total)?;
         }
         if self.json.json {
             return output::json(&total);

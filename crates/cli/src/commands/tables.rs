@@ -62,7 +62,7 @@ enum TablesCommand {
         /// The table's name
         table: String,
         /// The values of the key's columns, in order; the first ones will do
-        #[arg(required = true, value_name = "VALUE", allow_hyphen_values = true)]
+        #[arg(required = true, value_name = "VALUE", allow_negative_numbers = true)]
         key: Vec<String>,
         #[command(flatten)]
         json: JsonArg,
@@ -75,13 +75,13 @@ enum TablesCommand {
         /// The table's name
         table: String,
         /// Only keys that begin with these values
-        #[arg(long, value_name = "VALUE", num_args = 1.., conflicts_with_all = ["from", "to"])]
+        #[arg(long, value_name = "VALUE", num_args = 1.., allow_negative_numbers = true, conflicts_with_all = ["from", "to"])]
         prefix: Vec<String>,
         /// From this key on
-        #[arg(long, value_name = "VALUE", num_args = 1..)]
+        #[arg(long, value_name = "VALUE", num_args = 1.., allow_negative_numbers = true)]
         from: Vec<String>,
         /// Up to this key
-        #[arg(long, value_name = "VALUE", num_args = 1..)]
+        #[arg(long, value_name = "VALUE", num_args = 1.., allow_negative_numbers = true)]
         to: Vec<String>,
         /// At most so many rows
         #[arg(long, value_name = "N")]

@@ -19,7 +19,7 @@ pub struct TapArgs {
     /// The topic
     topic: String,
     /// Where to begin: `earliest`, `latest`, an offset, -N for the last N, a time, how long ago
-    #[arg(long, value_name = "PLACE", default_value = "latest", allow_hyphen_values = true, value_parser = words::position)]
+    #[arg(long, value_name = "PLACE", default_value = "latest", allow_negative_numbers = true, value_parser = words::position)]
     from: Position,
     /// Only this partition
     #[arg(long, value_name = "N")]

@@ -68,9 +68,7 @@ pub async fn show(
         let (topic, partition, offset) = (letter.topic, letter.partition, letter.offset);
         let whole: Letter =
             client.end(&Request::ShowDeadLetter { topic, partition, offset }).await?;
-        for line in describe(&whole).lines() {
-            output::line(output::short(line, WIDTH - 1))?;
-        }
+        output::out(wrapped(&describe(&whole)))?;
     }
 
     let data = match home.dir() == std::path::Path::new("millstream-data") {
@@ -132,6 +130,26 @@ fn countries(table: &millstream_tables::Table) -> Result<Vec<(String, u64)>> {
     sorted.sort_by(|(a, m), (b, n)| n.cmp(m).then_with(|| a.cmp(b)));
     sorted.truncate(COUNTRIES_SHOWN);
     Ok(sorted)
+}
+
+/// Long lines go on below their value.
+fn wrapped(text: &str) -> String {
+    const INDENT: usize = 17;
+    let mut wrapped = String::new();
+    for line in text.lines() {
+        let characters: Vec<char> = line.chars().collect();
+        let (head, rest) = characters.split_at(characters.len().min(INDENT));
+        wrapped.extend(head);
+        for (at, part) in rest.chunks(WIDTH - INDENT).enumerate() {
+            if at > 0 {
+                wrapped.push('\n');
+                wrapped.push_str(&" ".repeat(INDENT));
+            }
+            wrapped.extend(part);
+        }
+        wrapped.push('\n');
+    }
+    wrapped
 }
 
 fn bars(counts: &[(String, u64)]) -> String {
