@@ -25,6 +25,12 @@ pub trait Lookup: Send + Sync {
     /// distinct and hold no null.
     async fn get_many(&self, keys: &RecordBatch) -> Result<Found>;
 
+    /// Tells how many rows of a batch asked with the keys of a call, and how many of them found
+    /// something: keys are distinct, and one may stand for many rows.
+    fn served(&self, rows: u64, found: u64) {
+        let _ = (rows, found);
+    }
+
     /// A number that changes when the store's content is replaced as a whole (a file that was
     /// reloaded), so that caches above can drop what they hold.
     fn generation(&self) -> u64 {

@@ -93,8 +93,9 @@ impl Guarded {
         let cache = match &policy.cache {
             Some(options) => {
                 let fields = key_types.iter().map(|t| SortField::new(t.clone())).collect();
-                let converter = RowConverter::new(fields)
-                    .map_err(|e| Error::stop("lookup_key", "a key of this type cannot be cached").because(e))?;
+                let converter = RowConverter::new(fields).map_err(|e| {
+                    Error::stop("lookup_key", "a key of this type cannot be cached").because(e)
+                })?;
                 Some(Arc::new(Cache {
                     options: options.clone(),
                     converter,
@@ -124,7 +125,9 @@ impl Guarded {
                 }
                 Ok(Err(error)) if error.disposition() != Disposition::Retry => return Err(error),
                 Ok(Err(error)) => error,
-                Err(_) => Error::retry("timeout", format!("no answer within {:?}", self.policy.timeout)),
+                Err(_) => {
+                    Error::retry("timeout", format!("no answer within {:?}", self.policy.timeout))
+                }
             };
             attempt += 1;
             self.pipeline_metrics.retry(&self.name, error.kind());
@@ -188,7 +191,10 @@ impl Guarded {
         }
         if !missing.is_empty() {
             // Takes the loading marks away again when the fetch fails or is cancelled.
-            let mut marks = Marks { cache, keys: missing.iter().map(|k| rows.row(*k as usize).as_ref().into()).collect() };
+            let mut marks = Marks {
+                cache,
+                keys: missing.iter().map(|k| rows.row(*k as usize).as_ref().into()).collect(),
+            };
             let found = self.ask(&take(keys, &missing)?).await?;
             let chunk = Arc::new(found.rows.clone());
             for (at, key) in missing.iter().enumerate() {
@@ -262,10 +268,12 @@ impl Lookup for Guarded {
             }
         };
         timer.stop();
-        self.metrics.keys.inc_by(keys.num_rows() as u64);
-        let hits = (0..keys.num_rows()).filter(|key| !found.of(*key).is_empty()).count();
-        self.metrics.found.inc_by(hits as u64);
         Ok(found)
+    }
+
+    fn served(&self, rows: u64, found: u64) {
+        self.metrics.rows.inc_by(rows);
+        self.metrics.found.inc_by(found);
     }
 }
 

@@ -48,7 +48,7 @@ struct Families {
     cache_bytes: IntGaugeVec,
     cache_hits: IntCounterVec,
     cache_misses: IntCounterVec,
-    lookup_keys: IntCounterVec,
+    lookup_rows: IntCounterVec,
     lookup_found: IntCounterVec,
 }
 
@@ -56,31 +56,151 @@ impl Metrics {
     pub fn new() -> Self {
         let registry = Registry::new();
         let families = Families {
-            rows_in: counters(&registry, "rows_in_total", "Source rows that are settled.", &["pipeline"]),
-            rows_out: counters(&registry, "rows_out_total", "Source rows of which a row was written.", &["pipeline"]),
-            rows_filtered: counters(&registry, "rows_filtered_total", "Source rows that the SQL dropped.", &["pipeline"]),
-            rows_dead: counters(&registry, "rows_dead_total", "Source rows in the dead letters.", &["pipeline"]),
-            rows_skipped: counters(&registry, "rows_skipped_total", "Source rows that hard retention removed before they were read.", &["pipeline"]),
-            sink_rows: counters(&registry, "sink_rows_total", "Rows written, by sink.", &["pipeline", "sink"]),
-            sink_bytes: counters(&registry, "sink_bytes_total", "Bytes written, by sink.", &["pipeline", "sink"]),
-            errors: counters(&registry, "errors_total", "Errors, by step and kind.", &["pipeline", "step", "kind"]),
-            retries: counters(&registry, "retries_total", "Attempts beyond the first, by step and kind.", &["pipeline", "step", "kind"]),
-            panics: counters(&registry, "panics_total", "Panics that restarted a partition.", &["pipeline"]),
-            restarts: counters(&registry, "restarts_total", "Partitions that went back to their last commit.", &["pipeline"]),
+            rows_in: counters(
+                &registry,
+                "rows_in_total",
+                "Source rows that are settled.",
+                &["pipeline"],
+            ),
+            rows_out: counters(
+                &registry,
+                "rows_out_total",
+                "Source rows of which a row was written.",
+                &["pipeline"],
+            ),
+            rows_filtered: counters(
+                &registry,
+                "rows_filtered_total",
+                "Source rows that the SQL dropped.",
+                &["pipeline"],
+            ),
+            rows_dead: counters(
+                &registry,
+                "rows_dead_total",
+                "Source rows in the dead letters.",
+                &["pipeline"],
+            ),
+            rows_skipped: counters(
+                &registry,
+                "rows_skipped_total",
+                "Source rows that hard retention removed before they were read.",
+                &["pipeline"],
+            ),
+            sink_rows: counters(
+                &registry,
+                "sink_rows_total",
+                "Rows written, by sink.",
+                &["pipeline", "sink"],
+            ),
+            sink_bytes: counters(
+                &registry,
+                "sink_bytes_total",
+                "Bytes written, by sink.",
+                &["pipeline", "sink"],
+            ),
+            errors: counters(
+                &registry,
+                "errors_total",
+                "Errors, by step and kind.",
+                &["pipeline", "step", "kind"],
+            ),
+            retries: counters(
+                &registry,
+                "retries_total",
+                "Attempts beyond the first, by step and kind.",
+                &["pipeline", "step", "kind"],
+            ),
+            panics: counters(
+                &registry,
+                "panics_total",
+                "Panics that restarted a partition.",
+                &["pipeline"],
+            ),
+            restarts: counters(
+                &registry,
+                "restarts_total",
+                "Partitions that went back to their last commit.",
+                &["pipeline"],
+            ),
             commits: counters(&registry, "commits_total", "Offset commits.", &["pipeline"]),
-            committed: gauges(&registry, "committed_offset", "The next offset to read after a restart.", &["pipeline", "partition"]),
-            lag: gauges(&registry, "lag_rows", "Records between the commit and the end of the partition (bytes for a file).", &["pipeline", "partition"]),
-            in_flight_batches: gauges(&registry, "in_flight_batches", "Batches between fetch and settlement.", &["pipeline"]),
-            queue_rows: gauges(&registry, "queue_rows", "Rows between fetch and settlement.", &["pipeline"]),
-            queue_bytes: gauges(&registry, "queue_bytes", "Bytes between fetch and settlement.", &["pipeline"]),
-            permits: gauges(&registry, "in_flight_permits", "Batches that may be in flight, over all partitions.", &["pipeline"]),
-            holding: gauges(&registry, "partition_holding", "1 while a partition holds.", &["pipeline", "partition"]),
-            cache_entries: gauges(&registry, "lookup_cache_entries", "Keys in a lookup's cache.", &["pipeline", "lookup"]),
-            cache_bytes: gauges(&registry, "lookup_cache_bytes", "Bytes in a lookup's cache, estimated.", &["pipeline", "lookup"]),
-            cache_hits: counters(&registry, "lookup_cache_hits_total", "Keys answered by the cache.", &["pipeline", "lookup"]),
-            cache_misses: counters(&registry, "lookup_cache_misses_total", "Keys that the store was asked for.", &["pipeline", "lookup"]),
-            lookup_keys: counters(&registry, "lookup_rows_total", "Rows that asked a lookup.", &["pipeline", "lookup"]),
-            lookup_found: counters(&registry, "lookup_rows_found_total", "Rows for which a lookup had an answer.", &["pipeline", "lookup"]),
+            committed: gauges(
+                &registry,
+                "committed_offset",
+                "The next offset to read after a restart.",
+                &["pipeline", "partition"],
+            ),
+            lag: gauges(
+                &registry,
+                "lag_rows",
+                "Records between the commit and the end of the partition (bytes for a file).",
+                &["pipeline", "partition"],
+            ),
+            in_flight_batches: gauges(
+                &registry,
+                "in_flight_batches",
+                "Batches between fetch and settlement.",
+                &["pipeline"],
+            ),
+            queue_rows: gauges(
+                &registry,
+                "queue_rows",
+                "Rows between fetch and settlement.",
+                &["pipeline"],
+            ),
+            queue_bytes: gauges(
+                &registry,
+                "queue_bytes",
+                "Bytes between fetch and settlement.",
+                &["pipeline"],
+            ),
+            permits: gauges(
+                &registry,
+                "in_flight_permits",
+                "Batches that may be in flight, over all partitions.",
+                &["pipeline"],
+            ),
+            holding: gauges(
+                &registry,
+                "partition_holding",
+                "1 while a partition holds.",
+                &["pipeline", "partition"],
+            ),
+            cache_entries: gauges(
+                &registry,
+                "lookup_cache_entries",
+                "Keys in a lookup's cache.",
+                &["pipeline", "lookup"],
+            ),
+            cache_bytes: gauges(
+                &registry,
+                "lookup_cache_bytes",
+                "Bytes in a lookup's cache, estimated.",
+                &["pipeline", "lookup"],
+            ),
+            cache_hits: counters(
+                &registry,
+                "lookup_cache_hits_total",
+                "Keys answered by the cache.",
+                &["pipeline", "lookup"],
+            ),
+            cache_misses: counters(
+                &registry,
+                "lookup_cache_misses_total",
+                "Keys that the store was asked for.",
+                &["pipeline", "lookup"],
+            ),
+            lookup_rows: counters(
+                &registry,
+                "lookup_rows_total",
+                "Rows that asked a lookup.",
+                &["pipeline", "lookup"],
+            ),
+            lookup_found: counters(
+                &registry,
+                "lookup_rows_found_total",
+                "Rows for which a lookup had an answer.",
+                &["pipeline", "lookup"],
+            ),
         };
         Self { registry, families: Arc::new(families) }
     }
@@ -202,7 +322,7 @@ impl PipelineMetrics {
             bytes: self.families.cache_bytes.with_label_values(&labels),
             hits: self.families.cache_hits.with_label_values(&labels),
             misses: self.families.cache_misses.with_label_values(&labels),
-            keys: self.families.lookup_keys.with_label_values(&labels),
+            rows: self.families.lookup_rows.with_label_values(&labels),
             found: self.families.lookup_found.with_label_values(&labels),
         }
     }
@@ -221,7 +341,8 @@ pub struct LookupMetrics {
     pub bytes: IntGauge,
     pub hits: IntCounter,
     pub misses: IntCounter,
-    pub keys: IntCounter,
+    /// Rows that asked.
+    pub rows: IntCounter,
     pub found: IntCounter,
 }
 

@@ -2,8 +2,8 @@
 
 use crate::commit::Committer;
 use crate::dead_letters::LetterWriter;
-use crate::flow::Flow;
 use crate::engine::LookupReport;
+use crate::flow::Flow;
 use crate::metrics::{LookupMetrics, PipelineMetrics};
 use crate::positions::Positions;
 use crate::waits::Waits;
@@ -73,7 +73,7 @@ impl Pipeline {
             .iter()
             .map(|(name, metrics)| LookupReport {
                 name: name.clone(),
-                asked: metrics.keys.get(),
+                asked: metrics.rows.get(),
                 found: metrics.found.get(),
             })
             .collect()

@@ -130,13 +130,11 @@ impl Step {
                         _ => {
                             let found = bound.lookup.get_many(&asked.keys).await?;
                             let name = &self.plan.lookups[lookup.lookup].name;
-                            Some(trusted(
-                                found,
-                                asked.keys.num_rows(),
-                                &bound.columns,
-                                lookup,
-                                name,
-                            )?)
+                            let keys = asked.keys.num_rows();
+                            let found = trusted(found, keys, &bound.columns, lookup, name)?;
+                            let (rows, hits) = asked.served(&found);
+                            bound.lookup.served(rows, hits);
+                            Some(found)
                         }
                     };
                     joined(asked, found, lookup, &mut rejected)?
