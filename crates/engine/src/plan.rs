@@ -15,7 +15,7 @@ use millstream_connectors::topic::TopicSink;
 use millstream_core::{Encoder, LookupKey};
 use millstream_formats::avro;
 use millstream_formats::text::{TextDecoder, TextOptions};
-use millstream_sql::Query;
+use millstream_sql::{KEY_COLUMNS, KEY_RANGE, Query};
 use millstream_tables::TableSpec;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -201,7 +201,12 @@ impl Planner<'_> {
                 Node::Step(step) => steps[step].query.schema(),
             };
             if let Some(to) = self.sink(at, sink, &schema, partitions).await {
-                sinks.push(PlannedSink { name: spec.sink_label(at).into(), input: node, schema, to });
+                sinks.push(PlannedSink {
+                    name: spec.sink_label(at).into(),
+                    input: node,
+                    schema,
+                    to,
+                });
             }
         }
         self.catalog.will_have_topic(&spec.dead_letters_topic(), 1);
@@ -326,18 +331,20 @@ impl Planner<'_> {
             match &lookup.from {
                 LookupFrom::Table(from) => match self.catalog.table(&from.table) {
                     Some(table) => {
-                        schemas.insert(name.clone(), table.columns);
+                        let key = table.partition_key.iter().chain(&table.clustering);
+                        let key = key.map(String::as_str).collect::<Vec<_>>().join(",");
+                        let columns = declared(&table.columns, KEY_COLUMNS, key);
+                        schemas.insert(name.clone(), columns);
                     }
                     None => {
-                        let hint = nearest(&from.table, self.catalog.table_names()).unwrap_or_else(
-                            || {
+                        let hint =
+                            nearest(&from.table, self.catalog.table_names()).unwrap_or_else(|| {
                                 format!(
                                     "load it with `millstream tables load {} FILE --key COLUMN`, \
                                      or run the pipeline that writes it in the same command",
                                     from.table
                                 )
-                            },
-                        );
+                            });
                         let message = format!("there is no table `{}`", from.table);
                         self.mistake(&format!("/lookups/{name}/table"), message, Some(hint));
                     }
@@ -354,6 +361,10 @@ impl Planner<'_> {
                     };
                     match columns {
                         Ok(columns) => {
+                            let columns = match &lookup.range {
+                                Some(range) => declared(&columns, KEY_RANGE, range.join(",")),
+                                None => columns,
+                            };
                             schemas.insert(name.clone(), columns);
                         }
                         Err(error) => {
@@ -402,8 +413,7 @@ impl Planner<'_> {
             if let Err((message, hint)) = self.check_key(lookup, &used.name, &used.key) {
                 let line = 0;
                 let path = format!("/steps/{step}/sql");
-                let mistake =
-                    self.file.mistake_in_block(&path, line, 1, message, Some(hint));
+                let mistake = self.file.mistake_in_block(&path, line, 1, message, Some(hint));
                 self.mistakes.push(mistake);
             }
         }
@@ -419,7 +429,9 @@ impl Planner<'_> {
             (LookupKey::Range { start, end }, Some([s, e])) if s == start && e == end => {}
             (LookupKey::Range { start, end }, _) => {
                 return Err((
-                    format!("`{name}` is joined by the range {start} to {end}, which it does not declare"),
+                    format!(
+                        "`{name}` is joined by the range {start} to {end}, which it does not declare"
+                    ),
                     format!("write `range: [{start}, {end}]` in the lookup"),
                 ));
             }
@@ -619,6 +631,12 @@ fn one_column(name: &str) -> SchemaRef {
 fn cut_to(whole: &Schema, columns: &[String]) -> SchemaRef {
     let fields = whole.fields().iter().filter(|f| columns.contains(f.name())).cloned();
     Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+}
+
+/// Tells the SQL by which columns a look-up can be asked.
+fn declared(columns: &Schema, what: &str, names: String) -> SchemaRef {
+    let metadata = [(what.to_owned(), names)].into();
+    Arc::new(Schema::new_with_metadata(columns.fields().clone(), metadata))
 }
 
 fn has_all(there: &Schema, wanted: &Schema) -> Result<(), String> {

@@ -32,11 +32,11 @@ pub(crate) struct Asked {
 
 impl Asked {
     /// How many rows have a key, and how many of these found something.
-    pub fn served(&self, found: &Found) -> (u64, u64) {
+    pub fn served(&self, found: &Answer) -> (u64, u64) {
         let (mut rows, mut hits) = (0, 0);
         for key in self.key_of.iter().filter(|key| **key != NONE) {
             rows += 1;
-            hits += u64::from(!found.of(*key as usize).is_empty());
+            hits += u64::from(!found.of(*key).is_empty());
         }
         (rows, hits)
     }
