@@ -103,7 +103,9 @@ impl fmt::Display for Fault {
             Fault::Stray { place, key, seq } => {
                 write!(f, "{place}: event {key}/{seq} does not belong there")
             }
-            Fault::Damaged { place, key, seq } => write!(f, "{place}: event {key}/{seq} is damaged"),
+            Fault::Damaged { place, key, seq } => {
+                write!(f, "{place}: event {key}/{seq} is damaged")
+            }
             Fault::OutOfOrder { place, key, seq, after } => {
                 write!(f, "{place}: event {key}/{seq} arrived first after {key}/{after}")
             }

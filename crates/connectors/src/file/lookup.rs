@@ -30,7 +30,10 @@ pub struct RowsLookup {
 
 enum Index {
     /// Rows by their key in row format, and the row numbers of each.
-    Equal { converter: RowConverter, rows_of: HashMap<Box<[u8]>, Vec<u32>> },
+    Equal {
+        converter: RowConverter,
+        rows_of: HashMap<Box<[u8]>, Vec<u32>>,
+    },
     Range(Ranges),
 }
 
@@ -80,7 +83,9 @@ impl RowsLookup {
                 let converter = RowConverter::new(vec![field]).map_err(|e| e.to_string())?;
                 let convert = |column| {
                     let rows = converter.convert_columns(&[column]).map_err(|e| e.to_string())?;
-                    Ok::<_, String>(rows.iter().map(|r| r.as_ref().into()).collect::<Vec<Box<[u8]>>>())
+                    Ok::<_, String>(
+                        rows.iter().map(|r| r.as_ref().into()).collect::<Vec<Box<[u8]>>>(),
+                    )
                 };
                 let starts = convert(columns[0].clone())?;
                 let ends = convert(columns[1].clone())?;
@@ -126,9 +131,8 @@ impl RowsLookup {
                 }
             }
         }
-        let rows =
-            arrow_select::take::take_record_batch(&self.rows, &UInt32Array::from(picked))
-                .map_err(|e| e.to_string())?;
+        let rows = arrow_select::take::take_record_batch(&self.rows, &UInt32Array::from(picked))
+            .map_err(|e| e.to_string())?;
         Ok(Found { rows, ends })
     }
 }
@@ -232,7 +236,9 @@ impl Shared {
                     self.generation.fetch_add(1, Ordering::Release);
                 }
                 Err(error) => {
-                    tracing::warn!("{shown} changed but cannot be used, its old rows stay: {error}");
+                    tracing::warn!(
+                        "{shown} changed but cannot be used, its old rows stay: {error}"
+                    );
                 }
             }
             *self.stamp.write() = now;

@@ -83,10 +83,9 @@ pub fn read(
         "parquet" => {
             let file =
                 std::fs::File::open(path).map_err(|e| format!("cannot read {shown}: {e}"))?;
-            let builder = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(
-                file,
-            )
-            .map_err(|e| format!("{shown} is not a Parquet file we can read: {e}"))?;
+            let builder =
+                parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(file)
+                    .map_err(|e| format!("{shown} is not a Parquet file we can read: {e}"))?;
             let own = builder.schema().clone();
             let columns = columns.unwrap_or(own);
             let reader = builder
@@ -137,10 +136,7 @@ fn csv_names(path: &Path, delimiter: u8) -> Result<Vec<String>, String> {
         .map_err(|e| format!("cannot read {}: {e}", path.display()))?;
     let line = line.trim_start_matches('\u{feff}').trim_end_matches(['\r', '\n']);
     if line.is_empty() {
-        return Err(format!(
-            "{} is empty: its first line should name the columns",
-            path.display()
-        ));
+        return Err(format!("{} is empty: its first line should name the columns", path.display()));
     }
     Ok(line.split(delimiter as char).map(|name| name.trim().trim_matches('"').to_owned()).collect())
 }

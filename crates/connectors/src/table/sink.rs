@@ -1,8 +1,8 @@
 //! Writes rows to an embedded table. They are in the tables' journal when `write` returns and
 //! durable with the commit of the offsets, which share that journal.
 
-use arrow_array::types::Int64Type;
 use arrow_array::cast::AsArray;
+use arrow_array::types::Int64Type;
 use arrow_array::{Array, ArrayRef};
 use arrow_schema::{DataType, Schema, TimeUnit};
 use async_trait::async_trait;
@@ -29,11 +29,12 @@ impl TableSink {
 
     /// Whether these columns can be written with this key and timestamp.
     pub fn accepts(schema: &Schema, key: &[String], timestamp: Option<&str>) -> Result<(), String> {
-        let known = || schema.fields().iter().map(|f| f.name().as_str()).collect::<Vec<_>>().join(", ");
+        let known =
+            || schema.fields().iter().map(|f| f.name().as_str()).collect::<Vec<_>>().join(", ");
         for column in key {
-            schema
-                .field_with_name(column)
-                .map_err(|_| format!("there is no column `{column}` for the key; there are {}", known()))?;
+            schema.field_with_name(column).map_err(|_| {
+                format!("there is no column `{column}` for the key; there are {}", known())
+            })?;
         }
         if let Some(name) = timestamp {
             let field = schema

@@ -45,7 +45,11 @@ impl TopicSink {
     }
 
     /// Whether a column can be a key or a timestamp; what `check` asks before a row flows.
-    pub fn accepts(schema: &Schema, key: Option<&str>, timestamp: Option<&str>) -> Result<(), String> {
+    pub fn accepts(
+        schema: &Schema,
+        key: Option<&str>,
+        timestamp: Option<&str>,
+    ) -> Result<(), String> {
         let find = |name: &str| {
             schema.field_with_name(name).map_err(|_| {
                 let known: Vec<_> = schema.fields().iter().map(|f| f.name().as_str()).collect();
@@ -83,8 +87,9 @@ impl TopicSink {
         let column = column(rows, name)?;
         let millis = DataType::Timestamp(TimeUnit::Millisecond, None);
         let cast = |array: &ArrayRef, to: &DataType| {
-            arrow_cast::cast(array, to)
-                .map_err(|e| millstream_core::Error::stop("timestamp", "casting a timestamp").because(e))
+            arrow_cast::cast(array, to).map_err(|e| {
+                millstream_core::Error::stop("timestamp", "casting a timestamp").because(e)
+            })
         };
         let column = match column.data_type() {
             DataType::Int64 => cast(&column, &millis)?,
@@ -100,9 +105,10 @@ impl TopicSink {
         Ok(Some(match column.data_type() {
             DataType::Utf8 => KeyColumn::Text(column),
             DataType::Binary => KeyColumn::Bytes(column),
-            _ => KeyColumn::Text(arrow_cast::cast(&column, &DataType::Utf8).map_err(|e| {
-                millstream_core::Error::stop("key", "casting a key").because(e)
-            })?),
+            _ => KeyColumn::Text(
+                arrow_cast::cast(&column, &DataType::Utf8)
+                    .map_err(|e| millstream_core::Error::stop("key", "casting a key").because(e))?,
+            ),
         }))
     }
 }
@@ -163,11 +169,9 @@ impl Sink for TopicSink {
                 continue;
             }
             rows += builder.len() as u64;
-            let log = self
-                .options
-                .topic
-                .partition(partition as u32)
-                .ok_or_else(|| millstream_core::Error::stop("no_partition", "a partition is gone"))?;
+            let log = self.options.topic.partition(partition as u32).ok_or_else(|| {
+                millstream_core::Error::stop("no_partition", "a partition is gone")
+            })?;
             let built = builder.finish();
             bytes += built.as_bytes().len() as u64;
             durable.push(log.append(&built)?.durable);
