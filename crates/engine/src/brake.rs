@@ -17,12 +17,7 @@ pub struct Brake {
 
 impl Brake {
     pub fn new(max_dead_ratio: f64) -> Self {
-        Self {
-            ratio_max: max_dead_ratio,
-            runs: VecDeque::new(),
-            rows: 0,
-            dead: 0,
-        }
+        Self { ratio_max: max_dead_ratio, runs: VecDeque::new(), rows: 0, dead: 0 }
     }
 
     /// Whether this run may be written. Says why when it may not; the run is then not counted.

@@ -34,11 +34,7 @@ impl CaseReport {
 }
 
 /// Runs a case. The plan is used up: make one a case.
-pub async fn run_case(
-    plan: Plan,
-    home: &Home,
-    case: &TestCase,
-) -> anyhow::Result<CaseReport> {
+pub async fn run_case(plan: Plan, home: &Home, case: &TestCase) -> anyhow::Result<CaseReport> {
     let Plan { spec, source: planned, decoded, positions: named, steps, sinks, lookups, .. } = plan;
     let names: Vec<(String, crate::flow::Node)> = steps
         .iter()
@@ -146,7 +142,11 @@ pub async fn run_case(
                     row + 1
                 )),
                 (Some(want), None) => {
-                    differences.push(format!("dead letter {}: `{}` is missing", at + 1, want.reason));
+                    differences.push(format!(
+                        "dead letter {}: `{}` is missing",
+                        at + 1,
+                        want.reason
+                    ));
                 }
                 (None, Some((row, reason))) => {
                     differences.push(format!("record {} is a dead letter: {reason}", row + 1));

@@ -24,12 +24,7 @@ pub struct TableShape {
 
 impl Catalog {
     pub fn new(home: Home) -> Self {
-        Self {
-            home,
-            topics: BTreeMap::new(),
-            tables: BTreeMap::new(),
-            subjects: BTreeMap::new(),
-        }
+        Self { home, topics: BTreeMap::new(), tables: BTreeMap::new(), subjects: BTreeMap::new() }
     }
 
     pub fn home(&self) -> &Home {

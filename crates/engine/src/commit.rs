@@ -113,7 +113,8 @@ async fn run(shared: Arc<Shared>) {
             loop {
                 let (task, work) = (shared.clone(), batch.clone());
                 let written =
-                    tokio::task::spawn_blocking(move || write(&task.home, &task.offsets, &work)).await;
+                    tokio::task::spawn_blocking(move || write(&task.home, &task.offsets, &work))
+                        .await;
                 let trouble = match written {
                     Ok(Ok(())) => break,
                     Ok(Err(error)) => {

@@ -6,8 +6,8 @@
 
 use crate::metrics::PipelineMetrics;
 use bytes::Bytes;
-use futures::future::BoxFuture;
 use futures::FutureExt;
+use futures::future::BoxFuture;
 use millstream_connectors::file::OVERSIZED_HEADER;
 use millstream_core::{Header, Headers, Record, Result, fault};
 use millstream_log::{BatchBuilder, Topic};
@@ -93,10 +93,13 @@ impl LetterWriter {
         verdicts: &[Verdict],
     ) -> Result<BoxFuture<'static, Result<()>>> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64);
-        let partition = self
-            .topic
-            .partition(self.partition % self.topic.partitions())
-            .ok_or_else(|| millstream_core::Error::stop("no_partition", "the dead-letter topic has no partition"))?;
+        let partition =
+            self.topic.partition(self.partition % self.topic.partitions()).ok_or_else(|| {
+                millstream_core::Error::stop(
+                    "no_partition",
+                    "the dead-letter topic has no partition",
+                )
+            })?;
         let mut durable = Vec::new();
         let mut builder = BatchBuilder::new(self.topic.options().codec);
         for verdict in verdicts {

@@ -77,12 +77,8 @@ impl Engine {
             .collect();
         let per_partition = pipeline.limits.in_flight_batches * partitions.len();
         pipeline.metrics.permits.set(per_partition as i64);
-        let mut running = Running {
-            pipeline,
-            partitions,
-            stop: CancellationToken::new(),
-            tasks: Vec::new(),
-        };
+        let mut running =
+            Running { pipeline, partitions, stop: CancellationToken::new(), tasks: Vec::new() };
         running.spawn(&self.shared.cpu);
         self.shared.pipelines.lock().insert(running.pipeline.name.to_string(), running);
     }
@@ -96,7 +92,12 @@ impl Engine {
     }
 
     /// Stops a pipeline's tasks, sets its offsets, starts them again. `partition` limits it to one.
-    pub async fn reset(&self, name: &str, place: Place, partition: Option<u32>) -> Result<Vec<(u32, i64)>> {
+    pub async fn reset(
+        &self,
+        name: &str,
+        place: Place,
+        partition: Option<u32>,
+    ) -> Result<Vec<(u32, i64)>> {
         let (pipeline, stop, tasks) = {
             let mut pipelines = self.shared.pipelines.lock();
             let running = pipelines.get_mut(name).ok_or_else(|| {
@@ -197,8 +198,7 @@ pub async fn reset_offsets(
 impl Running {
     fn spawn(&mut self, cpu: &runtime::Handle) {
         for status in &self.partitions {
-            let supervised =
-                supervise(self.pipeline.clone(), status.clone(), self.stop.clone());
+            let supervised = supervise(self.pipeline.clone(), status.clone(), self.stop.clone());
             self.tasks.push(cpu.spawn(supervised));
         }
     }
@@ -244,11 +244,7 @@ fn overall(partitions: &[PartitionReport]) -> PartitionState {
 
 /// Keeps one partition going: restarts it from its last commit after a passing error or a panic,
 /// holds it when it needs the operator.
-async fn supervise(
-    pipeline: Arc<Pipeline>,
-    status: Arc<PartitionStatus>,
-    stop: CancellationToken,
-) {
+async fn supervise(pipeline: Arc<Pipeline>, status: Arc<PartitionStatus>, stop: CancellationToken) {
     let mut suspects = Suspects::default();
     let mut brake = Brake::new(pipeline.limits.max_dead_ratio);
     let mut backoff = Backoff::new();

@@ -6,9 +6,7 @@ use crate::flow::{Flow, FlowStep, Node};
 use crate::lookups::{CacheOptions, Guarded, Policy};
 use crate::metrics::{Metrics, PipelineMetrics};
 use crate::pipeline::{Limits, Pipeline, PipelineSink};
-use crate::plan::{
-    Plan, PlannedSink, PlannedStep, SinkPlan, encoder, open_file_lookup, schema_of,
-};
+use crate::plan::{Plan, PlannedSink, PlannedStep, SinkPlan, encoder, open_file_lookup, schema_of};
 use crate::positions::Positions;
 use crate::waits::Waits;
 use anyhow::{Context, anyhow, bail};
@@ -27,8 +25,7 @@ use millstream_sql::LookupUse;
 use millstream_tables::TableLookup;
 use std::sync::Arc;
 
-pub type DecoderFactory =
-    Box<dyn Fn() -> millstream_core::Result<Box<dyn Decoder>> + Send + Sync>;
+pub type DecoderFactory = Box<dyn Fn() -> millstream_core::Result<Box<dyn Decoder>> + Send + Sync>;
 
 /// Opens a planned pipeline. What it makes stays when a later step fails.
 pub async fn open(
@@ -169,13 +166,14 @@ pub fn open_flow(
 /// Offsets belong to the pipeline's name; a changed source needs a reset first.
 fn bind_offsets(pipeline: &Pipeline) -> anyhow::Result<()> {
     let source = pipeline.offsets_source();
-    let known = pipeline.home.tables.offsets().bind(&pipeline.name, &source).with_context(|| {
-        format!(
-            "the source of pipeline {} changed; `millstream offsets {0} reset --to earliest` \
+    let known =
+        pipeline.home.tables.offsets().bind(&pipeline.name, &source).with_context(|| {
+            format!(
+                "the source of pipeline {} changed; `millstream offsets {0} reset --to earliest` \
              begins anew",
-            pipeline.name
-        )
-    })?;
+                pipeline.name
+            )
+        })?;
     if let Some(topic) = &pipeline.source_topic {
         for partition in 0..pipeline.source.partitions() {
             // Retention waits from now on, also for partitions that were never committed.
@@ -292,14 +290,8 @@ pub fn open_lookup(
         retries: spec.retries,
         timeout: spec.timeout.0,
     };
-    let guarded = Guarded::new(
-        &used.name,
-        store,
-        &used.key_types,
-        policy,
-        metrics.clone(),
-        waits.clone(),
-    )?;
+    let guarded =
+        Guarded::new(&used.name, store, &used.key_types, policy, metrics.clone(), waits.clone())?;
     Ok(Arc::new(guarded))
 }
 
@@ -311,51 +303,52 @@ async fn open_sink(
 ) -> anyhow::Result<PipelineSink> {
     let name = planned.name.clone();
     let (rows, bytes) = metrics.sink(&name);
-    let open: Box<dyn Fn() -> millstream_core::Result<Box<dyn millstream_core::Sink>> + Send + Sync> =
-        match (planned.to, to) {
-            (SinkPlan::Table(spec), SinkTo::Table(to)) => {
-                let table = home.tables.create_table(spec)?;
-                let ttl = to.ttl.map(|p| p.0);
-                let timestamp = to.timestamp.clone();
-                Box::new(move || {
-                    Ok(Box::new(TableSink::new(TableSinkOptions {
-                        table: table.clone(),
-                        ttl,
-                        timestamp: timestamp.clone(),
-                    })))
-                })
-            }
-            (SinkPlan::Topic { partitions, avro }, SinkTo::Topic(to)) => {
-                let retention = to.retention.clone().unwrap_or_default();
-                let options = TopicOptions {
-                    partitions,
-                    codec: codec(to.compression),
-                    retention_ms: retention.time.map(|p| p.0.as_millis() as u64),
-                    retention_bytes: retention.bytes.map(|b| b.0),
-                    hard: retention.hard,
-                    ..TopicOptions::default()
-                };
-                let topic = topic(home, &to.topic, options)?;
-                let id = match &avro {
-                    Some((subject, text)) => {
-                        Some(Schemas::register(&home.registry, subject, SchemaKind::Avro, text).await?)
-                    }
-                    None => None,
-                };
-                let (key, timestamp) = (to.key.clone(), to.timestamp.clone());
-                let schema = planned.schema;
-                Box::new(move || {
-                    Ok(Box::new(TopicSink::new(TopicSinkOptions {
-                        topic: topic.clone(),
-                        encoder: encoder(avro.as_ref(), id, schema.clone())?,
-                        key: key.clone(),
-                        timestamp: timestamp.clone(),
-                    })))
-                })
-            }
-            (SinkPlan::Discard, _) => Box::new(|| Ok(Box::new(DiscardSink))),
-            _ => bail!("the plan of sink {name} does not fit its file"),
-        };
+    let open: Box<
+        dyn Fn() -> millstream_core::Result<Box<dyn millstream_core::Sink>> + Send + Sync,
+    > = match (planned.to, to) {
+        (SinkPlan::Table(spec), SinkTo::Table(to)) => {
+            let table = home.tables.create_table(spec)?;
+            let ttl = to.ttl.map(|p| p.0);
+            let timestamp = to.timestamp.clone();
+            Box::new(move || {
+                Ok(Box::new(TableSink::new(TableSinkOptions {
+                    table: table.clone(),
+                    ttl,
+                    timestamp: timestamp.clone(),
+                })))
+            })
+        }
+        (SinkPlan::Topic { partitions, avro }, SinkTo::Topic(to)) => {
+            let retention = to.retention.clone().unwrap_or_default();
+            let options = TopicOptions {
+                partitions,
+                codec: codec(to.compression),
+                retention_ms: retention.time.map(|p| p.0.as_millis() as u64),
+                retention_bytes: retention.bytes.map(|b| b.0),
+                hard: retention.hard,
+                ..TopicOptions::default()
+            };
+            let topic = topic(home, &to.topic, options)?;
+            let id = match &avro {
+                Some((subject, text)) => {
+                    Some(Schemas::register(&home.registry, subject, SchemaKind::Avro, text).await?)
+                }
+                None => None,
+            };
+            let (key, timestamp) = (to.key.clone(), to.timestamp.clone());
+            let schema = planned.schema;
+            Box::new(move || {
+                Ok(Box::new(TopicSink::new(TopicSinkOptions {
+                    topic: topic.clone(),
+                    encoder: encoder(avro.as_ref(), id, schema.clone())?,
+                    key: key.clone(),
+                    timestamp: timestamp.clone(),
+                })))
+            })
+        }
+        (SinkPlan::Discard, _) => Box::new(|| Ok(Box::new(DiscardSink))),
+        _ => bail!("the plan of sink {name} does not fit its file"),
+    };
     Ok(PipelineSink { name, open, rows, bytes })
 }
 

@@ -10,8 +10,7 @@ use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use millstream_core::{Batch, Error, Records, Result};
 use std::sync::Arc;
 
-pub const NAMES: [&str; 6] =
-    ["_key", "_timestamp", "_partition", "_offset", "_topic", "_headers"];
+pub const NAMES: [&str; 6] = ["_key", "_timestamp", "_partition", "_offset", "_topic", "_headers"];
 
 /// Which of them a pipeline uses, and the schema of the decoded rows with them.
 pub struct Positions {

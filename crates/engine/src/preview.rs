@@ -60,7 +60,8 @@ pub async fn preview(
         open_lookup(used, &spec.lookups[&used.name], file, home, &metrics, &waits)
     })?;
     let positions = Positions::new(&decoded, positions, opened.source.name());
-    let committed = home.tables.offsets().get(&spec.pipeline).map(|c| c.offsets).unwrap_or_default();
+    let committed =
+        home.tables.offsets().get(&spec.pipeline).map(|c| c.offsets).unwrap_or_default();
 
     let mut shown = Preview {
         sinks: sinks.iter().map(|sink| (sink.name.to_string(), Vec::new())).collect(),
@@ -84,7 +85,8 @@ pub async fn preview(
                     batches.push(batch.rows.slice(0, take));
                 }
             }
-            let rejected = decoded.rejected.into_iter().map(|r| (r.source_row, "decode".to_owned(), r.reason));
+            let rejected =
+                decoded.rejected.into_iter().map(|r| (r.source_row, "decode".to_owned(), r.reason));
             let failed = verdicts.into_iter().map(|v| (v.source_row, v.step.to_string(), v.reason));
             for (row, step, reason) in rejected.chain(failed) {
                 if shown.dead.len() >= rows {
@@ -103,8 +105,8 @@ pub async fn preview(
 
 impl Preview {
     fn is_full(&self, rows: usize) -> bool {
-        self.sinks.iter().all(|(_, batches)| {
-            batches.iter().map(RecordBatch::num_rows).sum::<usize>() >= rows
-        })
+        self.sinks
+            .iter()
+            .all(|(_, batches)| batches.iter().map(RecordBatch::num_rows).sum::<usize>() >= rows)
     }
 }

@@ -72,9 +72,9 @@ pub async fn replay(
         bail!("{} has no letter {partition}:{offset}", topic.name());
     }
     for letter in chosen {
-        replay_one(pipeline, &letter, &mut outcome).await.with_context(|| {
-            format!("replaying letter {}:{}", letter.partition, letter.offset)
-        })?;
+        replay_one(pipeline, &letter, &mut outcome)
+            .await
+            .with_context(|| format!("replaying letter {}:{}", letter.partition, letter.offset))?;
     }
     Ok(outcome)
 }

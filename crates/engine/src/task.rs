@@ -32,8 +32,7 @@ use tokio_util::sync::CancellationToken;
 const YIELD_EVERY: Duration = Duration::from_millis(2);
 
 /// Seeded bugs that commit a batch before it is done.
-const EARLY: [&str; 3] =
-    ["commit_before_ack", "ack_after_one_sink", "commit_before_dead_letter"];
+const EARLY: [&str; 3] = ["commit_before_ack", "ack_after_one_sink", "commit_before_dead_letter"];
 
 /// How a partition task came to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! A data directory with an engine on it.
 
-use millstream_config::{Env, Pipeline, Mistakes, load_many, parse};
+use millstream_config::{Env, Mistakes, Pipeline, load_many, parse};
 use millstream_connectors::{Home, HomeOptions};
 use millstream_core::Records;
 use millstream_engine::{Catalog, Committer, Engine, Metrics, PipelineReport, open, plan_all};
@@ -35,7 +35,8 @@ impl Bench {
 
     pub async fn start(&self, files: &[Pipeline]) {
         let mut catalog = Catalog::new(self.home.clone());
-        let plans = plan_all(files, &mut catalog).await.unwrap_or_else(|m| panic!("{}", m.render(false)));
+        let plans =
+            plan_all(files, &mut catalog).await.unwrap_or_else(|m| panic!("{}", m.render(false)));
         for plan in plans {
             let file = files.iter().find(|f| f.spec.pipeline == plan.spec.pipeline).unwrap();
             let opened =
