@@ -170,7 +170,7 @@ async fn refuse_second(options: &Options) -> Result<()> {
 
 /// Retention of topics, and rows of tables that nobody sees any more.
 async fn keep_house(home: Home, stop: CancellationToken) {
-    let mut ticks = tokio::time::interval(HOUSEKEEPING);
+    let mut ticks = tokio::time::interval(housekeeping_interval());
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
@@ -181,6 +181,15 @@ async fn keep_house(home: Home, stop: CancellationToken) {
         if let Err(error) = swept {
             tracing::error!(%error, "cleaning up failed");
         }
+    }
+}
+
+/// Tests cannot wait for a minute: a debug build takes another interval from its environment.
+fn housekeeping_interval() -> Duration {
+    let shorter = std::env::var("MILLSTREAM_HOUSEKEEPING_MS").ok().and_then(|ms| ms.parse().ok());
+    match shorter {
+        Some(ms) if cfg!(debug_assertions) => Duration::from_millis(ms),
+        _ => HOUSEKEEPING,
     }
 }
 

@@ -1,5 +1,7 @@
 //! The built binary, as a user or a script meets it.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod bad_input;
 mod both_ways;
 mod demo;

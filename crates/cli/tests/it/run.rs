@@ -102,3 +102,64 @@ fn preview_shows_and_commits_nothing() {
     let shown = program.ok(&["run", "a.yaml", "--preview", "2"]);
     assert!(shown.contains("nothing to read"), "it goes on from the commit: {shown}");
 }
+
+#[test]
+fn a_pipeline_that_holds_is_live_and_not_ready() {
+    let program = Program::new();
+    let bad: String = (0..2_000).map(|n| format!("not json {n}\n")).collect();
+    program.write("in.txt", &bad);
+    let file = "pipeline: a\nsource: { file: in.txt, format: { json: { columns: { n: int } } } }\nsinks: [{ topic: out, format: json }]\n";
+    program.write("a.yaml", file);
+    let running = program.start(&["a.yaml"]);
+    let body = eventually("it holds", || {
+        let (status, body) = running.get("/health/ready");
+        let body: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(status == 200, body["ready"] == true);
+        (body["reasons"][0]["state"] == "holding").then_some(body)
+    });
+    let reason = body["reasons"][0]["reason"].as_str().unwrap();
+    assert!(reason.contains("max_dead_ratio"), "{reason}");
+    assert_eq!(running.get("/health/live").0, 200);
+    let pipelines = program.json(&["pipelines"]);
+    assert!(pipelines[0]["waits_for"][0].as_str().unwrap().contains("max_dead_ratio"));
+    assert_eq!(running.end(), 0, "the operator asked for the end");
+    // A script that waits for the end is told that it did not come.
+    let said = program.run(&["run", "a.yaml", "--until-end", "--listen", "off"]);
+    assert_eq!(said.code, 1, "{}", said.err);
+    assert!(said.err.contains("max_dead_ratio"), "{}", said.err);
+}
+
+#[test]
+fn files_are_read_with_the_variables_of_the_one_who_asks() {
+    let program = follow();
+    program.write(
+        "b.yaml",
+        "pipeline: b\nsource: { file: '${WHERE}', format: text }\nsinks: [{ discard: true }]\n",
+    );
+    let running = program.start(&["a.yaml"]);
+    for (file, code) in [("in.txt", 0), ("nowhere.txt", 2)] {
+        let output = program.command(&["check", "b.yaml"]).env("WHERE", file).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        if code == 2 {
+            assert!(said.contains("nowhere.txt") && said.contains("--> b.yaml:"), "{said}");
+        }
+    }
+    assert_eq!(running.end(), 0);
+}
+
+#[test]
+fn logs_are_json_where_that_is_asked_for() {
+    let program = Program::new();
+    program.write("in.txt", "one\n");
+    let file = "pipeline: a\nsource: { file: in.txt, format: text }\nsinks: [{ discard: true }]\n";
+    program.write("a.yaml", file);
+    let args = ["--log-format", "json", "run", "a.yaml", "--until-end", "--listen", "off"];
+    let said = program.run(&args);
+    assert_eq!(said.code, 0, "{}", said.err);
+    assert!(said.out.is_empty(), "{}", said.out);
+    let lines: Vec<Value> =
+        said.err.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let started = lines.iter().find(|line| line["message"] == "started").unwrap();
+    assert_eq!(started["pipeline"], "a");
+}
