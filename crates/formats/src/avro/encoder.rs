@@ -1,7 +1,8 @@
 //! Columns into Avro records.
 
+use super::bind::Binder;
 use super::schema::Schema;
-use super::write::{Binder, Put};
+use super::write::Put;
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
 use bytes::Bytes;

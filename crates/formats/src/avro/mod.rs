@@ -6,9 +6,11 @@
 //!   ├─► plan    a writer's schema against a shape: resolution, done once
 //!   │     └─► read    bytes into columns, record by record
 //!   ├─► json    the same bytes as JSON text; JSON as bytes (defaults, recursive columns)
-//!   └─► write   columns into bytes
+//!   └─► bind    columns against a schema
+//!         └─► write   columns into bytes, row by row
 //! ```
 
+mod bind;
 mod cursor;
 mod decoder;
 mod derive;

@@ -68,7 +68,7 @@ fn json_of_every_type_goes_there_and_back() {
     let nulls = r#"{"b":null,"i":null,"l":null,"f":null,"d":null,"n":null,"s":null,"y":null,"day":null,"t":null,"u":null,"c":null,"ip":null,"a":null,"m":null,"r":null}"#;
     let spaced = b" { \"l\" : 1.0, \"t\": 1717156800500, \"n\": 7, \"other\": [{}], \"d\": 2 } \n";
     let results = through(&mut decoder, &[full.as_bytes(), b"{}", spaced]);
-    assert_eq!(results[0].as_deref(), Ok(full.replace("1e300", "1e300").as_str()));
+    assert_eq!(results[0].as_deref(), Ok(full));
     assert_eq!(results[1].as_deref(), Ok(nulls));
     let text = results[2].as_ref().unwrap();
     for part in [r#""l":1,"#, r#""t":"2024-05-31T12:00:00.5Z""#, r#""n":"7.00""#, r#""d":2.0"#] {
