@@ -14,15 +14,16 @@ use crate::flow::Flowed;
 use crate::metrics::Timer;
 use crate::pipeline::Pipeline;
 use crate::status::{PartitionState, PartitionStatus};
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use futures::future::BoxFuture;
 use futures::stream::FuturesOrdered;
 use millstream_connectors::file::OVERSIZED_HEADER;
 use millstream_core::{
-    Ack, Checkpoint, Counts, Decoder, Disposition, Error, PartitionReader, Records, Rejection,
-    Result, Run, Sink, Start, fault,
+    Ack, Batch, Checkpoint, Counts, Decoder, Disposition, Error, PartitionReader, Place, Receipt,
+    Records, Rejection, Result, Run, Sink, Start, fault,
 };
 use std::collections::{BTreeMap, HashSet};
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
@@ -30,6 +31,9 @@ use tokio_util::sync::CancellationToken;
 
 /// A task gives way to others at least this often.
 const YIELD_EVERY: Duration = Duration::from_millis(2);
+
+/// How long a task that failed waits for what it had written before.
+const SETTLE_FOR: Duration = Duration::from_secs(5);
 
 /// Seeded bugs that commit a batch before it is done.
 const EARLY: [&str; 3] = ["commit_before_ack", "ack_after_one_sink", "commit_before_dead_letter"];
@@ -46,13 +50,25 @@ pub enum End {
 /// What a partition knows of the panics it has had; it outlives the task that panicked.
 #[derive(Debug, Default)]
 pub struct Suspects {
-    /// The offsets of the batch being worked on: its first, and the one after its last.
-    pub first: AtomicI64,
-    pub next: AtomicI64,
+    pub current: Arc<Current>,
     /// Below this offset records are worked on one by one.
     pub careful_upto: i64,
     /// Records that panicked alone, and what they said.
     pub condemned: BTreeMap<i64, String>,
+}
+
+/// The offsets of the batch that is being worked on right now: its first, and the one after its last.
+#[derive(Debug, Default)]
+pub struct Current {
+    pub first: AtomicI64,
+    pub next: AtomicI64,
+}
+
+impl Current {
+    fn set(&self, first: i64, next: i64) {
+        self.first.store(first, Ordering::Relaxed);
+        self.next.store(next, Ordering::Relaxed);
+    }
 }
 
 pub struct Task<'a> {
@@ -92,6 +108,8 @@ struct Loop<'a> {
     bytes_in_flight: usize,
     working: FuturesOrdered<BoxFuture<'a, Result<Working>>>,
     outstanding: FuturesOrdered<BoxFuture<'static, Result<Settled>>>,
+    /// A batch that was written turned out not to be durable: nothing after it may be counted.
+    lost: bool,
 }
 
 impl<'a> Task<'a> {
@@ -101,16 +119,14 @@ impl<'a> Task<'a> {
         let pipeline = self.pipeline;
         // What an earlier task of this partition has offered counts.
         pipeline.committer.flush().await;
-        let start = pipeline.start_of(self.partition);
-        let mut reader = pipeline.source.reader(self.partition, start).await?;
-        let from = match start {
+        let from = match pipeline.start_of(self.partition) {
             Start::Offset(offset) => offset,
-            Start::Earliest => {
-                pipeline.source.offset_of(self.partition, millstream_core::Place::Earliest).await?
-            }
-            Start::Latest => reader.end_offset(),
+            Start::Earliest => pipeline.source.offset_of(self.partition, Place::Earliest).await?,
+            Start::Latest => self.begin_at_latest().await?,
         };
+        let mut reader = pipeline.source.reader(self.partition, Start::Offset(from)).await?;
         self.status.begin(from);
+        self.brake.back_to(from);
         let sinks = pipeline.sinks.iter().map(|sink| (sink.open)()).collect::<Result<Vec<_>>>()?;
         let mut state = Loop {
             decoder: (pipeline.decoder)()?,
@@ -122,13 +138,37 @@ impl<'a> Task<'a> {
             bytes_in_flight: 0,
             working: FuturesOrdered::new(),
             outstanding: FuturesOrdered::new(),
+            lost: false,
         };
         let ended = state.run(reader.as_mut()).await;
+        if ended.is_err() {
+            state.settle_what_was_written().await;
+        }
         state.forget_in_flight();
         let finished = ended?;
         // What this task offered must be durable before it says that it is done.
         pipeline.committer.flush().await;
         Ok(if finished { End::Finished } else { End::Drained })
+    }
+
+    /// Where the source ends now, committed: a task that comes after this one, before anything else
+    /// was committed, must not begin at a later end.
+    async fn begin_at_latest(&self) -> Result<i64> {
+        let latest = self.pipeline.source.offset_of(self.partition, Place::Latest).await?;
+        self.offer(latest);
+        self.pipeline.committer.flush().await;
+        Ok(latest)
+    }
+
+    fn offer(&self, upto: i64) {
+        let pipeline = self.pipeline;
+        pipeline.committer.offer(
+            Owner { pipeline: pipeline.name.clone(), partition: self.partition },
+            upto,
+            pipeline.source_topic.clone(),
+            self.status.metrics.clone(),
+            pipeline.metrics.clone(),
+        );
     }
 }
 
@@ -151,12 +191,15 @@ impl<'a> Loop<'a> {
             let fetch = Instant::now();
             tokio::select! {
                 biased;
-                Some(settled) = self.outstanding.next() => self.settle(settled?),
+                Some(settled) = self.outstanding.next() => self.settle(settled)?,
                 Some(worked) = self.working.next() => self.write(worked?).await?,
                 () = stop.cancelled(), if reading => {
                     reading = false;
                     self.task.status.set(PartitionState::Draining);
                     if fault::bug("lose_last_batch_at_shutdown") {
+                        if let Some(Ok(Some(last))) = reader.next().now_or_never() {
+                            self.task.status.advance(last.next_offset());
+                        }
                         self.acknowledge_everything();
                         return Ok(false);
                     }
@@ -210,7 +253,7 @@ impl<'a> Loop<'a> {
                 self.write(worked?).await?;
             }
             while let Some(settled) = self.outstanding.next().await {
-                self.settle(settled?);
+                self.settle(settled)?;
             }
         }
         Ok(())
@@ -271,12 +314,20 @@ impl<'a> Loop<'a> {
                 reason: r.reason,
             })
             .collect();
-        self.working.push_back(Box::pin(async move {
+        let (first, next) = (records.first_offset().unwrap_or(-1), records.next_offset());
+        let current = self.task.suspects.current.clone();
+        let mut work = Box::pin(async move {
+            let _permit = pipeline.permit().await;
             let mut flowed = pipeline.flow.run(input, &pipeline.metrics).await?;
             verdicts.append(&mut flowed.verdicts);
             flowed.verdicts = verdicts;
             Ok(Working { batch, flowed })
-        }));
+        });
+        // Several batches take turns here: a panic must be known by the one whose turn it is.
+        self.working.push_back(Box::pin(poll_fn(move |context| {
+            current.set(first, next);
+            work.as_mut().poll(context)
+        })));
         Ok(())
     }
 
@@ -326,56 +377,57 @@ impl<'a> Loop<'a> {
         let (ack, settlement) = Ack::open(batch.records.len());
         let mut verdicts = flowed.verdicts;
         let mut receipts = Vec::new();
+        let rows_in = batch.records.len() as u64;
         self.commit_early_if("commit_before_ack", batch.run).await;
-        let doomed: HashSet<u32> = verdicts.iter().map(|v| v.source_row).collect();
-        pipeline_admits(self.task.brake, &batch.records, doomed.len())?;
+        self.task.brake.check(rows_in, dead_rows(&verdicts)).map_err(braked)?;
         for (at, rows) in flowed.outputs.iter().enumerate() {
             if rows.is_empty() {
                 continue;
             }
             let timer = Timer::start(&pipeline.metrics.sink);
             let sink = &pipeline.sinks[at];
-            match self.write_to(at, rows).await {
-                Ok(receipt) => {
-                    let mut refused = HashSet::new();
-                    for (row, reason) in receipt.rejected {
-                        refused.insert(row);
-                        verdicts.push(Verdict {
-                            source_row: rows.origin.of(row as usize),
+            for (rows, written) in self.write_to(at, rows.clone()).await? {
+                match written {
+                    Ok(receipt) => {
+                        let mut refused = HashSet::new();
+                        for (row, reason) in receipt.rejected {
+                            refused.insert(row);
+                            verdicts.push(Verdict {
+                                source_row: rows.origin.of(row as usize),
+                                step: sink.name.clone(),
+                                kind: "unencodable",
+                                reason,
+                            });
+                        }
+                        ack.written(
+                            (0..rows.len() as u32)
+                                .filter(|row| refused.is_empty() || !refused.contains(row))
+                                .map(|row| rows.origin.of(row as usize)),
+                        );
+                        sink.rows.inc_by(receipt.rows);
+                        sink.bytes.inc_by(receipt.bytes);
+                        receipts.push((receipt.durable, ack.share()));
+                        fault::point("engine.sink_written");
+                    }
+                    Err(error) => {
+                        let reason = error.chain();
+                        verdicts.extend(rows.origin.iter().map(|source_row| Verdict {
+                            source_row,
                             step: sink.name.clone(),
-                            kind: "unencodable",
-                            reason,
-                        });
+                            kind: error.kind(),
+                            reason: reason.clone(),
+                        }));
                     }
-                    ack.written(
-                        (0..rows.len() as u32)
-                            .filter(|row| refused.is_empty() || !refused.contains(row))
-                            .map(|row| rows.origin.of(row as usize)),
-                    );
-                    sink.rows.inc_by(receipt.rows);
-                    sink.bytes.inc_by(receipt.bytes);
-                    receipts.push((receipt.durable, ack.share()));
-                    timer.stop();
-                    if at == 0 {
-                        self.commit_early_if("ack_after_one_sink", batch.run).await;
-                    }
-                    fault::point("engine.sink_written");
-                }
-                Err(error) if error.disposition() == Disposition::Reject => {
-                    let reason = error.chain();
-                    verdicts.extend(rows.origin.iter().map(|source_row| Verdict {
-                        source_row,
-                        step: sink.name.clone(),
-                        kind: error.kind(),
-                        reason: reason.clone(),
-                    }));
-                }
-                Err(error) => {
-                    pipeline.metrics.error(&sink.name, error.kind(), 1);
-                    return Err(error);
                 }
             }
+            timer.stop();
+            if at == 0 {
+                self.commit_early_if("ack_after_one_sink", batch.run).await;
+            }
         }
+        // Rows that a sink has refused count too.
+        let next = batch.records.next_offset();
+        self.task.brake.admit(next, rows_in, dead_rows(&verdicts)).map_err(braked)?;
         if !verdicts.is_empty() {
             self.commit_early_if("commit_before_dead_letter", batch.run).await;
             fault::point("dead_letters.due");
@@ -428,33 +480,69 @@ impl<'a> Loop<'a> {
         }
     }
 
-    /// Writes to one sink, holding the partition while it cannot take rows now.
-    async fn write_to(
-        &mut self,
-        at: usize,
-        rows: &millstream_core::Batch,
-    ) -> Result<millstream_core::Receipt> {
+    /// Writes to one sink, holding the partition while it cannot take rows now. A batch that it
+    /// refuses is halved until the rows to blame stand alone; the parts come in the rows' order.
+    async fn write_to(&mut self, at: usize, rows: Batch) -> Result<Vec<(Batch, Result<Receipt>)>> {
         let pipeline = self.task.pipeline;
         let name = &pipeline.sinks[at].name;
+        let mut parts = Vec::new();
+        let mut due = vec![rows];
         let mut backoff = Backoff::new();
-        loop {
-            match self.sinks[at].write(rows).await {
+        while let Some(rows) = due.pop() {
+            match self.sinks[at].write(&rows).await {
                 Err(error) if error.disposition() == Disposition::Retry => {
                     pipeline.metrics.retry(name, error.kind());
                     pipeline.waits.set(name, &format!("{name}: {}", error.chain()));
-                    backoff.wait().await;
+                    due.push(rows);
+                    self.settle_while(backoff.wait()).await?;
                 }
-                other => {
+                Err(error) if error.disposition() == Disposition::Reject && rows.len() > 1 => {
+                    let half = rows.len() / 2;
+                    due.push(rows.slice(half, rows.len() - half));
+                    due.push(rows.slice(0, half));
+                }
+                Err(error) if error.disposition() == Disposition::Stop => {
+                    pipeline.metrics.error(name, error.kind(), 1);
+                    return Err(error);
+                }
+                ended => {
                     pipeline.waits.clear(name);
-                    return other;
+                    backoff = Backoff::new();
+                    parts.push((rows, ended));
                 }
+            }
+        }
+        Ok(parts)
+    }
+
+    /// Waits, and settles meanwhile what was written before.
+    async fn settle_while(&mut self, wait: impl Future<Output = ()>) -> Result<()> {
+        let mut wait = std::pin::pin!(wait);
+        loop {
+            tokio::select! {
+                () = &mut wait => return Ok(()),
+                Some(settled) = self.outstanding.next() => self.settle(settled)?,
             }
         }
     }
 
+    /// After an error: what was written before it need not be written again.
+    async fn settle_what_was_written(&mut self) {
+        let settled = async {
+            while !self.lost
+                && let Some(settled) = self.outstanding.next().await
+            {
+                if self.settle(settled).is_err() {
+                    return;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(SETTLE_FOR, settled).await;
+    }
+
     /// A batch is done everywhere: counts it and moves the commit over what is contiguous.
-    fn settle(&mut self, settled: Settled) {
-        let Settled { batch, counts } = settled;
+    fn settle(&mut self, settled: Result<Settled>) -> Result<()> {
+        let Settled { batch, counts } = settled.inspect_err(|_| self.lost = true)?;
         let metrics = &self.task.pipeline.metrics;
         metrics.rows_in.inc_by(counts.rows);
         metrics.rows_out.inc_by(counts.out);
@@ -468,24 +556,18 @@ impl<'a> Loop<'a> {
         if !committed_early && self.checkpoint.finish(batch.run) {
             self.commit();
         }
+        Ok(())
     }
 
     fn commit(&self) {
         let upto = self.checkpoint.upto();
         self.task.status.committed(upto);
-        let pipeline = self.task.pipeline;
-        pipeline.committer.offer(
-            Owner { pipeline: pipeline.name.clone(), partition: self.task.partition },
-            upto,
-            pipeline.source_topic.clone(),
-            self.task.status.metrics.clone(),
-            pipeline.metrics.clone(),
-        );
+        self.task.offer(upto);
     }
 
     fn suspect(&self, records: &Records) {
-        self.task.suspects.first.store(records.first_offset().unwrap_or(-1), Ordering::Relaxed);
-        self.task.suspects.next.store(records.next_offset(), Ordering::Relaxed);
+        let first = records.first_offset().unwrap_or(-1);
+        self.task.suspects.current.set(first, records.next_offset());
     }
 
     fn report(&self, reader: &dyn PartitionReader) {
@@ -516,10 +598,17 @@ impl<'a> Loop<'a> {
     }
 }
 
-fn pipeline_admits(brake: &mut Brake, records: &Records, dead: usize) -> Result<()> {
-    brake
-        .admit(records.len() as u64, dead as u64)
-        .map_err(|reason| Error::stop("max_dead_ratio", reason))
+/// How many source rows the verdicts are about.
+fn dead_rows(verdicts: &[Verdict]) -> u64 {
+    match verdicts {
+        [] => 0,
+        [_] => 1,
+        many => many.iter().map(|v| v.source_row).collect::<HashSet<_>>().len() as u64,
+    }
+}
+
+fn braked(reason: String) -> Error {
+    Error::stop("max_dead_ratio", reason)
 }
 
 /// Waits that grow to five seconds.

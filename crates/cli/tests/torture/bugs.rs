@@ -75,6 +75,6 @@ fn a_rejected_row_dropped_silently() {
 fn the_last_batch_lost_at_shutdown() {
     is_found(
         "lose_last_batch_at_shutdown",
-        &with_bug("lose_last_batch_at_shutdown", 60_000, ended),
+        &with_bug("lose_last_batch_at_shutdown", 20_000, ended),
     );
 }

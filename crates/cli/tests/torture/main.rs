@@ -3,6 +3,8 @@
 //!
 //! `MILLSTREAM_KILLS` sets how many kills (40 unless given), `MILLSTREAM_SEED` repeats a run.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
 mod bugs;
 mod world;
 
@@ -44,14 +46,16 @@ fn nothing_is_lost_whatever_is_killed_when() {
     let mut died_at: BTreeMap<&str, u32> = BTreeMap::new();
     for life in 0..kills {
         let failpoint = (life % 2 == 0).then(|| FAILPOINTS[life as usize / 2 % FAILPOINTS.len()]);
-        let nth = rng.random_range(1..20);
+        let nth = rng.random_range(1..4);
         let armed = failpoint
             .map(|name| format!("{name}@{}", if name == "log.recovery" { 1 } else { nth }));
         let variables: Vec<_> =
             armed.iter().map(|armed| ("MILLSTREAM_FAILPOINT", armed.as_str())).collect();
         let mut process = world.start(&variables);
         world.produce(&mut generator, rng.random_range(50..400));
-        let patience = Duration::from_millis(rng.random_range(20..700));
+        // A failpoint that this life does not come to is waited for in vain, but not for long.
+        let patience = if failpoint.is_some() { 1_500 } else { rng.random_range(20..700) };
+        let patience = Duration::from_millis(patience);
         let place = match process.wait(patience) {
             Some(_) => failpoint.unwrap_or("by itself"),
             None => {
