@@ -10,7 +10,15 @@ pub const WINDOW_ROWS: u64 = 10_000;
 #[derive(Debug)]
 pub struct Brake {
     ratio_max: f64,
-    runs: VecDeque<(u64, u64)>,
+    runs: VecDeque<Run>,
+    rows: u64,
+    dead: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Run {
+    /// The offset after its last row.
+    next: i64,
     rows: u64,
     dead: u64,
 }
@@ -20,32 +28,53 @@ impl Brake {
         Self { ratio_max: max_dead_ratio, runs: VecDeque::new(), rows: 0, dead: 0 }
     }
 
-    /// Whether this run may be written. Says why when it may not; the run is then not counted.
-    pub fn admit(&mut self, rows: u64, dead: u64) -> Result<(), String> {
-        self.runs.push_back((rows, dead));
-        self.rows += rows;
-        self.dead += dead;
-        while let Some((rows, dead)) = self.runs.front()
-            && self.rows - rows >= WINDOW_ROWS
-        {
-            self.rows -= rows;
-            self.dead -= dead;
-            self.runs.pop_front();
-        }
+    /// Whether a run may be written next. Says why when it may not.
+    pub fn check(&self, rows: u64, dead: u64) -> Result<(), String> {
+        let (mut rows_seen, mut dead_seen) = (self.rows + rows, self.dead + dead);
         // Runs are counted whole, so that the window may hold somewhat more.
-        let dead_max = (self.ratio_max * self.rows.max(WINDOW_ROWS) as f64).floor() as u64;
-        if dead == 0 || self.dead <= dead_max {
+        for run in &self.runs {
+            if rows_seen - run.rows < WINDOW_ROWS {
+                break;
+            }
+            rows_seen -= run.rows;
+            dead_seen -= run.dead;
+        }
+        let dead_max = (self.ratio_max * rows_seen.max(WINDOW_ROWS) as f64).floor() as u64;
+        if dead == 0 || dead_seen <= dead_max {
             return Ok(());
         }
-        let reason = format!(
-            "{} of the last {WINDOW_ROWS} rows would be dead letters, more than max_dead_ratio \
-             allows ({dead_max}): mend the pipeline or raise max_dead_ratio, then start it again",
-            self.dead
-        );
-        self.runs.pop_back();
-        self.rows -= rows;
-        self.dead -= dead;
-        Err(reason)
+        Err(format!(
+            "{dead_seen} of the last {WINDOW_ROWS} rows would be dead letters, more than \
+             max_dead_ratio allows ({dead_max}): mend the pipeline or raise max_dead_ratio, then \
+             start it again"
+        ))
+    }
+
+    /// Counts a run that ends before `next`, unless it may not be written.
+    pub fn admit(&mut self, next: i64, rows: u64, dead: u64) -> Result<(), String> {
+        self.check(rows, dead)?;
+        self.runs.push_back(Run { next, rows, dead });
+        self.rows += rows;
+        self.dead += dead;
+        while let Some(run) = self.runs.front()
+            && self.rows - run.rows >= WINDOW_ROWS
+        {
+            self.rows -= run.rows;
+            self.dead -= run.dead;
+            self.runs.pop_front();
+        }
+        Ok(())
+    }
+
+    /// Forgets the runs that come again after a restart at this offset.
+    pub fn back_to(&mut self, offset: i64) {
+        while let Some(run) = self.runs.back()
+            && run.next > offset
+        {
+            self.rows -= run.rows;
+            self.dead -= run.dead;
+            self.runs.pop_back();
+        }
     }
 }
 
@@ -56,20 +85,33 @@ mod tests {
     #[test]
     fn counts_over_the_last_rows_only() {
         let mut brake = Brake::new(0.05);
-        assert!(brake.admit(1000, 500).is_ok(), "500 of 10,000 is 5 %");
-        assert!(brake.admit(100, 1).is_err());
+        assert!(brake.admit(0, 1000, 500).is_ok(), "500 of 10,000 is 5 %");
+        assert!(brake.admit(0, 100, 1).is_err());
         for _ in 0..10 {
-            assert!(brake.admit(1000, 0).is_ok());
+            assert!(brake.admit(0, 1000, 0).is_ok());
         }
-        assert!(brake.admit(1000, 500).is_ok(), "the old ones have left the window");
-        assert!(brake.admit(2048, 2048).is_err());
+        assert!(brake.admit(0, 1000, 500).is_ok(), "the old ones have left the window");
+        assert!(brake.admit(0, 2048, 2048).is_err());
+    }
+
+    #[test]
+    fn rows_that_come_again_after_a_restart_count_once() {
+        let mut brake = Brake::new(0.05);
+        assert!(brake.admit(100, 100, 50).is_ok());
+        for _ in 0..20 {
+            assert!(brake.admit(200, 100, 100).is_ok());
+            brake.back_to(100);
+        }
+        assert!(brake.admit(500, 400, 400).is_ok());
+        assert!(brake.check(100, 51).is_err(), "50 and 400 are counted");
+        assert!(brake.check(100, 50).is_ok());
     }
 
     #[test]
     fn a_ratio_of_one_never_stops() {
         let mut brake = Brake::new(1.0);
         for _ in 0..100 {
-            assert!(brake.admit(999, 999).is_ok());
+            assert!(brake.admit(0, 999, 999).is_ok());
         }
     }
 }

@@ -4,7 +4,7 @@
 use crate::metrics::{PartitionMetrics, PipelineMetrics};
 use millstream_connectors::Home;
 use millstream_core::fault;
-use millstream_tables::{Commit, Offsets};
+use millstream_tables::{Commit, Error, Offsets};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -141,11 +141,7 @@ async fn run(shared: Arc<Shared>) {
     }
 }
 
-fn write(
-    home: &Home,
-    offsets: &Offsets,
-    batch: &HashMap<Owner, Pending>,
-) -> Result<(), millstream_tables::Error> {
+fn write(home: &Home, offsets: &Offsets, batch: &HashMap<Owner, Pending>) -> Result<(), Error> {
     fault::point("engine.commit");
     let commits: Vec<_> = batch
         .iter()
@@ -155,7 +151,20 @@ fn write(
             next_offset: pending.next,
         })
         .collect();
-    offsets.commit(&commits)?;
+    match offsets.commit(&commits) {
+        // One that means nothing any more must not keep the others.
+        Err(Error::Backwards { .. } | Error::Unbound(_)) => {
+            for commit in &commits {
+                match offsets.commit(std::slice::from_ref(commit)) {
+                    Err(error @ (Error::Backwards { .. } | Error::Unbound(_))) => {
+                        tracing::error!("a commit was refused: {error}");
+                    }
+                    other => other?,
+                }
+            }
+        }
+        other => other?,
+    }
     fault::point("engine.committed");
     // Only what is durable may let the log forget.
     for (owner, pending) in batch {

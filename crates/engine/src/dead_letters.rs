@@ -16,6 +16,10 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 const PREFIX: &str = "millstream.";
+/// The note that stands first.
+const FIRST_NOTE: &str = "millstream.pipeline";
+/// A reason may quote the record; this much of it is kept.
+const REASON_BYTES: usize = 4 * 1024;
 /// Of a record above the bound this much is kept, with its length and checksum.
 const KEPT_BYTES: usize = 64 * 1024;
 /// How many bytes of letters go into one record batch.
@@ -68,6 +72,8 @@ pub struct LetterWriter {
     source: Arc<str>,
     partition: u32,
     record_bytes_max: usize,
+    /// The source marks lines that it could not keep whole.
+    may_be_oversized: bool,
     /// How often these records have been tried: 1, more in a replay.
     pub attempt: u32,
     metrics: Arc<PipelineMetrics>,
@@ -80,9 +86,19 @@ impl LetterWriter {
         source: Arc<str>,
         partition: u32,
         record_bytes_max: usize,
+        may_be_oversized: bool,
         metrics: Arc<PipelineMetrics>,
     ) -> Self {
-        Self { topic, pipeline, source, partition, record_bytes_max, attempt: 1, metrics }
+        Self {
+            topic,
+            pipeline,
+            source,
+            partition,
+            record_bytes_max,
+            may_be_oversized,
+            attempt: 1,
+            metrics,
+        }
     }
 
     /// Appends a letter for each verdict, one a source row (its first). The future resolves when
@@ -100,23 +116,25 @@ impl LetterWriter {
                     "the dead-letter topic has no partition",
                 )
             })?;
-        let mut durable = Vec::new();
+        let mut batches = Vec::new();
         let mut builder = BatchBuilder::new(self.topic.options().codec);
         for verdict in verdicts {
-            self.metrics.error(&verdict.step, verdict.kind, 1);
             self.push(&mut builder, now, records.get(verdict.source_row as usize), verdict);
             if builder.bytes() > BATCH_BYTES {
-                durable.push(partition.append(&builder.finish())?.durable);
+                batches.push(builder.finish());
                 builder.clear();
             }
         }
         if !builder.is_empty() {
-            durable.push(partition.append(&builder.finish())?.durable);
+            batches.push(builder.finish());
+        }
+        // All or none: what is tried again must not be there twice.
+        let durable = partition.append_all(&batches)?.durable;
+        for verdict in verdicts {
+            self.metrics.error(&verdict.step, verdict.kind, 1);
         }
         Ok(async move {
-            for part in durable {
-                part.await?;
-            }
+            durable.await?;
             fault::point("dead_letters.durable");
             Ok(())
         }
@@ -134,7 +152,7 @@ impl LetterWriter {
         }
         let mut own: Vec<Header<'_>> = Vec::new();
         for header in record.headers.iter() {
-            if header.key == OVERSIZED_HEADER.as_bytes() {
+            if self.may_be_oversized && header.key == OVERSIZED_HEADER.as_bytes() {
                 truncated = header.value.map(|v| String::from_utf8_lossy(v).into_owned());
             } else {
                 own.push(header);
@@ -144,7 +162,7 @@ impl LetterWriter {
             ("pipeline", self.pipeline.to_string()),
             ("step", verdict.step.to_string()),
             ("kind", verdict.kind.to_owned()),
-            ("reason", verdict.reason.clone()),
+            ("reason", bounded(&verdict.reason).to_owned()),
             ("attempt", self.attempt.to_string()),
             ("source", self.source.to_string()),
             ("partition", self.partition.to_string()),
@@ -165,6 +183,10 @@ impl LetterWriter {
         Headers::encode(own.into_iter(), &mut headers);
         builder.push(now, record.key, value, &headers);
     }
+}
+
+fn bounded(reason: &str) -> &str {
+    &reason[..reason.floor_char_boundary(REASON_BYTES)]
 }
 
 impl Letter {
@@ -189,13 +211,13 @@ impl Letter {
             value: record.value.map(Bytes::copy_from_slice),
             headers: Vec::new(),
         };
-        let mut own = Vec::new();
-        for header in record.headers.iter() {
+        // Our notes come last; a record that was a letter before has some of its own.
+        let mut own: Vec<Header<'_>> = record.headers.iter().collect();
+        let begin = own.iter().rposition(|header| header.key == FIRST_NOTE.as_bytes())?;
+        let notes = own.split_off(begin);
+        for header in notes {
             let name = std::str::from_utf8(header.key).ok().and_then(|k| k.strip_prefix(PREFIX));
-            let Some(name) = name else {
-                own.push(header);
-                continue;
-            };
+            let Some(name) = name else { continue };
             let text = String::from_utf8_lossy(header.value.unwrap_or_default()).into_owned();
             match name {
                 "pipeline" => letter.pipeline = text,
@@ -209,7 +231,7 @@ impl Letter {
                 "timestamp" => letter.timestamp = text.parse().ok()?,
                 "schema_id" => letter.schema_id = text.parse().ok(),
                 "truncated" => letter.truncated = Some(text),
-                _ => own.push(header),
+                _ => {}
             }
         }
         Headers::encode(own.into_iter(), &mut letter.headers);

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use std::any::Any;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -63,6 +64,9 @@ pub struct LookupReport {
     pub found: u64,
 }
 
+/// How long a reset waits for what is in flight.
+const RESET_WITHIN: Duration = Duration::from_secs(25);
+
 impl Engine {
     /// Partition tasks run on `cpu`.
     pub fn new(cpu: runtime::Handle) -> Self {
@@ -106,9 +110,17 @@ impl Engine {
             (running.pipeline.clone(), running.stop.clone(), std::mem::take(&mut running.tasks))
         };
         stop.cancel();
-        for task in tasks {
-            let _ = task.await;
+        let deadline = tokio::time::Instant::now() + RESET_WITHIN;
+        for mut task in tasks {
+            if tokio::time::timeout_at(deadline, &mut task).await.is_err() {
+                // What it has in flight is not acknowledged and comes again, or is reset away.
+                task.abort();
+                let _ = task.await;
+            }
         }
+        pipeline.waits.forget();
+        // A commit that is still under way must not come after the reset.
+        pipeline.committer.flush().await;
         let outcome = reset_offsets(&pipeline, place, partition).await;
         let mut pipelines = self.shared.pipelines.lock();
         if let Some(running) = pipelines.get_mut(name) {
@@ -141,11 +153,27 @@ impl Engine {
         }
     }
 
+    /// Waits until what the tasks have offered is committed, also those that hold or restart.
+    async fn flush(&self) {
+        let committers: Vec<_> = {
+            let pipelines = self.shared.pipelines.lock();
+            pipelines.values().map(|running| running.pipeline.committer.clone()).collect()
+        };
+        for committer in committers {
+            committer.flush().await;
+        }
+    }
+
     /// Stops, then waits at most this long. False when something was still in flight: it is not
     /// acknowledged and comes again.
     pub async fn drain(&self, deadline: Duration) -> bool {
         self.stop();
-        let in_time = tokio::time::timeout(deadline, self.ended()).await.is_ok();
+        let in_time = tokio::time::timeout(deadline, async {
+            self.ended().await;
+            self.flush().await;
+        })
+        .await
+        .is_ok();
         for running in self.shared.pipelines.lock().values() {
             running.tasks.iter().for_each(JoinHandle::abort);
         }
@@ -204,6 +232,11 @@ impl Running {
     }
 
     fn report(&self) -> PipelineReport {
+        for status in &self.partitions {
+            if let Some(end) = self.pipeline.end_of(status.partition) {
+                status.end(end);
+            }
+        }
         let partitions: Vec<_> = self.partitions.iter().map(|p| p.report()).collect();
         let metrics = &self.pipeline.metrics;
         let ms = |q| crate::metrics::quantile(&metrics.end_to_end, q).map(|s| s * 1e3);
@@ -260,6 +293,7 @@ async fn supervise(pipeline: Arc<Pipeline>, status: Arc<PartitionStatus>, stop: 
             brake: &mut brake,
         };
         let ended = AssertUnwindSafe(task.run()).catch_unwind().await;
+        status.in_flight(&pipeline.metrics, 0, 0, 0);
         let name = &pipeline.name;
         let partition = status.partition;
         let reason = match ended {
@@ -299,18 +333,22 @@ async fn supervise(pipeline: Arc<Pipeline>, status: Arc<PartitionStatus>, stop: 
 
 /// The first panic in a batch may pass; the second makes its records go one by one, and one that
 /// panics alone is condemned to the dead letters.
-fn learn(suspects: &mut Suspects, last_panic: &mut Option<i64>, said: &str) {
-    let first = suspects.first.load(Ordering::Relaxed);
-    let next = suspects.next.load(Ordering::Relaxed);
+fn learn(suspects: &mut Suspects, last_panic: &mut Option<Range<i64>>, said: &str) {
+    let first = suspects.current.first.load(Ordering::Relaxed);
+    let next = suspects.current.next.load(Ordering::Relaxed);
     if first < suspects.careful_upto {
         suspects.condemned.insert(first, said.to_owned());
-    } else if *last_panic == Some(first) {
-        suspects.careful_upto = next;
+    } else if let Some(last) = last_panic
+        // After a restart the same records may be cut into other batches.
+        && first < last.end
+        && last.start < next
+    {
+        suspects.careful_upto = next.max(last.end);
     }
-    *last_panic = Some(first);
+    *last_panic = Some(first..next);
 }
 
-fn panic_text(panic: &Box<dyn Any + Send>) -> String {
+pub fn panic_text(panic: &Box<dyn Any + Send>) -> String {
     panic
         .downcast_ref::<String>()
         .map(String::as_str)

@@ -8,10 +8,12 @@ use arrow_array::{RecordBatch, UInt32Array};
 use arrow_row::{RowConverter, SortField};
 use arrow_schema::SchemaRef;
 use async_trait::async_trait;
+use futures::FutureExt;
 use millstream_core::{Disposition, Error, Found, Lookup, Result};
 use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -60,15 +62,11 @@ struct Cache {
 
 #[derive(Default)]
 struct Shard {
-    entries: HashMap<Box<[u8]>, Entry, RandomState>,
-    /// Keys in the order they came; one that was used since goes round again.
+    answers: HashMap<Box<[u8]>, Answer, RandomState>,
+    /// The keys of the answers in the order they came; one that was used since goes round again.
     order: VecDeque<Box<[u8]>>,
-}
-
-enum Entry {
-    Ready(Answer),
-    /// Somebody is fetching it; the channel closes when they are done or gave up.
-    Loading(watch::Receiver<()>),
+    /// Keys that somebody is fetching; the channel closes when they are done or gave up.
+    loading: HashMap<Box<[u8]>, watch::Receiver<()>, RandomState>,
 }
 
 #[derive(Clone)]
@@ -146,7 +144,8 @@ impl Guarded {
     }
 
     async fn cached(&self, cache: &Arc<Cache>, keys: &RecordBatch) -> Result<Found> {
-        cache.follow(self.store.generation());
+        let generation = self.store.generation();
+        cache.follow(generation);
         let rows = cache
             .converter
             .convert_columns(keys.columns())
@@ -161,50 +160,42 @@ impl Guarded {
         for key in 0..count {
             let bytes = rows.row(key);
             let mut shard = cache.shard(bytes.as_ref()).lock();
-            match shard.entries.get_mut(bytes.as_ref()) {
-                Some(Entry::Ready(answer)) => {
-                    let age = now - answer.since;
-                    let ttl = cache.ttl(answer);
-                    if age <= ttl + cache.options.stale {
-                        answer.used = true;
-                        if age > ttl && !answer.refreshing {
-                            answer.refreshing = true;
-                            stale.push(key as u32);
-                        }
-                        answers[key] = Some(answer.clone());
-                        continue;
-                    }
+            if let Some(answer) = shard.answers.get_mut(bytes.as_ref())
+                && cache.may_serve(answer, now)
+            {
+                answer.used = true;
+                if now - answer.since > cache.ttl(answer) && !answer.refreshing {
+                    answer.refreshing = true;
+                    stale.push(key as u32);
                 }
-                Some(Entry::Loading(other)) => {
-                    waiting.push((key, other.clone()));
-                    continue;
-                }
-                None => {}
+                answers[key] = Some(answer.clone());
+            } else if let Some(other) = shard.loading.get(bytes.as_ref()) {
+                waiting.push((key, other.clone()));
+            } else {
+                shard.loading.insert(bytes.as_ref().into(), loading.clone());
+                missing.push(key as u32);
             }
-            shard.entries.insert(bytes.as_ref().into(), Entry::Loading(loading.clone()));
-            missing.push(key as u32);
         }
         self.metrics.hits.inc_by((count - missing.len()) as u64);
         self.metrics.misses.inc_by(missing.len() as u64);
+        // Takes the loading marks away again, also when the fetch fails or is cancelled.
+        let marks = Marks {
+            cache,
+            keys: missing.iter().map(|key| rows.row(*key as usize).as_ref().into()).collect(),
+        };
         if !stale.is_empty() {
-            self.refresh(cache.clone(), take(keys, &stale)?);
+            self.refresh(cache.clone(), take(keys, &stale)?, generation);
         }
         if !missing.is_empty() {
-            // Takes the loading marks away again when the fetch fails or is cancelled.
-            let mut marks = Marks {
-                cache,
-                keys: missing.iter().map(|k| rows.row(*k as usize).as_ref().into()).collect(),
-            };
             let found = self.ask(&take(keys, &missing)?).await?;
             let chunk = Arc::new(found.rows.clone());
             for (at, key) in missing.iter().enumerate() {
-                let range = found.of(at);
-                let answer = Answer::new(chunk.clone(), range);
-                cache.put(rows.row(*key as usize).as_ref(), answer.clone());
+                let answer = Answer::new(chunk.clone(), found.of(at));
+                cache.put(rows.row(*key as usize).as_ref(), answer.clone(), generation);
                 answers[*key as usize] = Some(answer);
             }
-            marks.keys.clear();
         }
+        drop(marks);
         drop(done);
         let mut left = Vec::new();
         for (key, mut other) in waiting {
@@ -220,7 +211,7 @@ impl Guarded {
             let chunk = Arc::new(found.rows.clone());
             for (at, key) in left.iter().enumerate() {
                 let answer = Answer::new(chunk.clone(), found.of(at));
-                cache.put(rows.row(*key as usize).as_ref(), answer.clone());
+                cache.put(rows.row(*key as usize).as_ref(), answer.clone(), generation);
                 answers[*key as usize] = Some(answer);
             }
         }
@@ -228,16 +219,32 @@ impl Guarded {
         assemble(self.store.schema(), &answers)
     }
 
-    fn refresh(&self, cache: Arc<Cache>, keys: RecordBatch) {
+    /// Asks again for answers that are given meanwhile. When that fails, whoever comes next tries
+    /// again.
+    fn refresh(&self, cache: Arc<Cache>, keys: RecordBatch, generation: u64) {
         let store = self.store.clone();
         let timeout = self.policy.timeout;
+        let metrics = self.pipeline_metrics.clone();
+        let name = self.name.clone();
         tokio::spawn(async move {
-            let rows = cache.converter.convert_columns(keys.columns());
-            let found = tokio::time::timeout(timeout, store.get_many(&keys)).await;
-            let (Ok(rows), Ok(Ok(found))) = (rows, found) else { return };
+            let Ok(rows) = cache.converter.convert_columns(keys.columns()) else { return };
+            let asked = AssertUnwindSafe(tokio::time::timeout(timeout, store.get_many(&keys)));
+            let found = match asked.catch_unwind().await {
+                Ok(Ok(Ok(found))) => found,
+                failed => {
+                    let kind = match failed {
+                        Ok(Ok(Err(error))) => error.kind(),
+                        Ok(_) => "timeout",
+                        Err(_) => "panic",
+                    };
+                    metrics.error(&name, kind, 1);
+                    return rows.iter().for_each(|key| cache.not_refreshed(key.as_ref()));
+                }
+            };
             let chunk = Arc::new(found.rows.clone());
-            for key in 0..keys.num_rows() {
-                cache.put(rows.row(key).as_ref(), Answer::new(chunk.clone(), found.of(key)));
+            for (at, key) in rows.iter().enumerate() {
+                let answer = Answer::new(chunk.clone(), found.of(at));
+                cache.put(key.as_ref(), answer, generation);
             }
         });
     }
@@ -293,32 +300,44 @@ impl Cache {
         if answer.rows.is_empty() { self.options.negative_ttl } else { self.options.ttl }
     }
 
-    fn get(&self, key: &[u8]) -> Option<Answer> {
-        match self.shard(key).lock().entries.get(key) {
-            Some(Entry::Ready(answer)) => Some(answer.clone()),
-            _ => None,
-        }
+    fn may_serve(&self, answer: &Answer, now: Instant) -> bool {
+        now.saturating_duration_since(answer.since) <= self.ttl(answer) + self.options.stale
     }
 
-    fn put(&self, key: &[u8], answer: Answer) {
+    fn get(&self, key: &[u8]) -> Option<Answer> {
+        let shard = self.shard(key).lock();
+        let answer = shard.answers.get(key)?;
+        self.may_serve(answer, Instant::now()).then(|| answer.clone())
+    }
+
+    /// Keeps an answer of the store as it was in this generation.
+    fn put(&self, key: &[u8], answer: Answer, generation: u64) {
         let mut shard = self.shard(key).lock();
-        let known = shard.entries.insert(key.into(), Entry::Ready(answer));
-        if !matches!(known, Some(Entry::Ready(_))) {
+        // Under the lock: a change that comes later clears this shard later.
+        if self.generation.load(Ordering::Acquire) != generation {
+            return;
+        }
+        if shard.answers.insert(key.into(), answer).is_none() {
             shard.order.push_back(key.into());
         }
         let room = (self.options.entries_max / SHARDS).max(1);
         while shard.order.len() > room {
             let Some(oldest) = shard.order.pop_front() else { break };
-            match shard.entries.get_mut(&oldest) {
-                Some(Entry::Ready(answer)) if answer.used => {
+            match shard.answers.get_mut(&oldest) {
+                Some(answer) if answer.used => {
                     answer.used = false;
                     shard.order.push_back(oldest);
                 }
-                Some(Entry::Ready(_)) => {
-                    shard.entries.remove(&oldest);
+                _ => {
+                    shard.answers.remove(&oldest);
                 }
-                _ => {}
             }
+        }
+    }
+
+    fn not_refreshed(&self, key: &[u8]) {
+        if let Some(answer) = self.shard(key).lock().answers.get_mut(key) {
+            answer.refreshing = false;
         }
     }
 
@@ -327,13 +346,14 @@ impl Cache {
         if self.generation.swap(generation, Ordering::AcqRel) != generation {
             for shard in &self.shards {
                 let mut shard = shard.lock();
-                shard.entries.retain(|_, entry| matches!(entry, Entry::Loading(_)));
+                shard.answers.clear();
                 shard.order.clear();
             }
         }
     }
 }
 
+/// Keys that somebody is fetching, until this is dropped.
 struct Marks<'a> {
     cache: &'a Cache,
     keys: Vec<Box<[u8]>>,
@@ -342,10 +362,7 @@ struct Marks<'a> {
 impl Drop for Marks<'_> {
     fn drop(&mut self) {
         for key in &self.keys {
-            let mut shard = self.cache.shard(key).lock();
-            if matches!(shard.entries.get(key), Some(Entry::Loading(_))) {
-                shard.entries.remove(key);
-            }
+            self.cache.shard(key).lock().loading.remove(key);
         }
     }
 }

@@ -24,6 +24,7 @@ use millstream_log::{Codec, Topic, TopicOptions};
 use millstream_sql::LookupUse;
 use millstream_tables::TableLookup;
 use std::sync::Arc;
+use tokio::sync::Semaphore;
 
 pub type DecoderFactory = Box<dyn Fn() -> millstream_core::Result<Box<dyn Decoder>> + Send + Sync>;
 
@@ -83,6 +84,7 @@ pub async fn open(
             record_bytes_max,
             max_dead_ratio: spec.max_dead_ratio.0,
         },
+        workers: spec.parallelism.map(|n| Semaphore::new(n as usize)),
         flow,
         home: home.clone(),
         sinks: ready,

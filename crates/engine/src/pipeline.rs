@@ -12,6 +12,7 @@ use millstream_core::{Decoder, Result, Sink, Source, Start};
 use millstream_log::Topic;
 use prometheus::IntCounter;
 use std::sync::Arc;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 pub struct Pipeline {
     pub name: Arc<str>,
@@ -31,6 +32,8 @@ pub struct Pipeline {
     pub dead_letters: Topic,
     pub may_be_oversized: bool,
     pub limits: Limits,
+    /// With `parallelism`: as many batches are in the steps at the same time.
+    pub workers: Option<Semaphore>,
     pub committer: Committer,
     pub metrics: Arc<PipelineMetrics>,
     pub waits: Arc<Waits>,
@@ -60,6 +63,20 @@ impl Pipeline {
         committed.map_or(self.start, Start::Offset)
     }
 
+    /// The offset at which a partition of the log ends now; a task that waits or holds cannot say.
+    pub fn end_of(&self, partition: u32) -> Option<i64> {
+        let topic = self.home.log.topic(self.source_topic.as_ref()?)?;
+        topic.partition(partition).map(|partition| partition.end_offset())
+    }
+
+    /// Waits for its turn, where the file bounds how many work at the same time. Cancel safe.
+    pub async fn permit(&self) -> Option<SemaphorePermit<'_>> {
+        match &self.workers {
+            Some(workers) => workers.acquire().await.ok(),
+            None => None,
+        }
+    }
+
     /// What the pipeline's offsets count in.
     pub fn offsets_source(&self) -> millstream_tables::Source {
         millstream_tables::Source {
@@ -86,6 +103,7 @@ impl Pipeline {
             self.source.name().into(),
             partition,
             self.limits.record_bytes_max,
+            self.may_be_oversized,
             self.metrics.clone(),
         )
     }

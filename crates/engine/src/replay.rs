@@ -2,14 +2,17 @@
 //! letter that was replayed is marked, so that it is not replayed twice.
 
 use crate::dead_letters::{Letter, Verdict};
+use crate::engine::panic_text;
 use crate::pipeline::Pipeline;
 use anyhow::{Context, bail};
+use futures::FutureExt;
 use millstream_connectors::Home;
-use millstream_core::{RecordsBuilder, fault};
+use millstream_core::{Disposition, Records, RecordsBuilder, fault};
 use millstream_log::{Reader, Topic};
 use millstream_tables::{Commit, Source};
 use serde::Serialize;
 use std::collections::BTreeSet;
+use std::panic::AssertUnwindSafe;
 
 /// How a replay went.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -87,38 +90,16 @@ async fn replay_one(
     let mut builder = RecordsBuilder::new();
     builder.push(letter.record());
     let records = builder.finish(letter.source_offset + 1);
-    let mut decoder = (pipeline.decoder)()?;
-    decoder.prepare(&records).await?;
-    let decoded = decoder.decode(&records)?;
-    let mut verdicts: Vec<Verdict> = decoded
-        .rejected
-        .into_iter()
-        .map(|r| Verdict {
-            source_row: r.source_row,
-            step: pipeline.decode_step.clone(),
-            kind: r.kind,
-            reason: r.reason,
-        })
-        .collect();
-    let input = pipeline.positions.add(decoded.batch, &records, letter.source_partition)?;
-    let flowed = pipeline.flow.run(input, &pipeline.metrics).await?;
-    verdicts.extend(flowed.verdicts);
-    let mut written = 0;
-    for (sink, rows) in pipeline.sinks.iter().zip(&flowed.outputs) {
-        if rows.is_empty() {
-            continue;
+    let tried = AssertUnwindSafe(go_through(pipeline, &records, letter.source_partition));
+    let (written, verdict) = match tried.catch_unwind().await {
+        Ok(done) => done?,
+        Err(panic) => {
+            let reason = format!("processing it panics: {}", panic_text(&panic));
+            let step = pipeline.decode_step.clone();
+            (0, Some(Verdict { source_row: 0, step, kind: "panic", reason }))
         }
-        let receipt = (sink.open)()?.write(rows).await?;
-        receipt.durable.await?;
-        written += receipt.rows;
-        verdicts.extend(receipt.rejected.into_iter().map(|(_, reason)| Verdict {
-            source_row: 0,
-            step: sink.name.clone(),
-            kind: "unencodable",
-            reason,
-        }));
-    }
-    if let Some(verdict) = verdicts.first() {
+    };
+    if let Some(verdict) = &verdict {
         let mut writer = pipeline.letter_writer(letter.source_partition);
         writer.attempt = letter.attempt + 1;
         writer.append(&records, std::slice::from_ref(verdict))?.await?;
@@ -131,6 +112,55 @@ async fn replay_one(
     outcome.replayed += 1;
     fault::point("engine.replayed");
     mark(&pipeline.home, &pipeline.dead_letters, letter)
+}
+
+/// Rows written for one record, durably but for the tables' sync, and the first reason against it.
+async fn go_through(
+    pipeline: &Pipeline,
+    records: &Records,
+    partition: u32,
+) -> anyhow::Result<(u64, Option<Verdict>)> {
+    fault::panic_on(|| records.iter().filter_map(|r| r.value));
+    let mut decoder = (pipeline.decoder)()?;
+    decoder.prepare(records).await?;
+    let decoded = decoder.decode(records)?;
+    let mut verdicts: Vec<Verdict> = decoded
+        .rejected
+        .into_iter()
+        .map(|r| Verdict {
+            source_row: r.source_row,
+            step: pipeline.decode_step.clone(),
+            kind: r.kind,
+            reason: r.reason,
+        })
+        .collect();
+    let input = pipeline.positions.add(decoded.batch, records, partition)?;
+    let flowed = pipeline.flow.run(input, &pipeline.metrics).await?;
+    verdicts.extend(flowed.verdicts);
+    let mut written = 0;
+    for (sink, rows) in pipeline.sinks.iter().zip(&flowed.outputs) {
+        if rows.is_empty() {
+            continue;
+        }
+        let refused = match (sink.open)()?.write(rows).await {
+            Ok(receipt) => {
+                receipt.durable.await?;
+                written += receipt.rows;
+                receipt.rejected.into_iter().map(|(_, reason)| ("unencodable", reason)).collect()
+            }
+            Err(error) if error.disposition() == Disposition::Reject => {
+                vec![(error.kind(), error.chain())]
+            }
+            Err(error) => return Err(error.into()),
+        };
+        verdicts.extend(refused.into_iter().map(|(kind, reason)| Verdict {
+            source_row: 0,
+            step: sink.name.clone(),
+            kind,
+            reason,
+        }));
+    }
+    Ok((written, verdicts.into_iter().next()))
 }
 
 /// The name under which the marks of a dead-letter partition are kept among the offsets: the

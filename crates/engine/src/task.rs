@@ -14,9 +14,9 @@ use crate::flow::Flowed;
 use crate::metrics::Timer;
 use crate::pipeline::Pipeline;
 use crate::status::{PartitionState, PartitionStatus};
-use futures::{FutureExt, StreamExt};
 use futures::future::BoxFuture;
 use futures::stream::FuturesOrdered;
+use futures::{FutureExt, StreamExt};
 use millstream_connectors::file::OVERSIZED_HEADER;
 use millstream_core::{
     Ack, Batch, Checkpoint, Counts, Decoder, Disposition, Error, PartitionReader, Place, Receipt,
@@ -407,7 +407,6 @@ impl<'a> Loop<'a> {
                         sink.rows.inc_by(receipt.rows);
                         sink.bytes.inc_by(receipt.bytes);
                         receipts.push((receipt.durable, ack.share()));
-                        fault::point("engine.sink_written");
                     }
                     Err(error) => {
                         let reason = error.chain();
@@ -424,6 +423,7 @@ impl<'a> Loop<'a> {
             if at == 0 {
                 self.commit_early_if("ack_after_one_sink", batch.run).await;
             }
+            fault::point("engine.sink_written");
         }
         // Rows that a sink has refused count too.
         let next = batch.records.next_offset();

@@ -23,6 +23,11 @@ impl Waits {
         }
     }
 
+    /// Nobody waits any more: the tasks that did were stopped.
+    pub fn forget(&self) {
+        self.reasons.lock().clear();
+    }
+
     pub fn all(&self) -> Vec<String> {
         self.reasons.lock().values().cloned().collect()
     }
