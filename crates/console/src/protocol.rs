@@ -46,6 +46,12 @@ pub enum Request {
         pipeline: String,
         to: Position,
         partition: Option<u32>,
+        /// The pipeline's file, for when its source is another than before.
+        file: Option<PathBuf>,
+    },
+    /// Removes what a stopped pipeline has committed.
+    ForgetOffsets {
+        pipeline: String,
     },
     /// Rows of `Topic`.
     Topics,
@@ -304,6 +310,7 @@ impl Request {
             | Request::DeadLetters { .. }
             | Request::ShowDeadLetter { .. } => Access::Read,
             Request::ResetOffsets { .. }
+            | Request::ForgetOffsets { .. }
             | Request::CreateTopic { .. }
             | Request::DeleteTopic { .. }
             | Request::Produce { .. }
@@ -328,11 +335,12 @@ mod tests {
             pipeline: "p".into(),
             to: Position::Offset(7),
             partition: None,
+            file: None,
         };
         let text = serde_json::to_value(&request).unwrap();
         assert_eq!(
             text,
-            json!({"request": "reset_offsets", "pipeline": "p", "to": {"offset": 7}, "partition": null})
+            json!({"request": "reset_offsets", "pipeline": "p", "to": {"offset": 7}, "partition": null, "file": null})
         );
         assert_eq!(serde_json::from_value::<Request>(text).unwrap(), request);
         let line = Line::Error(Error::mistake("no"));

@@ -1,13 +1,14 @@
 //! `millstream offsets`: how far pipelines have come.
 
 use crate::cli::Global;
-use crate::failure::Result;
+use crate::failure::{Mistake, Result};
 use crate::output::{self, JsonArg, Table};
 use crate::session;
 use crate::words;
 use clap::{Args, Subcommand};
 use millstream_console::answers::Offset;
 use millstream_console::{Position, Request};
+use std::path::PathBuf;
 
 /// Show and reset how far pipelines have come
 #[derive(Debug, Args)]
@@ -28,7 +29,7 @@ enum OffsetsCommand {
     },
     /// Set where a pipeline goes on; one that runs is paused meanwhile
     #[command(
-        after_help = "Examples:\n  millstream offsets reset enrich --to earliest\n  millstream offsets reset enrich --to 2026-01-31T12:00:00Z\n  millstream offsets reset enrich --to 1200 --partition 3"
+        after_help = "Examples:\n  millstream offsets reset enrich --to earliest\n  millstream offsets reset enrich --to 2026-01-31T12:00:00Z\n  millstream offsets reset enrich --to 1200 --partition 3\n  millstream offsets reset enrich --to earliest --file enrich.yaml"
     )]
     Reset {
         /// The pipeline
@@ -39,8 +40,20 @@ enum OffsetsCommand {
         /// Only this partition
         #[arg(long, value_name = "N")]
         partition: Option<u32>,
+        /// The pipeline's file, when its source is another than before
+        #[arg(long)]
+        file: Option<PathBuf>,
         #[command(flatten)]
         json: JsonArg,
+    },
+    /// Remove what a stopped pipeline has committed: it begins anew, and topics keep nothing for it
+    #[command(after_help = "Example:\n  millstream offsets forget enrich --yes")]
+    Forget {
+        /// The pipeline
+        pipeline: String,
+        /// Forget it
+        #[arg(long)]
+        yes: bool,
     },
 }
 
@@ -48,9 +61,11 @@ impl OffsetsArgs {
     pub fn run(self, global: &Global) -> Result<()> {
         let (request, json) = match self.command {
             OffsetsCommand::Show { pipeline, json } => (Request::Offsets { pipeline }, json),
-            OffsetsCommand::Reset { pipeline, to, partition, json } => {
-                (Request::ResetOffsets { pipeline, to, partition }, json)
+            OffsetsCommand::Reset { pipeline, to, partition, file, json } => {
+                let file = file.map(std::path::absolute).transpose()?;
+                (Request::ResetOffsets { pipeline, to, partition, file }, json)
             }
+            OffsetsCommand::Forget { pipeline, yes } => return forget(global, pipeline, yes),
         };
         let offsets: Vec<Offset> = session::rows(global, &request)?;
         if json.json {
@@ -74,4 +89,15 @@ impl OffsetsArgs {
         }
         table.print()
     }
+}
+
+fn forget(global: &Global, pipeline: String, yes: bool) -> Result<()> {
+    if !yes {
+        return Err(Mistake::new(format!(
+            "this forgets how far `{pipeline}` has come: add --yes to do so"
+        )));
+    }
+    let request = Request::ForgetOffsets { pipeline: pipeline.clone() };
+    let _: serde_json::Value = session::end(global, &request)?;
+    output::line(format!("forgot {pipeline}"))
 }

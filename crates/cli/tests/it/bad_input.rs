@@ -78,6 +78,8 @@ fn of_names_that_are_not_there() {
             (&["schemas", "level", "SIDEWAYS"], 2, &["evel"]),
             (&["offsets", "show", "none"], 2, &["`none`"]),
             (&["offsets", "reset", "none", "--to", "earliest"], 2, &["`none`"]),
+            (&["offsets", "forget", "none"], 2, &["--yes"]),
+            (&["offsets", "forget", "none", "--yes"], 2, &["`none`"]),
             (&["dead-letters", "show", "visits", "0:0"], 2, &["0:0"]),
             (&["dead-letters", "list", "--topic", "none"], 2, &["`none`"]),
             (&["dead-letters", "replay", "none", "--all"], 2, &["none", "--file"]),

@@ -22,6 +22,7 @@ sinks:
   - topic: named
     key: uid
     format: json
+dead_letters: { topic: graveyard }
 ";
 
 const TESTS: &str = "\
@@ -170,7 +171,7 @@ fn letters_are_shown_whole_and_replayed_once() {
             .as_array()
             .unwrap()
             .iter()
-            .map(|letter| program.json(&["dead-letters", "show", "visits.dead", &place(letter)]))
+            .map(|letter| program.json(&["dead-letters", "show", "graveyard", &place(letter)]))
             .collect();
         let broken = whole.iter().find(|letter| letter["key"] == "u5").unwrap();
         assert_eq!(broken["value"], "no json");

@@ -12,6 +12,7 @@ const COMMANDS: &[&str] = &[
     "offsets",
     "offsets show",
     "offsets reset",
+    "offsets forget",
     "topics",
     "topics list",
     "topics create",

@@ -163,3 +163,31 @@ fn logs_are_json_where_that_is_asked_for() {
     let started = lines.iter().find(|line| line["message"] == "started").unwrap();
     assert_eq!(started["pipeline"], "a");
 }
+
+#[test]
+fn another_source_is_refused_until_the_offsets_are_reset_to_it() {
+    let program = Program::new();
+    program.write("in.txt", "one\ntwo\n");
+    program.write("other.txt", "three\n");
+    let file = |source: &str| {
+        format!(
+            "pipeline: a\nsource: {{ file: {source}, format: text }}\nsinks: [{{ topic: out, format: json }}]\n"
+        )
+    };
+    let run = ["run", "a.yaml", "--until-end", "--listen", "off"];
+    let records = || program.json(&["topics", "describe", "out"])["topic"]["records"].clone();
+    program.write("a.yaml", file("in.txt"));
+    program.ok(&run);
+    assert_eq!(records(), 2);
+    program.write("a.yaml", file("other.txt"));
+    let said = program.run(&run);
+    assert_eq!(said.code, 1, "{}", said.err);
+    assert!(said.err.contains("in.txt") && said.err.contains("other.txt"), "{}", said.err);
+    program.ok(&["offsets", "reset", "a", "--to", "earliest", "--file", "a.yaml"]);
+    program.ok(&run);
+    assert_eq!(records(), 3);
+    program.ok(&["offsets", "forget", "a", "--yes"]);
+    assert_eq!(program.json(&["offsets", "show"]), serde_json::json!([]));
+    program.ok(&run);
+    assert_eq!(records(), 4, "it began anew");
+}

@@ -8,6 +8,7 @@ use crate::protocol::ReplayChoice;
 use crate::{Error, Result};
 use millstream_core::Headers;
 use millstream_engine::{Catalog, Committer, Letter, Metrics, Pipeline};
+use millstream_log::{Reader, Topic};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -23,7 +24,7 @@ impl Service {
     ) -> Result<Value> {
         let topics = match topic {
             Some(topic) => vec![self.topic(&topic)?.name().to_owned()],
-            None => self.letter_topics(pipeline.as_deref()),
+            None => self.letter_topics()?,
         };
         let home = self.home().clone();
         blocking(move || {
@@ -116,32 +117,39 @@ impl Service {
         Ok(millstream_engine::open(plan, file, self.home(), committer, &Metrics::new()).await?)
     }
 
-    /// The topics with letters: those of the pipelines that run, and those by the usual name.
-    fn letter_topics(&self, pipeline: Option<&str>) -> Vec<String> {
+    /// The topics with letters: those of the pipelines that run, and those whose records are some.
+    fn letter_topics(&self) -> Result<Vec<String>> {
         let mut topics = BTreeSet::new();
         if let Some(engine) = &self.0.engine {
             for report in engine.reports() {
-                if let Some(running) = engine.pipeline(&report.name)
-                    && pipeline.is_none_or(|wanted| wanted == report.name)
-                {
-                    topics.insert(running.dead_letters.name().to_owned());
-                }
+                let running = engine.pipeline(&report.name);
+                topics.extend(running.map(|running| running.dead_letters.name().to_owned()));
             }
         }
-        let usual = pipeline.map(|name| format!("{name}.dead"));
         for topic in self.home().log.topics() {
-            let name = topic.name();
-            // A pipeline may have named any topic: where its own is not there, all are looked at.
-            let looked_at = match &usual {
-                Some(usual) => name == usual || (topics.is_empty() && name.ends_with(".dead")),
-                None => name.ends_with(".dead"),
-            };
-            if looked_at {
-                topics.insert(name.to_owned());
+            if !topics.contains(topic.name()) && holds_letters(&topic)? {
+                topics.insert(topic.name().to_owned());
             }
         }
-        topics.into_iter().collect()
+        Ok(topics.into_iter().collect())
     }
+}
+
+/// Whether the first record of a topic is a letter.
+fn holds_letters(topic: &Topic) -> Result<bool> {
+    const READ_BYTES: usize = 4 << 10;
+    for index in 0..topic.partitions() {
+        let Some(partition) = topic.partition(index).filter(|p| p.refused().is_none()) else {
+            continue;
+        };
+        let mut reader = Reader::new(&partition, partition.start_offset(), READ_BYTES)?;
+        if let Some(records) = reader.try_next()?
+            && !records.is_empty()
+        {
+            return Ok(Letter::read(index, records.get(0)).is_some());
+        }
+    }
+    Ok(false)
 }
 
 async fn replay(pipeline: &Pipeline, choice: ReplayChoice) -> Result<answers::Replayed> {

@@ -72,9 +72,11 @@ impl Service {
             Request::Test { files } => self.test(files, reply).await,
             Request::Pipelines => self.pipelines(reply).await,
             Request::Offsets { pipeline } => self.offsets(pipeline, reply).await,
-            Request::ResetOffsets { pipeline, to, partition } => {
-                self.reset_offsets(pipeline, to, partition, reply).await
+            Request::ResetOffsets { pipeline, to, partition, file } => {
+                let order = offsets::Reset { pipeline, to, partition, file };
+                self.reset_offsets(order, reply).await
             }
+            Request::ForgetOffsets { pipeline } => self.forget_offsets(pipeline).await,
             Request::Topics => self.topics(reply).await,
             Request::DescribeTopic { topic } => self.describe_topic(&topic, reply).await,
             Request::CreateTopic {

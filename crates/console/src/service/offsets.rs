@@ -1,14 +1,25 @@
 //! How far pipelines have come, and setting that by hand.
 
+use super::plans::load;
 use super::topics::no_partition;
 use super::{Reply, Service, blocking, nothing, unknown};
 use crate::answers;
 use crate::protocol::Position;
 use crate::{Error, Result};
+use millstream_config::SourceFrom;
 use millstream_core::Place;
 use millstream_log::{PartitionLog, Topic};
-use millstream_tables::Committed;
+use millstream_tables::{Committed, Source};
 use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+pub struct Reset {
+    pub pipeline: String,
+    pub to: Position,
+    pub partition: Option<u32>,
+    pub file: Option<PathBuf>,
+}
 
 impl Service {
     pub async fn offsets(&self, pipeline: Option<String>, reply: Reply) -> Result<Value> {
@@ -29,22 +40,17 @@ impl Service {
         nothing()
     }
 
-    pub async fn reset_offsets(
-        &self,
-        name: String,
-        to: Position,
-        partition: Option<u32>,
-        reply: Reply,
-    ) -> Result<Value> {
-        let runs = self.0.engine.as_ref().filter(|engine| engine.pipeline(&name).is_some());
+    pub async fn reset_offsets(&self, order: Reset, reply: Reply) -> Result<Value> {
+        let Reset { pipeline: name, to, partition, .. } = &order;
+        let runs = self.0.engine.as_ref().filter(|engine| engine.pipeline(name).is_some());
         match runs {
             Some(engine) => {
-                engine.reset(&name, place(to)?, partition).await?;
+                engine.reset(name, place(*to)?, *partition).await?;
             }
-            None => self.reset_stopped(&name, to, partition).await?,
+            None => self.reset_stopped(&order).await?,
         }
-        let committed = self.committed(&name)?;
-        for row in self.offset_rows(&name, &committed) {
+        let committed = self.committed(name)?;
+        for row in self.offset_rows(name, &committed) {
             if partition.is_none_or(|wanted| wanted == row.partition) {
                 reply.row(row).await?;
             }
@@ -52,12 +58,34 @@ impl Service {
         nothing()
     }
 
-    async fn reset_stopped(&self, name: &str, to: Position, partition: Option<u32>) -> Result<()> {
-        let committed = self.committed(name)?;
+    pub async fn forget_offsets(&self, name: String) -> Result<Value> {
+        self.committed(&name)?;
+        if self.0.engine.as_ref().is_some_and(|engine| engine.pipeline(&name).is_some()) {
+            return Err(Error::mistake(format!("`{name}` runs: stop it before it is forgotten")));
+        }
+        let home = self.home().clone();
+        blocking(move || {
+            let source = home.tables.offsets().get(&name).map(|known| known.source);
+            home.tables.offsets().forget(&name)?;
+            if let Some(source) = source {
+                home.log.forget_pipeline(&source.name, &name);
+            }
+            Ok(())
+        })
+        .await?;
+        nothing()
+    }
+
+    async fn reset_stopped(&self, order: &Reset) -> Result<()> {
+        let Reset { pipeline: name, to, partition, file } = order;
+        let committed = match file {
+            Some(path) => self.source_of(name, path)?,
+            None => self.committed(name)?,
+        };
         let mut offsets = committed.offsets.clone();
         match self.source_topic(&committed) {
             Some(topic) => {
-                let chosen = match partition {
+                let chosen = match *partition {
                     Some(index) if index >= topic.partitions() => {
                         return Err(no_partition(&topic, index));
                     }
@@ -67,10 +95,10 @@ impl Service {
                 for index in chosen {
                     let partition =
                         topic.partition(index).ok_or_else(|| no_partition(&topic, index))?;
-                    offsets.insert(index, seek(&partition, to)?);
+                    offsets.insert(index, seek(&partition, *to)?);
                 }
             }
-            None => match to {
+            None => match *to {
                 Position::Earliest => offsets = [(0, 0)].into(),
                 Position::Offset(at) if at >= 0 => offsets = [(0, at)].into(),
                 _ => {
@@ -82,12 +110,42 @@ impl Service {
                 }
             },
         }
-        let (name, tables) = (name.to_owned(), self.home().tables.clone());
+        let (name, tables) = (name.clone(), self.home().tables.clone());
         blocking(move || {
             let offsets: Vec<(u32, i64)> = offsets.into_iter().collect();
             Ok(tables.offsets().reset(&name, &committed.source, &offsets)?)
         })
         .await
+    }
+
+    /// The source that a pipeline's file names, with what was committed of it.
+    fn source_of(&self, name: &str, path: &Path) -> Result<Committed> {
+        let file = load(path)?;
+        if file.spec.pipeline != name {
+            return Err(Error::mistake(format!(
+                "{} is the pipeline `{}`, not `{name}`",
+                path.display(),
+                file.spec.pipeline
+            )));
+        }
+        let id = match &file.spec.source.from {
+            SourceFrom::Topic(from) => format!("topic:{}", self.topic(&from.topic)?.id()),
+            SourceFrom::File(from) => {
+                let path = file.resolve(&from.file);
+                let path = std::fs::canonicalize(&path).map_err(|error| {
+                    Error::mistake(format!("cannot read {}: {error}", path.display()))
+                })?;
+                format!("file:{}", path.display())
+            }
+        };
+        let known = self.home().tables.offsets().get(name);
+        Ok(match known {
+            Some(known) if known.source.id == id => known,
+            _ => {
+                let source = Source { id, name: file.spec.source.name() };
+                Committed { source, offsets: BTreeMap::new() }
+            }
+        })
     }
 
     fn committed(&self, pipeline: &str) -> Result<Committed> {
