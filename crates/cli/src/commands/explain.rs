@@ -101,8 +101,10 @@ fn render(explain: &Explain) -> String {
     let _ = writeln!(text, "pipeline {}", explain.pipeline);
     let _ = writeln!(
         text,
-        "\nsource {}: {} partitions, {} partition tasks side by side",
-        source.name, source.partitions, explain.parallelism
+        "\nsource {}: {}, {} side by side",
+        source.name,
+        output::counted(source.partitions.into(), "partition"),
+        output::counted(explain.parallelism.into(), "partition task")
     );
     let _ =
         writeln!(text, "  decodes {} of {} columns", source.columns.len(), source.columns_there);

@@ -144,8 +144,8 @@ impl ProduceArgs {
         }
         let created = if total.created { ", which was created" } else { "" };
         output::line(format!(
-            "appended {} records to {}{created}",
-            output::count(total.records),
+            "appended {} to {}{created}",
+            output::counted(total.records, "record"),
             self.topic
         ))
     }

@@ -182,7 +182,7 @@ fn load(global: &Global, request: &Request, json: JsonArg) -> Result<()> {
     } else {
         let Request::LoadTable { table, .. } = request else { return Ok(()) };
         let created = if loaded.created { ", which was created" } else { "" };
-        output::line(format!("wrote {} rows to {table}{created}", output::count(loaded.rows)))?;
+        output::line(format!("wrote {} to {table}{created}", output::counted(loaded.rows, "row")))?;
         if loaded.rejected > 0 {
             output::line(format!("{} rows were refused:", output::count(loaded.rejected)))?;
             for reason in &loaded.reasons {

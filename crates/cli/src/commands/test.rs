@@ -41,7 +41,10 @@ impl TestArgs {
         if self.json.json {
             output::json(&cases)?;
         } else {
-            output::line(format!("{} cases, {} failed", cases.len(), failed))?;
+            output::line(format!(
+                "{}, {failed} failed",
+                output::counted(cases.len() as u64, "case")
+            ))?;
         }
         if failed > 0 { Err(Said(1).into()) } else { Ok(()) }
     }

@@ -141,7 +141,11 @@ fn create(global: &Global, args: CreateArgs) -> Result<()> {
         hard: args.hard,
     };
     let topic: Topic = session::end(global, &request)?;
-    output::line(format!("created {} with {} partitions", topic.name, topic.partitions))
+    output::line(format!(
+        "created {} with {}",
+        topic.name,
+        output::counted(topic.partitions.into(), "partition")
+    ))
 }
 
 fn describe(global: &Global, topic: String, json: JsonArg) -> Result<()> {

@@ -6,7 +6,7 @@ mod text;
 
 pub use grid::grid;
 pub use table::Table;
-pub use text::{bytes, count, ms, percent, short, time};
+pub use text::{bytes, count, counted, ms, percent, short, time};
 
 use crate::failure::Result;
 use clap::Args;
