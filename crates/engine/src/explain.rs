@@ -114,8 +114,8 @@ impl Plan {
                                 }
                             }
                         }
-                        SinkPlan::Topic { partitions, .. } => {
-                            format!("topic {} of {partitions} partitions", sink.name)
+                        SinkPlan::Topic { topic, partitions, .. } => {
+                            format!("topic {topic} of {partitions} partitions")
                         }
                         SinkPlan::Discard => "nowhere".to_owned(),
                     },

@@ -171,8 +171,8 @@ fn bind_offsets(pipeline: &Pipeline) -> anyhow::Result<()> {
     let known =
         pipeline.home.tables.offsets().bind(&pipeline.name, &source).with_context(|| {
             format!(
-                "the source of pipeline {} changed; `millstream offsets {0} reset --to earliest` \
-             begins anew",
+                "the source of pipeline {} changed; `millstream offsets reset {0} --to earliest \
+                 --file FILE` begins anew with this file",
                 pipeline.name
             )
         })?;
@@ -320,7 +320,7 @@ async fn open_sink(
                 })))
             })
         }
-        (SinkPlan::Topic { partitions, avro }, SinkTo::Topic(to)) => {
+        (SinkPlan::Topic { partitions, avro, .. }, SinkTo::Topic(to)) => {
             let retention = to.retention.clone().unwrap_or_default();
             let options = TopicOptions {
                 partitions,

@@ -61,6 +61,7 @@ pub struct PlannedSink {
 pub enum SinkPlan {
     Table(TableSpec),
     Topic {
+        topic: String,
         partitions: u32,
         /// Subject and schema of an Avro topic.
         avro: Option<(String, String)>,
@@ -554,7 +555,7 @@ impl Planner<'_> {
                     }
                 };
                 self.catalog.will_have_topic(&to.topic, partitions);
-                Some(SinkPlan::Topic { partitions, avro })
+                Some(SinkPlan::Topic { topic: to.topic.clone(), partitions, avro })
             }
         }
     }

@@ -96,6 +96,10 @@ impl Decoder for TextDecoder {
 fn stopped(beginnings: &[Regex], line: &str) -> String {
     let end = beginnings.iter().find_map(|beginning| beginning.find(line)).map(|m| m.end());
     match end {
+        Some(end @ 1..) if end == line.len() => format!(
+            "line does not match the pattern: it ends at character {}, before the pattern does",
+            line.chars().count()
+        ),
         Some(end @ 1..) => format!(
             "line does not match the pattern: it does up to character {}, but not `{}`",
             line[..end].chars().count(),

@@ -120,7 +120,7 @@ impl LineReader {
                 "offset_beyond_end",
                 format!(
                     "the pipeline has read {} up to byte {at}, but it has only {skipped}: it was \
-                     cut or replaced; `millstream offsets PIPELINE reset --to earliest` reads it \
+                     cut or replaced; `millstream offsets reset PIPELINE --to earliest` reads it \
                      again",
                     options.path.display()
                 ),
