@@ -214,10 +214,23 @@ pub fn write_records(out: &mut impl Write, seed: u64, rows: u64) -> std::io::Res
 /// The sites table as CSV.
 pub fn write_sites(out: &mut impl Write) -> std::io::Result<()> {
     writeln!(out, "id,name,segment")?;
-    for site in (0..SITES).filter(|site| site % 50 != 49) {
-        writeln!(out, "{site},{},{}", site_name(site), SEGMENTS[site as usize % SEGMENTS.len()])?;
+    for Site { id, name, segment } in (0..SITES).filter_map(site) {
+        writeln!(out, "{id},{name},{segment}")?;
     }
     out.flush()
+}
+
+/// A row of the sites table.
+pub struct Site {
+    pub id: u32,
+    pub name: String,
+    pub segment: &'static str,
+}
+
+/// The row of a site, where it has one.
+pub fn site(id: u32) -> Option<Site> {
+    let segment = SEGMENTS[id as usize % SEGMENTS.len()];
+    (id % 50 != 49).then(|| Site { id, name: site_name(id), segment })
 }
 
 fn site_name(site: u32) -> String {

@@ -2,7 +2,8 @@
 //! and its peak memory is nobody else's.
 
 use crate::decode::{self, Columns};
-use crate::{log, store};
+use crate::{log, pipeline, store};
+use crate::pipeline::Output;
 use anyhow::{Context, Result, bail, ensure};
 use millstream_log::Codec;
 use rustix::time::{ClockId, clock_gettime};
@@ -17,6 +18,8 @@ use std::time::{Duration, Instant};
 #[serde(rename_all = "snake_case")]
 pub enum Job {
     Decode { columns: Columns, messages: u64 },
+    OwnDecode { columns: Columns, messages: u64 },
+    MainJob { into: Output, messages: u64, codec: Codec },
     LogAppend { messages: u64, codec: Codec },
     RawWrites { messages: u64, bytes: u64, syncs: u64 },
     FjallInserts { messages: u64, value_bytes: usize },
@@ -59,6 +62,8 @@ impl Job {
     pub fn run(self) -> Result<Measured> {
         match self {
             Job::Decode { columns, messages } => decode::bare(columns, messages),
+            Job::OwnDecode { columns, messages } => decode::own(columns, messages),
+            Job::MainJob { into, messages, codec } => pipeline::main_job(into, messages, codec),
             Job::LogAppend { messages, codec } => log::append(messages, codec),
             Job::RawWrites { messages, bytes, syncs } => store::raw_writes(messages, bytes, syncs),
             Job::FjallInserts { messages, value_bytes } => {

@@ -5,6 +5,7 @@ mod decode;
 mod generate;
 mod job;
 mod log;
+mod pipeline;
 mod python;
 mod report;
 mod store;
