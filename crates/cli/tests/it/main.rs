@@ -5,6 +5,7 @@
 mod bad_input;
 mod both_ways;
 mod demo;
+mod examples;
 mod help;
 mod program;
 mod run;
