@@ -7,7 +7,7 @@
 
 use crate::dead_letters::Verdict;
 use crate::metrics::{PipelineMetrics, Timer};
-use millstream_core::{Batch, Disposition, Result};
+use millstream_core::{Batch, Disposition, Error, Origin, Result};
 use std::sync::Arc;
 
 /// Where a step or sink takes its rows from.
@@ -54,37 +54,7 @@ impl Flow {
                 ));
                 continue;
             }
-            let timer = Timer::start(&metrics.sql);
-            let origin = batch.origin.clone();
-            match step.step.run(batch).await {
-                Ok(ran) => {
-                    timer.stop();
-                    verdicts.extend(ran.rejected.into_iter().map(|r| Verdict {
-                        source_row: r.source_row,
-                        step: step.name.clone(),
-                        kind: r.kind,
-                        reason: r.reason,
-                    }));
-                    results.push(ran.batch);
-                }
-                // A look-up that stays away and whose pipeline said `on_failure: dead_letter`.
-                Err(error) if error.disposition() == Disposition::Reject => {
-                    let reason = error.chain();
-                    let mut rows: Vec<u32> = origin.iter().collect();
-                    rows.dedup();
-                    verdicts.extend(rows.into_iter().map(|source_row| Verdict {
-                        source_row,
-                        step: step.name.clone(),
-                        kind: error.kind(),
-                        reason: reason.clone(),
-                    }));
-                    results.push(Batch::new(
-                        arrow_array::RecordBatch::new_empty(step.step.schema()),
-                        origin.slice(0, 0),
-                    ));
-                }
-                Err(error) => return Err(error),
-            }
+            results.push(run_step(step, batch, metrics, &mut verdicts).await?);
         }
         let outputs = self
             .outputs
@@ -96,4 +66,62 @@ impl Flow {
             .collect();
         Ok(Flowed { outputs, verdicts })
     }
+}
+
+/// Runs one step. Rows that a look-up refuses (its store stays away, and the file says
+/// `on_failure: dead_letter`) are found by halving: those that need no answer of it go on.
+async fn run_step(
+    step: &FlowStep,
+    batch: Batch,
+    metrics: &PipelineMetrics,
+    verdicts: &mut Vec<Verdict>,
+) -> Result<Batch> {
+    let mut due = vec![batch];
+    let mut parts = Vec::new();
+    while let Some(batch) = due.pop() {
+        let timer = Timer::start(&metrics.sql);
+        match step.step.run(batch.clone()).await {
+            Ok(ran) => {
+                timer.stop();
+                verdicts.extend(ran.rejected.into_iter().map(|r| Verdict {
+                    source_row: r.source_row,
+                    step: step.name.clone(),
+                    kind: r.kind,
+                    reason: r.reason,
+                }));
+                parts.push(ran.batch);
+            }
+            Err(error) if error.disposition() == Disposition::Reject => match middle(&batch) {
+                Some(at) => {
+                    due.push(batch.slice(at, batch.len() - at));
+                    due.push(batch.slice(0, at));
+                    tokio::task::yield_now().await;
+                }
+                None => verdicts.push(Verdict {
+                    source_row: batch.origin.of(0),
+                    step: step.name.clone(),
+                    kind: error.kind(),
+                    reason: error.chain(),
+                }),
+            },
+            Err(error) => return Err(error),
+        }
+    }
+    if let [_] = parts.as_slice() {
+        return Ok(parts.remove(0));
+    }
+    let rows = arrow_select::concat::concat_batches(
+        &step.step.schema(),
+        parts.iter().map(|part| &part.rows),
+    )
+    .map_err(|e| Error::stop("sql", "putting a batch together").because(e))?;
+    let origin = parts.iter().flat_map(|part| part.origin.iter()).collect();
+    Ok(Batch::new(rows, Origin::Rows(origin)))
+}
+
+/// Where to halve a batch so that no source row is on both sides. `None` when it is only one.
+fn middle(batch: &Batch) -> Option<usize> {
+    let half = batch.len() / 2;
+    let begins = |at: &usize| batch.origin.of(*at) != batch.origin.of(*at - 1);
+    (half.max(1)..batch.len()).find(begins).or_else(|| (1..half).rev().find(begins))
 }

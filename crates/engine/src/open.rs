@@ -282,7 +282,7 @@ pub fn open_lookup(
     let in_memory = matches!(spec.from, LookupFrom::File(_));
     let cached = !in_memory && !spec.consistent && spec.cache.max_entries > 0;
     let policy = Policy {
-        cache: cached.then(|| CacheOptions {
+        cache: cached.then_some(CacheOptions {
             entries_max: spec.cache.max_entries as usize,
             ttl: spec.cache.ttl.0,
             negative_ttl: spec.cache.negative_ttl.0,

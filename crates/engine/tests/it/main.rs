@@ -1,4 +1,12 @@
 //! Pipelines run whole, in this process, on a data directory of their own.
 
+mod branches;
 mod demo;
 mod harness;
+mod letters;
+mod lookups;
+mod offsets;
+mod order;
+mod panics;
+mod sinks;
+mod tables;
