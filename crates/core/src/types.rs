@@ -104,6 +104,9 @@ impl Parser<'_> {
         };
         while self.take('[') {
             self.expect(']')?;
+            if depth + height(&data_type) >= DEPTH_MAX {
+                return Err(format!("types nest at most {DEPTH_MAX} deep"));
+            }
             data_type = DataType::List(Arc::new(Field::new("item", data_type, true)));
         }
         Ok(data_type)
@@ -173,6 +176,19 @@ impl Parser<'_> {
     }
 }
 
+/// How many types are inside each other below this one.
+fn height(data_type: &DataType) -> usize {
+    match data_type {
+        DataType::List(item) => 1 + height(item.data_type()),
+        // The entries are a struct that nobody wrote.
+        DataType::Map(entries, _) => height(entries.data_type()),
+        DataType::Struct(fields) => {
+            1 + fields.iter().map(|field| height(field.data_type())).max().unwrap_or(0)
+        }
+        _ => 0,
+    }
+}
+
 fn map_of(value: DataType) -> DataType {
     let entries = Fields::from(vec![
         Field::new("key", DataType::Utf8, false),
@@ -215,6 +231,22 @@ mod tests {
         for text in ["strng", "int]", "decimal(50, 2)", "struct<>", "map<int", ""] {
             assert!(parse(text).is_err(), "{text}");
         }
-        assert!(parse(&"map<".repeat(10_000)).unwrap_err().contains("at most"));
+    }
+
+    #[test]
+    fn types_nest_to_a_bound_however_they_are_written() {
+        let lists = |n: usize| format!("int{}", "[]".repeat(n));
+        let maps = |n: usize| format!("{}int{}", "map<".repeat(n), ">".repeat(n));
+        let structs = |n: usize| format!("{}int{}", "struct<a ".repeat(n), ">".repeat(n));
+        for text in [lists(DEPTH_MAX), maps(DEPTH_MAX), structs(DEPTH_MAX)] {
+            assert!(parse(&text).is_ok(), "{text}");
+        }
+        let both = |n: usize| format!("{}int{}", "map<".repeat(n), ">[]".repeat(n));
+        assert!(parse(&both(DEPTH_MAX / 2)).is_ok());
+        for n in [DEPTH_MAX + 1, 100_000] {
+            for text in [lists(n), maps(n), structs(n), both(n / 2 + 1)] {
+                assert!(parse(&text).unwrap_err().contains("at most"), "{n}");
+            }
+        }
     }
 }

@@ -5,6 +5,7 @@
 mod accepted;
 mod broken;
 mod files;
+mod fuzz;
 mod places;
 mod schema;
 mod secrets;

@@ -4,7 +4,7 @@ use crate::env;
 use millstream_config::{ExpectedRows, Moment, TestFile, TestInput, load_tests, parse_tests};
 use std::path::Path;
 
-const CASES: &str = r#"
+pub const CASES: &str = r#"
 cases:
   - name: a visit is enriched
     input:

@@ -5,6 +5,7 @@
 mod encode;
 mod evolve;
 mod framing;
+mod fuzz;
 mod hostile;
 mod oracle;
 mod support;

@@ -54,6 +54,8 @@ pub enum Invalid {
     Checksum { found: u32, computed: u32 },
     #[error("its base offset is {found}, expected was {expected}")]
     BaseOffset { found: i64, expected: i64 },
+    #[error("from its base offset {0} on there are fewer offsets than it has records")]
+    Offsets(i64),
     #[error("its leader epoch is {0}, not 0")]
     Epoch(i32),
     #[error("it says {records} records and a last offset delta of {delta}")]
@@ -120,6 +122,9 @@ impl Header {
         let header = Header::read(bytes)?;
         if header.base_offset != expected {
             return Err(Invalid::BaseOffset { found: header.base_offset, expected });
+        }
+        if expected.checked_add(i64::from(header.records)).is_none() {
+            return Err(Invalid::Offsets(expected));
         }
         // The checksum does not cover the epoch; the log always writes 0.
         match i32::from_be_bytes(array(bytes, EPOCH_AT)) {

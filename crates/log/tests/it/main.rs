@@ -4,6 +4,7 @@
 
 mod codec;
 mod crash;
+mod fuzz;
 mod kill;
 mod log;
 mod lossy;

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "what does not unwrap fails its test")]
 
 mod compat;
+mod fuzz;
 mod persist;
 mod python;
 mod rest;

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod expressions;
+mod fuzz;
 mod lookups;
 mod mistakes;
 mod select;
