@@ -48,7 +48,7 @@ async fn the_row_with_the_last_timestamp_stays_in_whatever_order_they_come() {
 
     // All of it again changes nothing.
     bench.engine.reset("p", millstream_core::Place::Earliest, None).await.unwrap();
-    bench.until("read", |b| b.counts("p").0 == 12).await;
+    bench.until("read", |b| b.metric("rows_out_total", "p") == 12).await;
     assert_eq!(rows(&bench), want);
     bench.restart().await;
 }
