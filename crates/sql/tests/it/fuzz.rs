@@ -107,7 +107,7 @@ fn fuzz_expressions() {
     let input = input();
     let corpus: Vec<&str> = SELECTS
         .iter()
-        .filter_map(|sql| Some(sql.split_once("SELECT ")?.1.split(" FROM input").next()?))
+        .filter_map(|sql| sql.split_once("SELECT ")?.1.split(" FROM input").next())
         .flat_map(|list| list.split(" AS "))
         .chain(["id > 3 AND name = 'a'", "input.site.name LIKE '%s%'", "not ok"])
         .collect();
