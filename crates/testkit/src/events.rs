@@ -231,7 +231,8 @@ mod tests {
     fn every_kind_of_fault_is_seen() {
         assert_eq!(checked(|_| {}), []);
         assert_eq!(checked(|arrived| arrived.insert(5, arrived[5].clone())), []);
-        let kinds: [(&str, fn(&mut Vec<Event>)); 5] = [
+        type Change = fn(&mut Vec<Event>);
+        let kinds: [(&str, Change); 5] = [
             ("lost", |arrived| drop(arrived.remove(9))),
             ("damaged", |arrived| arrived[3].seq += 1),
             ("belong", |arrived| arrived.push(Event::new("k9".into(), 1, Fate::Out))),
