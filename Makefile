@@ -34,4 +34,4 @@ audit:
 
 bench:
 	cargo build --release --package millstream --package millstream-bench
-	target/release/millstream-bench all
+	target/release/millstream-bench --growth

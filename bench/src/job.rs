@@ -2,8 +2,8 @@
 //! and its peak memory is nobody else's.
 
 use crate::decode::{self, Columns};
-use crate::{log, pipeline, store};
-use crate::pipeline::Output;
+use crate::pipeline::{self, Output};
+use crate::{log, store};
 use anyhow::{Context, Result, bail, ensure};
 use millstream_log::Codec;
 use rustix::time::{ClockId, clock_gettime};
@@ -19,10 +19,10 @@ use std::time::{Duration, Instant};
 pub enum Job {
     Decode { columns: Columns, messages: u64 },
     OwnDecode { columns: Columns, messages: u64 },
-    MainJob { into: Output, messages: u64, codec: Codec },
+    Pipeline { output: Output, messages: u64, codec: Codec },
     LogAppend { messages: u64, codec: Codec },
     RawWrites { messages: u64, bytes: u64, syncs: u64 },
-    FjallInserts { messages: u64, value_bytes: usize },
+    FjallInserts { messages: u64, bytes_each: usize },
 }
 
 /// What a piece of work cost.
@@ -63,11 +63,13 @@ impl Job {
         match self {
             Job::Decode { columns, messages } => decode::bare(columns, messages),
             Job::OwnDecode { columns, messages } => decode::own(columns, messages),
-            Job::MainJob { into, messages, codec } => pipeline::main_job(into, messages, codec),
+            Job::Pipeline { output, messages, codec } => {
+                pipeline::main_job(output, messages, codec)
+            }
             Job::LogAppend { messages, codec } => log::append(messages, codec),
             Job::RawWrites { messages, bytes, syncs } => store::raw_writes(messages, bytes, syncs),
-            Job::FjallInserts { messages, value_bytes } => {
-                store::fjall_inserts(messages, value_bytes)
+            Job::FjallInserts { messages, bytes_each } => {
+                store::fjall_inserts(messages, bytes_each)
             }
         }
     }
@@ -88,7 +90,7 @@ impl Measured {
     }
 
     pub fn messages_per_second(&self) -> f64 {
-        self.messages as f64 / self.wall_seconds.max(1e-9)
+        if self.wall_seconds == 0.0 { 0.0 } else { self.messages as f64 / self.wall_seconds }
     }
 }
 
@@ -115,7 +117,7 @@ impl Meter {
             bytes,
             cpu_seconds: self.cpu.as_secs_f64(),
             wall_seconds: self.wall.as_secs_f64(),
-            peak_rss_mb: peak_rss_mb("self")?,
+            peak_rss_mb: status_mb("self", "VmHWM:")?,
             extra: BTreeMap::new(),
         })
     }
@@ -127,11 +129,13 @@ fn process_cpu() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// The most memory that a process had resident, in MiB; `pid` may be `self`.
-pub fn peak_rss_mb(pid: &str) -> Result<f64> {
+/// A size in MiB from the status of a process: `VmHWM:` is the most that it had resident, `VmRSS:`
+/// what it has now. `pid` may be `self`.
+pub fn status_mb(pid: &str, what: &str) -> Result<f64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib = line.and_then(|line| line.trim().strip_suffix("kB")).context("no VmHWM")?;
+    let line = status.lines().find_map(|line| line.strip_prefix(what));
+    let kib =
+        line.and_then(|line| line.trim().strip_suffix("kB")).with_context(|| what.to_owned())?;
     Ok(kib.trim().parse::<f64>()? / 1024.0)
 }
 

@@ -3,6 +3,7 @@
 
 mod decode;
 mod generate;
+mod idle;
 mod job;
 mod log;
 mod pipeline;
@@ -30,6 +31,10 @@ struct Cli {
     /// Leave the Python peers out.
     #[arg(long)]
     no_python: bool,
+    /// Also run the main job with ten times the messages; at the default that takes some minutes
+    /// and 12 GB of disk.
+    #[arg(long)]
+    growth: bool,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -63,6 +68,7 @@ fn main() -> Result<()> {
                 messages: cli.messages,
                 peer_messages: cli.peer_messages,
                 python: !cli.no_python,
+                growth: cli.growth,
             };
             run(&cli.suites, &setup)
         }
@@ -81,6 +87,9 @@ fn run(asked: &[String], setup: &Setup) -> Result<()> {
     for (name, suite) in SUITES {
         if asked.is_empty() || asked.iter().any(|asked| asked == name) {
             let rows = suite(setup)?;
+            if rows.is_empty() {
+                continue;
+            }
             println!("{name}\n{}", report::table(&rows));
             println!("{}\n", report::save(name, &rows)?.display());
         }

@@ -29,26 +29,47 @@ const PATIENCE: Duration = Duration::from_secs(1800);
 #[serde(rename_all = "snake_case")]
 pub enum Output {
     Topic,
+    /// The topic, under another key than the source has: each batch goes to all its partitions.
+    TopicByUrl,
     Table,
+}
+
+impl Output {
+    fn name(self) -> &'static str {
+        match self {
+            Output::Topic => "a topic",
+            Output::TopicByUrl => "a topic by url",
+            Output::Table => "a table",
+        }
+    }
+
+    fn file(self) -> Result<millstream_config::Pipeline> {
+        let topic = include_str!("../main_job.yaml");
+        match self {
+            Output::Topic => parse_file("main_job.yaml", topic),
+            Output::TopicByUrl => {
+                parse_file("main_job.yaml", &topic.replace("key: uid", "key: url"))
+            }
+            Output::Table => {
+                parse_file("main_job_table.yaml", include_str!("../main_job_table.yaml"))
+            }
+        }
+    }
 }
 
 /// Runs the main job over `messages` records that are in the topic already, from the start of its
 /// tasks until all is settled and the offsets are durable.
-pub fn main_job(into: Output, messages: u64, codec: Codec) -> Result<Measured> {
+pub fn main_job(output: Output, messages: u64, codec: Codec) -> Result<Measured> {
     let scratch = Scratch::new("main-job")?;
     let home = Home::open(scratch.path(), HomeOptions::default())?;
-    let bytes = fill(&home, messages, codec)?;
-    load_sites(&home)?;
+    let bytes = prepare(&home, messages, codec)?;
     let topic = TopicOptions { partitions: FILES as u32, codec, ..TopicOptions::default() };
     home.log.create_topic("enriched", topic)?;
 
     let runtimes = [runtime("pipelines", 2)?, runtime("io", 1)?];
     let [cpu, io] = &runtimes;
     let metrics = Metrics::new();
-    let file = match into {
-        Output::Topic => parse_file("main_job.yaml", include_str!("../main_job.yaml"))?,
-        Output::Table => parse_file("main_job_table.yaml", include_str!("../main_job_table.yaml"))?,
-    };
+    let file = output.file()?;
     let (committer, committing) = Committer::new(home.clone(), file.spec.commit_interval.0);
     io.spawn(committing);
     let engine = Engine::new(cpu.handle().clone());
@@ -71,10 +92,7 @@ pub fn main_job(into: Output, messages: u64, codec: Codec) -> Result<Measured> {
 
     let report = engine.reports().into_iter().next().context("the pipeline reports")?;
     check(&report, messages)?;
-    let name = match into {
-        Output::Topic => format!("main job to a topic, {}", codec.name()),
-        Output::Table => format!("main job to a table, {}", codec.name()),
-    };
+    let name = format!("main job to {}, {}", output.name(), codec.name());
     let mut measured = meter.measured(&name, messages, bytes)?;
     let written = home.tables.stats()?;
     let fsyncs = home.log.stats().fsyncs - log.fsyncs + written.fsyncs - tables.fsyncs;
@@ -109,9 +127,17 @@ fn runtime(name: &str, threads: usize) -> Result<Runtime> {
         .build()?)
 }
 
+/// What the main job reads: the topic with `messages` records, and the sites. Gives the bytes of the
+/// records' values.
+pub fn prepare(home: &Home, messages: u64, codec: Codec) -> Result<u64> {
+    let bytes = fill(home, messages, codec)?;
+    load_sites(home)?;
+    Ok(bytes)
+}
+
 /// Makes the source topic and fills it with seeded records under their uid, as a producer with a
-/// buffer of some hundred records a partition leaves it. Gives the bytes of the records' values.
-pub fn fill(home: &Home, messages: u64, codec: Codec) -> Result<u64> {
+/// buffer of some hundred records a partition leaves it.
+fn fill(home: &Home, messages: u64, codec: Codec) -> Result<u64> {
     let id = home.registry.register("navigation-value", &NewSchema::avro(SCHEMA), false)?.id;
     ensure!(id == SCHEMA_ID, "the registry gave the schema id {id}");
     let options = TopicOptions { partitions: FILES as u32, codec, ..TopicOptions::default() };

@@ -25,6 +25,7 @@ pub struct Row {
 pub enum Target {
     AtMost(f64),
     AtLeast(f64),
+    Between(f64, f64),
 }
 
 /// CPU a message, as a multiple of the peer's.
@@ -59,6 +60,29 @@ impl Row {
         Row { peer: Some(peer.name.clone()), ratio: Some(ratio), ..Row::plain(measured) }
     }
 
+    /// A row whose ratio says how many times faster it is, not how many times the CPU it takes.
+    pub fn times_faster(self) -> Row {
+        Row { name: format!("{}, times faster", self.name), ..self }
+    }
+
+    /// A row that is held to a number of its own, which stands where others have a ratio.
+    pub fn number(measured: &Measured, what: &str, number: f64) -> Row {
+        Row { name: what.to_owned(), ratio: Some(number), ..Row::plain(measured) }
+    }
+
+    /// A row that is held to its messages a second.
+    pub fn rate(measured: &Measured) -> Row {
+        let name = format!("{}, messages/s", measured.name);
+        Row::number(measured, &name, measured.messages_per_second())
+    }
+
+    /// The most memory that one of these had.
+    pub fn peak_rss(all: &[&Measured]) -> Row {
+        let by_rss = |a: &&&Measured, b: &&&Measured| a.peak_rss_mb.total_cmp(&b.peak_rss_mb);
+        let most = all.iter().max_by(by_rss).expect("there is one at least");
+        Row::number(most, &format!("peak RSS MB: {}", most.name), most.peak_rss_mb)
+    }
+
     /// The same with what the ratio must be.
     pub fn target(self, target: Target) -> Row {
         let met = self.ratio.map(|ratio| target.met(ratio));
@@ -71,6 +95,7 @@ impl Target {
         match self {
             Target::AtMost(bound) => ratio <= bound,
             Target::AtLeast(bound) => ratio >= bound,
+            Target::Between(low, high) => (low..=high).contains(&ratio),
         }
     }
 }
@@ -80,6 +105,7 @@ impl std::fmt::Display for Target {
         match self {
             Target::AtMost(bound) => write!(f, "<= {bound}"),
             Target::AtLeast(bound) => write!(f, ">= {bound}"),
+            Target::Between(low, high) => write!(f, "{low}..{high}"),
         }
     }
 }
@@ -95,18 +121,22 @@ pub fn save(name: &str, rows: &[Row]) -> Result<PathBuf> {
 
 pub fn table(rows: &[Row]) -> String {
     let mut text = format!(
-        "{:<36} {:>10} {:>9} {:>11} {:>11} {:>8}  {:>7} {:>8}  {}\n",
+        "{:<42} {:>10} {:>9} {:>11} {:>11} {:>8}  {:>8} {:>9}  {}\n",
         "work", "messages", "MB", "CPU s/M", "messages/s", "RSS MB", "ratio", "target", "against"
     );
     for row in rows {
-        let ratio = row.ratio.map_or(String::new(), |ratio| format!("{ratio:.2}"));
+        let ratio = row.ratio.map_or(String::new(), |ratio| {
+            if ratio < 1e3 { format!("{ratio:.2}") } else { format!("{ratio:.0}") }
+        });
         let verdict = match row.met {
-            Some(true) => "met: ",
-            Some(false) => "MISSED: ",
+            Some(true) => "met",
+            Some(false) => "MISSED",
             None => "",
         };
+        let peer = row.peer.as_deref().unwrap_or_default();
+        let colon = if verdict.is_empty() || peer.is_empty() { "" } else { ": " };
         text.push_str(&format!(
-            "{:<36} {:>10} {:>9.1} {:>11.3} {:>11.0} {:>8.1}  {ratio:>7} {:>8}  {verdict}{}\n",
+            "{:<42} {:>10} {:>9.1} {:>11.3} {:>11.0} {:>8.1}  {ratio:>8} {:>9}  {verdict}{colon}{peer}\n",
             row.name,
             row.messages,
             row.bytes as f64 / 1e6,
@@ -114,7 +144,6 @@ pub fn table(rows: &[Row]) -> String {
             row.messages_per_second,
             row.peak_rss_mb,
             row.target.as_deref().unwrap_or_default(),
-            row.peer.as_deref().unwrap_or_default(),
         ));
     }
     text

@@ -62,9 +62,9 @@ fn write_share(mut file: File, share: u64, rounds: u64, block: &[u8]) -> std::io
     Ok(())
 }
 
-/// Inserts rows of `value_bytes` under the events' uid and time, a batch at a time, made durable as
+/// Inserts rows of `bytes_each`, key and value, under the events' uid and time, a batch at a time, made durable as
 /// often as a pipeline commits. fjall is set up as the tables set it up.
-pub fn fjall_inserts(messages: u64, value_bytes: usize) -> Result<Measured> {
+pub fn fjall_inserts(messages: u64, bytes_each: usize) -> Result<Measured> {
     let scratch = Scratch::new("fjall")?;
     let database = fjall::Database::builder(scratch.path())
         .cache_size(16 * MIB)
@@ -95,7 +95,12 @@ pub fn fjall_inserts(messages: u64, value_bytes: usize) -> Result<Measured> {
             let time = event.seen_at + (row / POOL_ROWS) as i64 * 60_000;
             let mut key = event.uid.clone();
             key.extend_from_slice(&time.to_be_bytes());
-            let value: Vec<u8> = event.frame.iter().copied().cycle().take(value_bytes).collect();
+            let value_bytes = bytes_each.saturating_sub(key.len());
+            let mut value = Vec::with_capacity(value_bytes);
+            while value.len() < value_bytes {
+                let left = value_bytes - value.len();
+                value.extend_from_slice(&event.frame[..left.min(event.frame.len())]);
+            }
             bytes += (key.len() + value.len()) as u64;
             batch.insert(&rows, key, value);
         }
@@ -118,6 +123,6 @@ mod tests {
     fn every_byte_is_written() {
         let measured = raw_writes(10, 10_000_000, 40).unwrap();
         assert_eq!(measured.extra["fsyncs"], 40.0);
-        assert_eq!(fjall_inserts(5_000, 100).unwrap().bytes, 5_000 * (17 + 8 + 100));
+        assert_eq!(fjall_inserts(5_000, 125).unwrap().bytes, 5_000 * 125);
     }
 }
