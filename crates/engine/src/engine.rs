@@ -182,11 +182,10 @@ impl Engine {
 
     /// Whether every partition of every pipeline has read all there is and settled it.
     pub fn is_idle(&self) -> bool {
-        self.reports().iter().all(|pipeline| {
-            pipeline.partitions.iter().all(|p| {
-                p.state == PartitionState::Finished
-                    || (p.state == PartitionState::Running && p.lag == 0)
-            })
+        let pipelines = self.shared.pipelines.lock();
+        pipelines.values().all(|running| {
+            running.look_at_ends();
+            running.partitions.iter().all(|partition| partition.is_idle())
         })
     }
 }
@@ -231,12 +230,17 @@ impl Running {
         }
     }
 
-    fn report(&self) -> PipelineReport {
+    /// A task that waits or holds does not see its source grow.
+    fn look_at_ends(&self) {
         for status in &self.partitions {
             if let Some(end) = self.pipeline.end_of(status.partition) {
                 status.end(end);
             }
         }
+    }
+
+    fn report(&self) -> PipelineReport {
+        self.look_at_ends();
         let partitions: Vec<_> = self.partitions.iter().map(|p| p.report()).collect();
         let metrics = &self.pipeline.metrics;
         let ms = |q| crate::metrics::quantile(&metrics.end_to_end, q).map(|s| s * 1e3);

@@ -3,7 +3,7 @@
 use crate::metrics::{PartitionMetrics, PipelineMetrics};
 use parking_lot::Mutex;
 use serde::Serialize;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -27,6 +27,8 @@ pub struct PartitionStatus {
     position: AtomicI64,
     committed: AtomicI64,
     end: AtomicI64,
+    /// The source had nothing more when it was last asked.
+    waits: AtomicBool,
     in_flight: Mutex<(i64, i64, i64)>,
 }
 
@@ -51,6 +53,7 @@ impl PartitionStatus {
             position: AtomicI64::new(0),
             committed: AtomicI64::new(0),
             end: AtomicI64::new(0),
+            waits: AtomicBool::new(false),
             in_flight: Mutex::default(),
         }
     }
@@ -59,6 +62,7 @@ impl PartitionStatus {
         self.position.store(from, Ordering::Relaxed);
         self.committed.store(from, Ordering::Relaxed);
         self.metrics.committed.set(from);
+        self.waits(false);
         self.set(PartitionState::Running);
     }
 
@@ -82,6 +86,23 @@ impl PartitionStatus {
 
     pub fn committed(&self, upto: i64) {
         self.committed.store(upto, Ordering::Relaxed);
+    }
+
+    pub fn waits(&self, waits: bool) {
+        self.waits.store(waits, Ordering::Release);
+    }
+
+    /// Whether it has read all there is and settled it, as far as this partition can say.
+    pub fn is_idle(&self) -> bool {
+        match self.state.lock().0 {
+            PartitionState::Finished => true,
+            PartitionState::Running => self.waits.load(Ordering::Acquire) && self.report_lag() == 0,
+            _ => false,
+        }
+    }
+
+    fn report_lag(&self) -> i64 {
+        (self.end.load(Ordering::Relaxed) - self.committed.load(Ordering::Relaxed)).max(0)
     }
 
     pub fn end(&self, end: i64) {

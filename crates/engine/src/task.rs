@@ -189,6 +189,13 @@ impl<'a> Loop<'a> {
             let room = self.has_room();
             let had_more = reader.end_offset() > self.task.status.position();
             let fetch = Instant::now();
+            let status = self.task.status;
+            let mut next = reader.next();
+            let fetched = poll_fn(move |context| {
+                let fetched = next.as_mut().poll(context);
+                status.waits(fetched.is_pending());
+                fetched
+            });
             tokio::select! {
                 biased;
                 Some(settled) = self.outstanding.next() => self.settle(settled)?,
@@ -204,7 +211,7 @@ impl<'a> Loop<'a> {
                         return Ok(false);
                     }
                 }
-                records = reader.next(), if reading && room => match records? {
+                records = fetched, if reading && room => match records? {
                     Some(records) => {
                         if had_more {
                             pipeline.metrics.fetch.observe(fetch.elapsed().as_secs_f64());
