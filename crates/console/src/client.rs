@@ -48,13 +48,13 @@ impl Client {
             if let Some(stream) = connect(dir).await? {
                 return Ok(Self { side: Side::Remote(BufReader::new(stream)), _scratch: None });
             }
-            if !dir.exists() && access == Access::ReadOrEmpty {
+            if is_new(dir) && access == Access::ReadOrEmpty {
                 let scratch = Scratch::new()?;
                 let home = open_home(scratch.0.clone(), Access::Write).await?;
                 let side = Side::Local(Service::stopped(home));
                 return Ok(Self { side, _scratch: Some(scratch) });
             }
-            if !dir.exists() && access == Access::Read {
+            if is_new(dir) && access == Access::Read {
                 return Err(Error::mistake(format!(
                     "there is no data directory {}: name it with --data, or start with `millstream \
                      run FILE`",
@@ -238,4 +238,10 @@ fn read<T: DeserializeOwned>(value: Value) -> Result<T> {
 
 fn lost(error: impl std::fmt::Display) -> Error {
     Error::failure(format!("the connection to the running process broke: {error}"))
+}
+
+/// Whether nothing has run on this directory yet: it is not there, or it is empty, as a volume is
+/// that was just mounted.
+fn is_new(dir: &Path) -> bool {
+    !dir.exists() || std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_none())
 }

@@ -5,7 +5,7 @@
 //! | `/` | this list |
 //! | `/metrics` | Prometheus's text format |
 //! | `/health/live` | 200 while the process can answer: a pipeline that holds is live, since a restart would not help it |
-//! | `/health/ready` | 200 when every partition runs or has finished; 503 with the reasons while one starts, restarts, holds or drains |
+//! | `/health/ready` | 200 when every partition runs or has finished; 503 with the reasons while one starts, restarts, holds or drains, or waits for a store |
 //! | `/registry/…` | the schema registry; `schema.registry.url` is `http://HOST:PORT/registry` |
 //!
 //! For clients that want the registry at the root of an address it may have one of its own.
@@ -154,6 +154,14 @@ async fn ready(State(pages): State<Pages>) -> (StatusCode, Json<Value>) {
                 }));
             }
         }
+        // What it waits for may pass by itself, but no row is done meanwhile.
+        reasons.extend(
+            report
+                .waits_for
+                .iter()
+                .filter(|_| report.partitions.iter().all(|p| p.reason.is_none()))
+                .map(|reason| json!({"pipeline": report.name, "reason": reason})),
+        );
         pipelines.push(json!({"name": report.name, "state": report.state}));
     }
     let status = match reasons.is_empty() {

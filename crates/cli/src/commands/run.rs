@@ -104,7 +104,18 @@ impl RunArgs {
         let held = reports
             .iter()
             .any(|report| report.partitions.iter().any(|p| p.state == PartitionState::Holding));
+        let engine = process.engine.clone();
         let drained = process.end();
+        for report in engine.reports() {
+            tracing::info!(
+                pipeline = report.name,
+                rows_in = report.rows_in,
+                out = report.rows_out,
+                filtered = report.rows_filtered,
+                dead = report.rows_dead,
+                "settled"
+            );
+        }
         if !drained {
             tracing::warn!("not all was done in time: what was not committed comes again");
             return Err(Said(1).into());

@@ -8,6 +8,7 @@ use millstream_core::{
     Source, Start,
 };
 use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -108,13 +109,21 @@ struct LineReader {
     at_end: bool,
     header_due: bool,
     end_hint: i64,
+    /// Which file it was when it was opened.
+    inode: Option<u64>,
 }
 
 impl LineReader {
     fn open(options: FileSourceOptions, at: i64) -> Result<Self> {
         let mut text = open(&options.path).map_err(|e| Error::stop("file", e))?;
-        let skipped = std::io::copy(&mut (&mut text).take(at as u64), &mut std::io::sink())
+        let before = (at as u64).saturating_sub(1);
+        let mut skipped = std::io::copy(&mut (&mut text).take(before), &mut std::io::sink())
             .map_err(|e| read_error(&options.path, e))?;
+        let mut last = Vec::new();
+        if at > 0 && skipped == before {
+            (&mut text).take(2).read_to_end(&mut last).map_err(|e| read_error(&options.path, e))?;
+            skipped += u64::from(!last.is_empty());
+        }
         if skipped < at as u64 {
             return Err(Error::stop(
                 "offset_beyond_end",
@@ -126,21 +135,41 @@ impl LineReader {
                 ),
             ));
         }
+        // A line begins after the end of another. (The last line may have had no end when it was
+        // read; then its end came since.)
+        let (mut at, mut pending) = (at, last.get(1..).unwrap_or_default().to_vec());
+        if !matches!(last.as_slice(), [] | [b'\n', ..] | [_]) {
+            if pending != b"\n" {
+                return Err(Error::stop(
+                    "offset_within_line",
+                    format!(
+                        "byte {at} of {} is within a line: the file was replaced since the \
+                         pipeline read it, or the offset was set by hand; `millstream offsets \
+                         reset PIPELINE --to earliest` reads it again",
+                        options.path.display()
+                    ),
+                ));
+            }
+            at += 1;
+            pending.clear();
+        }
         let end_hint = if is_gzip(&options.path) {
             at
         } else {
             std::fs::metadata(&options.path).map_or(at, |meta| meta.len() as i64)
         };
+        let inode = std::fs::metadata(&options.path).ok().map(|meta| meta.ino());
         let header_due = options.header && at == 0;
         Ok(Self {
             options,
             text,
-            pending: Vec::new(),
+            pending,
             position: at,
             scanned: 0,
             at_end: false,
             header_due,
             end_hint,
+            inode,
         })
     }
 
@@ -256,6 +285,25 @@ impl LineReader {
         Ok(builder.finish(self.position))
     }
 
+    /// A followed file that was cut or replaced has lines that this reader would never see.
+    fn check_still_there(&self) -> Result<()> {
+        let Ok(now) = std::fs::metadata(&self.options.path) else { return Ok(()) };
+        let replaced = self.inode.is_some_and(|inode| inode != now.ino());
+        let cut = (now.len() as i64) < self.position;
+        if !replaced && !cut {
+            return Ok(());
+        }
+        Err(Error::stop(
+            "file_replaced",
+            format!(
+                "{} was {} while it was followed: everything before that is read; `millstream \
+                 offsets reset PIPELINE --to earliest` goes on with the file that is there now",
+                self.options.path.display(),
+                if replaced { "replaced" } else { "cut" }
+            ),
+        ))
+    }
+
     fn drain(&mut self, bytes: usize) {
         self.pending.drain(..bytes);
         self.position += bytes as i64;
@@ -298,6 +346,7 @@ impl PartitionReader for LineReader {
                 return Ok(None);
             }
             tokio::time::sleep(FOLLOW_EVERY).await;
+            self.check_still_there()?;
             self.at_end = false;
         }
     }
@@ -350,6 +399,11 @@ mod tests {
             assert_eq!(got, want);
         }
         assert!(LineReader::open(options(&path), 99).is_err(), "beyond the end is damage");
+        assert!(LineReader::open(options(&path), 2).is_err(), "within a line is damage");
+        assert_eq!(lines(options(&path), 19), [], "the end of a file without a last line end");
+        std::fs::write(&path, "one\ntwo\r\n\nfour\nfive\nsix\n").unwrap();
+        assert_eq!(lines(options(&path), 19), [(20, "six".to_owned())], "its end came since");
+        std::fs::write(&path, "one\ntwo\r\n\nfour\nfive").unwrap();
         let header = FileSourceOptions { header: true, ..options(&path) };
         assert_eq!(lines(header, 0).len(), 4);
     }

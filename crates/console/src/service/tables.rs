@@ -57,9 +57,28 @@ impl Service {
 
     pub async fn drop_table(&self, name: String) -> Result<Value> {
         self.table(&name)?;
+        self.refuse_table_in_use(&name)?;
         let tables = self.home().tables.clone();
         blocking(move || Ok(tables.drop_table(&name)?)).await?;
         nothing()
+    }
+
+    /// A running pipeline would find its table gone and hold.
+    fn refuse_table_in_use(&self, table: &str) -> Result<()> {
+        let Some(engine) = &self.0.engine else { return Ok(()) };
+        let label = format!("table {table}");
+        for report in engine.reports() {
+            let writes = engine.pipeline(&report.name).is_some_and(|pipeline| {
+                pipeline.sinks.iter().any(|sink| &*sink.name == table || *sink.name == *label)
+            });
+            if writes {
+                return Err(Error::mistake(format!(
+                    "the pipeline `{}` writes the table `{table}`: stop it before dropping the table",
+                    report.name
+                )));
+            }
+        }
+        Ok(())
     }
 
     pub async fn load_table(&self, load: Load) -> Result<Value> {

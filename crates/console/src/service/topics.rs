@@ -93,7 +93,10 @@ impl Service {
             let reads = report.source == topic;
             let writes = engine.pipeline(&report.name).is_some_and(|pipeline| {
                 pipeline.dead_letters.name() == topic
-                    || pipeline.sinks.iter().any(|sink| &*sink.name == topic)
+                    || pipeline
+                        .sinks
+                        .iter()
+                        .any(|sink| &*sink.name == topic || *sink.name == *format!("topic {topic}"))
             });
             if reads || writes {
                 return Err(Error::mistake(format!(
