@@ -8,7 +8,8 @@ use arrow_schema::{DataType, Schema, TimeUnit};
 use async_trait::async_trait;
 use futures::FutureExt;
 use millstream_core::{Batch, Encoder, Receipt, Result, Sink};
-use millstream_log::{BatchBuilder, Topic, partition_for};
+use millstream_log::{BatchBuilder, Durable, Topic, partition_for};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 pub struct TopicSinkOptions {
@@ -25,6 +26,28 @@ pub struct TopicSink {
     builders: Vec<BatchBuilder>,
     /// Where the next batch without keys goes.
     next_partition: u32,
+    /// A batch of which some partitions were written when another failed.
+    half: Option<Half>,
+}
+
+/// How far a batch got. When it is given again it goes on from here, so that a partition that has
+/// room does not get it twice because another has none.
+struct Half {
+    batch: RecordBatch,
+    unkeyed: u32,
+    accepted: Vec<bool>,
+    rows: u64,
+    bytes: u64,
+    durable: Vec<Durable>,
+}
+
+impl Half {
+    fn is_of(&self, batch: &RecordBatch) -> bool {
+        let (ours, theirs) = (self.batch.columns(), batch.columns());
+        self.batch.num_rows() == batch.num_rows()
+            && ours.len() == theirs.len()
+            && ours.iter().zip(theirs).all(|(ours, theirs)| Arc::ptr_eq(ours, theirs))
+    }
 }
 
 /// The value of a key column as a record's key.
@@ -40,6 +63,7 @@ impl TopicSink {
         Self {
             builders: (0..partitions).map(|_| BatchBuilder::new(codec)).collect(),
             next_partition: 0,
+            half: None,
             options,
         }
     }
@@ -145,8 +169,19 @@ impl Sink for TopicSink {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64);
 
         let partitions = self.builders.len() as u32;
-        let unkeyed = self.next_partition % partitions;
-        self.next_partition = unkeyed + 1;
+        let begun = self.half.take().filter(|half| half.is_of(&batch.rows));
+        let mut half = begun.unwrap_or_else(|| {
+            let unkeyed = self.next_partition % partitions;
+            self.next_partition = unkeyed + 1;
+            Half {
+                batch: batch.rows.clone(),
+                unkeyed,
+                accepted: vec![false; partitions as usize],
+                rows: 0,
+                bytes: 0,
+                durable: Vec::new(),
+            }
+        });
         self.builders.iter_mut().for_each(BatchBuilder::clear);
         let mut refused = encoded.rejected.iter().map(|(row, _)| *row as usize).peekable();
         for row in 0..encoded.len() {
@@ -154,7 +189,7 @@ impl Sink for TopicSink {
                 continue;
             }
             let key = keys.as_ref().and_then(|keys| keys.get(row));
-            let partition = key.map_or(unkeyed, |key| partition_for(key, partitions));
+            let partition = key.map_or(half.unkeyed, |key| partition_for(key, partitions));
             let timestamp = match timestamps {
                 Some(times) if !times.is_null(row) => times.value(row),
                 _ => now,
@@ -162,21 +197,30 @@ impl Sink for TopicSink {
             self.builders[partition as usize].push(timestamp, key, Some(encoded.row(row)), &[]);
         }
 
-        let (mut rows, mut bytes) = (0, 0);
-        let mut durable = Vec::new();
         for (partition, builder) in self.builders.iter_mut().enumerate() {
-            if builder.is_empty() {
+            if builder.is_empty() || half.accepted[partition] {
                 continue;
             }
-            rows += builder.len() as u64;
+            let rows = builder.len() as u64;
             let log = self.options.topic.partition(partition as u32).ok_or_else(|| {
                 millstream_core::Error::stop("no_partition", "a partition is gone")
             })?;
             let built = builder.finish();
-            bytes += built.as_bytes().len() as u64;
-            durable.push(log.append(&built)?.durable);
-            builder.reuse(built);
+            match log.append(&built) {
+                Ok(appended) => {
+                    half.accepted[partition] = true;
+                    half.durable.push(appended.durable);
+                    half.rows += rows;
+                    half.bytes += built.as_bytes().len() as u64;
+                    builder.reuse(built);
+                }
+                Err(error) => {
+                    self.half = Some(half);
+                    return Err(error.into());
+                }
+            }
         }
+        let Half { rows, bytes, durable, .. } = half;
         Ok(Receipt {
             rejected: encoded.rejected,
             rows,
