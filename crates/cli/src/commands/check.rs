@@ -33,9 +33,12 @@ impl CheckArgs {
             }
             return Ok(());
         }
-        if let Err(error) = &result
-            && let Some(mistakes) = error.downcast_ref::<millstream_config::Mistakes>()
-        {
+        if let Err(error) = &result {
+            let mistakes = match error.downcast_ref::<millstream_config::Mistakes>() {
+                Some(mistakes) => json!(mistakes),
+                // What the real schemas showed comes as it is shown to people.
+                None => json!([{"message": error.to_string()}]),
+            };
             output::json(&json!({"ok": false, "mistakes": mistakes}))?;
             return result.map(drop);
         }

@@ -207,3 +207,16 @@ fn a_reader_that_goes_away_is_no_failure() {
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
 }
+
+#[test]
+fn a_mistake_in_the_sql_is_json_where_that_is_asked_for() {
+    let program = Program::new();
+    program.write("lines.txt", "one\n");
+    let text = "pipeline: p\nsource: { file: lines.txt, format: text }\nsteps:\n  - sql: SELECT nothing FROM input\nsinks:\n  - { topic: out, format: json }\n";
+    program.write("p.yaml", text);
+    let said = program.run(&["check", "p.yaml", "--json"]);
+    assert_eq!(said.code, 2, "{}", said.err);
+    let answer: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!(answer["ok"], false);
+    assert!(answer["mistakes"][0]["message"].as_str().unwrap().contains("nothing"), "{answer}");
+}
