@@ -1,7 +1,5 @@
 //! Connectors on a log whose disk fails in part.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
 use arrow_array::{ArrayRef, RecordBatch, StringArray};
 use millstream_connectors::topic::{TopicSink, TopicSinkOptions};
 use millstream_core::{Batch, Sink};
