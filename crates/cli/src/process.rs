@@ -27,6 +27,7 @@ pub struct Options {
 pub struct Process {
     pub home: Home,
     pub engine: Engine,
+    pub committer: Committer,
     pub service: Service,
     pub shutdown: Shutdown,
     /// Where HTTP is answered.
@@ -122,6 +123,7 @@ impl Process {
         Ok(move |runtimes| Process {
             home,
             engine,
+            committer,
             service,
             shutdown,
             address,

@@ -93,12 +93,22 @@ impl RunArgs {
         if let Some(address) = process.registry_address {
             tracing::info!(registry = format!("http://{address}"), "listening");
         }
-        process.block_on(async {
+        let broken = process.block_on(async {
             tokio::select! {
-                () = process.shutdown.wait() => {}
-                () = self.finished(&process) => {}
+                () = process.shutdown.wait() => false,
+                () = self.finished(&process) => false,
+                () = process.committer.broken() => true,
             }
         });
+        if broken {
+            // What was written since the last commit is unknown: only opening the directory anew
+            // says what is there. Nothing of it was acknowledged.
+            tracing::error!(
+                "the tables' journal failed and nothing can be committed: see what is wrong with \
+                 the disk, then start again; it goes on from the last commit"
+            );
+            return Err(Said(1).into());
+        }
         let reports = process.engine.reports();
         let asked = process.shutdown.begun();
         let held = reports
