@@ -56,8 +56,8 @@ impl Client {
             }
             if is_new(dir) && access == Access::Read {
                 return Err(Error::mistake(format!(
-                    "there is no data directory {}: name it with --data, or start with `millstream \
-                     run FILE`",
+                    "nothing has been kept in {} yet: name the data directory with --data, or start \
+                     with `millstream run FILE`",
                     dir.display()
                 )));
             }

@@ -220,3 +220,16 @@ fn a_mistake_in_the_sql_is_json_where_that_is_asked_for() {
     assert_eq!(answer["ok"], false);
     assert!(answer["mistakes"][0]["message"].as_str().unwrap().contains("nothing"), "{answer}");
 }
+
+#[test]
+fn an_empty_directory_is_one_on_which_nothing_ran() {
+    let program = Program::new();
+    std::fs::create_dir(program.path("volume")).unwrap();
+    program.write("lines.txt", "one\n");
+    let text = "pipeline: p\nsource: { file: lines.txt, format: text }\nsinks:\n  - { topic: out, format: json }\n";
+    program.write("p.yaml", text);
+    program.ok(&["--data", "volume", "check", "p.yaml"]);
+    let said = program.run(&["--data", "volume", "topics", "list"]);
+    assert_eq!(said.code, 2, "{}", said.err);
+    assert!(said.err.contains("nothing has been kept in volume yet"), "{}", said.err);
+}
