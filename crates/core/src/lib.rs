@@ -14,6 +14,7 @@ mod checkpoint;
 mod error;
 pub mod fault;
 mod format;
+pub mod lock;
 mod lookup;
 mod records;
 mod schemas;

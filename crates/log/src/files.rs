@@ -3,6 +3,7 @@
 //! Only what the log needs, with the durability of each call said: nothing is durable before the
 //! file's `sync_data`, and no name before its directory's [`Files::sync_dir`].
 
+use millstream_core::lock;
 use std::fmt::Debug;
 use std::io::{self, IoSlice};
 use std::os::unix::fs::FileExt;
@@ -118,11 +119,8 @@ impl Files for RealFiles {
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Send + Sync>>> {
         let file =
             std::fs::OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(Box::new(file))),
-            Err(std::fs::TryLockError::WouldBlock) => Ok(None),
-            Err(std::fs::TryLockError::Error(error)) => Err(error),
-        }
+        let locked = lock::lock(&file)?;
+        Ok(locked.then(|| Box::new(file) as Box<dyn Send + Sync>))
     }
 }
 

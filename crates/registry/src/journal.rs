@@ -10,7 +10,7 @@
 
 use crate::error::{Error, Result, code};
 use crate::state::Entry;
-use millstream_core::fault;
+use millstream_core::{fault, lock};
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -50,10 +50,11 @@ impl Journal {
             .truncate(false)
             .open(&path)
             .map_err(|e| Error::io(doing("cannot open", &path), e))?;
-        file.try_lock().map_err(|_| {
+        let locked = lock::lock(&file).map_err(|e| Error::io(doing("cannot lock", &path), e))?;
+        if !locked {
             let message = format!("{} is in use by another process", path.display());
-            Error::new(code::STORE, message)
-        })?;
+            return Err(Error::new(code::STORE, message));
+        }
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(|e| Error::io(doing("cannot read", &path), e))?;
         let end = replay(&path, &bytes, apply)?;

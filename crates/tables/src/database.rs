@@ -17,6 +17,7 @@ use crate::version::DropSuperseded;
 use crate::{Error, Result};
 use fjall::KeyspaceCreateOptions;
 use fjall::compaction::filter::Factory;
+use millstream_core::lock;
 use parking_lot::RwLock;
 use std::collections::BTreeMap;
 use std::fs;
@@ -221,17 +222,23 @@ fn open(dir: &Path, options: &Options, read_only: bool) -> Result<(Opened, OpenR
     }
 
     // fjall asserts what it believes of its own files, so that damage there may be a panic.
-    let opening = AssertUnwindSafe(|| open_fjall(&dir.join(STORE), options));
+    let opening = AssertUnwindSafe(|| {
+        lock::retry(|| match open_fjall(&dir.join(STORE), options) {
+            Err(fjall::Error::Locked) => Ok(None),
+            opened => opened.map(Some),
+        })
+    });
     let opening = catch_unwind(opening).map_err(|_| {
         Error::Damaged(format!("the database in {} cannot be read", dir.join(STORE).display()))
     })?;
-    let db = opening.map_err(|error| match error {
-        fjall::Error::Locked => Error::Locked { dir: dir.to_owned() },
-        fjall::Error::Io(source) => {
-            Error::Io { doing: "cannot open the tables in", path: dir.to_owned(), source }
-        }
-        source => Error::Storage { doing: "cannot open the tables", source },
-    })?;
+    let db = opening
+        .map_err(|error| match error {
+            fjall::Error::Io(source) => {
+                Error::Io { doing: "cannot open the tables in", path: dir.to_owned(), source }
+            }
+            source => Error::Storage { doing: "cannot open the tables", source },
+        })?
+        .ok_or_else(|| Error::Locked { dir: dir.to_owned() })?;
     if format.is_none() {
         write_format(dir)?;
     }
