@@ -43,6 +43,10 @@ pub struct PipelineSpec {
     /// How much may be under way in a partition before its source waits.
     #[serde(default)]
     pub in_flight: InFlightSpec,
+    /// How many bytes may be under way in all partitions together. Each may have one batch beyond it.
+    #[serde(default = "in_flight_bytes")]
+    #[schemars(extend("x-positive" = true))]
+    pub in_flight_bytes: Size,
     /// How often offsets are committed.
     #[serde(default = "commit_interval")]
     pub commit_interval: Period,
@@ -250,6 +254,10 @@ pub struct FileLookup {
 pub struct CacheSpec {
     /// How many keys to keep. 0 keeps none.
     pub max_entries: u64,
+    /// How much memory to use. An even part of 64 MiB for all look-ups of the pipeline unless given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-positive" = true))]
+    pub max_bytes: Option<Size>,
     /// How long a row is served before it is asked for again.
     pub ttl: Period,
     /// The same for a key that was not found.
@@ -561,6 +569,7 @@ impl Default for CacheSpec {
     fn default() -> Self {
         Self {
             max_entries: 100_000,
+            max_bytes: None,
             ttl: Period::seconds(300),
             negative_ttl: Period::seconds(30),
             stale: Period::seconds(0),
@@ -582,6 +591,10 @@ impl Default for InFlightSpec {
 
 fn max_dead_ratio() -> Ratio {
     Ratio(0.05)
+}
+
+fn in_flight_bytes() -> Size {
+    Size(32 << 20)
 }
 
 fn commit_interval() -> Period {
