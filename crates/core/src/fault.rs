@@ -4,6 +4,7 @@
 //! - `MILLSTREAM_FAILPOINT=name@3` aborts the process the third time the point `name` is passed.
 //! - `MILLSTREAM_PANIC_ON=text` panics on every record whose value contains the text.
 //! - `MILLSTREAM_BUG=name` switches the seeded bug `name` on.
+//! - `MILLSTREAM_DISK_FULL=path` fills the disk for as long as a file of this name exists.
 
 /// Dies here when the environment asks for it.
 #[inline(always)]
@@ -42,8 +43,19 @@ pub fn panic_on<'a, I: Iterator<Item = &'a [u8]>>(values: impl FnOnce() -> I) {
     let _ = values;
 }
 
+/// Whether there is no space, because the environment's file exists. Always false in a release
+/// build.
+#[inline(always)]
+pub fn disk_is_full() -> bool {
+    #[cfg(debug_assertions)]
+    return debug::DISK_FULL.as_ref().is_some_and(|file| file.exists());
+    #[cfg(not(debug_assertions))]
+    false
+}
+
 #[cfg(debug_assertions)]
 mod debug {
+    use std::path::PathBuf;
     use std::sync::LazyLock;
     use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -60,6 +72,8 @@ mod debug {
 
     pub static PANIC_ON: LazyLock<Option<String>> =
         LazyLock::new(|| std::env::var("MILLSTREAM_PANIC_ON").ok().filter(|t| !t.is_empty()));
+    pub static DISK_FULL: LazyLock<Option<PathBuf>> =
+        LazyLock::new(|| std::env::var_os("MILLSTREAM_DISK_FULL").map(PathBuf::from));
     static BUG: LazyLock<Option<String>> = LazyLock::new(|| std::env::var("MILLSTREAM_BUG").ok());
 
     pub fn point(name: &str) {

@@ -5,13 +5,16 @@ use crate::references;
 use arrow_schema::SchemaRef;
 use millstream_connectors::Home;
 use millstream_core::{Result, Schemas};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub struct Catalog {
     home: Home,
     topics: BTreeMap<String, u32>,
     tables: BTreeMap<String, TableShape>,
     subjects: BTreeMap<String, String>,
+    /// Topics and tables that a pipeline with mistakes writes: what they will hold is not known.
+    untold_topics: BTreeSet<String>,
+    untold_tables: BTreeSet<String>,
 }
 
 /// The columns of a table and its key.
@@ -24,7 +27,14 @@ pub struct TableShape {
 
 impl Catalog {
     pub fn new(home: Home) -> Self {
-        Self { home, topics: BTreeMap::new(), tables: BTreeMap::new(), subjects: BTreeMap::new() }
+        Self {
+            home,
+            topics: BTreeMap::new(),
+            tables: BTreeMap::new(),
+            subjects: BTreeMap::new(),
+            untold_topics: BTreeSet::new(),
+            untold_tables: BTreeSet::new(),
+        }
     }
 
     pub fn home(&self) -> &Home {
@@ -85,5 +95,24 @@ impl Catalog {
 
     pub fn will_have_subject(&mut self, subject: &str, schema: &str) {
         self.subjects.insert(subject.to_owned(), schema.to_owned());
+    }
+
+    /// A topic that something with mistakes writes: that it is not there yet is no mistake of those
+    /// who read it.
+    pub fn cannot_tell_topic(&mut self, name: &str) {
+        self.untold_topics.insert(name.to_owned());
+    }
+
+    /// The same of a table.
+    pub fn cannot_tell_table(&mut self, name: &str) {
+        self.untold_tables.insert(name.to_owned());
+    }
+
+    pub fn is_untold_topic(&self, name: &str) -> bool {
+        self.untold_topics.contains(name)
+    }
+
+    pub fn is_untold_table(&self, name: &str) -> bool {
+        self.untold_tables.contains(name)
     }
 }

@@ -8,7 +8,7 @@
 //!
 //! | module | what is in it |
 //! |---|---|
-//! | `plan`, `catalog` | names and types checked against the real schemas, nothing changed |
+//! | `plan`, `catalog`, `bound` | names and types checked against the real schemas, nothing changed |
 //! | `open` | topics, tables, schemas and look-ups made ready |
 //! | `engine` | supervised partition tasks, restart, hold, drain |
 //! | `task` | the loop that owns a partition from fetch to commit |
@@ -17,6 +17,7 @@
 //! | `dead_letters`, `brake`, `replay` | rows that cannot be processed |
 //! | `commit` | all partitions' offsets on one sync |
 
+mod bound;
 mod brake;
 mod cases;
 mod catalog;
@@ -38,6 +39,7 @@ mod status;
 mod task;
 mod waits;
 
+pub use bound::{check_bound, source_id};
 pub use cases::{CaseReport, run_case};
 pub use catalog::{Catalog, TableShape};
 pub use commit::Committer;

@@ -70,7 +70,8 @@ pub enum SinkPlan {
 }
 
 /// Plans pipelines that may feed each other: one that writes a topic or table comes before those
-/// that read it. The plans come in that order.
+/// that read it. The plans come in that order. A pipeline that reads what only something with
+/// mistakes writes has no plan, and no mistake by that.
 pub async fn plan_all(
     files: &[PipelineFile],
     catalog: &mut Catalog,
@@ -80,7 +81,16 @@ pub async fn plan_all(
     for file in in_order(files) {
         match plan(file, catalog).await {
             Ok(plan) => plans.push(plan),
-            Err(found) => mistakes.extend(found),
+            Err(found) => {
+                for sink in &file.spec.sinks {
+                    match &sink.to {
+                        SinkTo::Topic(to) => catalog.cannot_tell_topic(&to.topic),
+                        SinkTo::Table(to) => catalog.cannot_tell_table(&to.table),
+                        SinkTo::Discard(_) => {}
+                    }
+                }
+                mistakes.extend(found);
+            }
         }
     }
     if mistakes.is_empty() { Ok(plans) } else { Err(Mistakes(mistakes)) }
@@ -92,7 +102,10 @@ pub async fn plan(file: &PipelineFile, catalog: &mut Catalog) -> Result<Plan, Ve
     let planned = planner.plan().await;
     match planned {
         Some(plan) if planner.mistakes.is_empty() => Ok(plan),
-        _ => Err(planner.mistakes),
+        _ => {
+            planner.mistakes.sort_by_key(|mistake| (mistake.line, mistake.column));
+            Err(planner.mistakes)
+        }
     }
 }
 
@@ -153,8 +166,13 @@ impl Planner<'_> {
     async fn plan(&mut self) -> Option<Plan> {
         let spec = self.file.spec.clone();
         let source = self.source(&spec).await;
-        let (partitions, whole, reader_schema) = source?;
-        let lookups = self.lookup_schemas(&spec);
+        let (lookups, untold) = self.lookup_schemas(&spec);
+        let Some((partitions, whole, reader_schema)) = source else {
+            for at in 0..spec.steps.len() {
+                self.step(at, &spec, None, &lookups);
+            }
+            return None;
+        };
 
         // What is decoded is what is used: plan on all columns first to learn which they are.
         let texts: Vec<&str> = spec.steps.iter().map(|s| s.sql.as_str()).collect();
@@ -170,37 +188,26 @@ impl Planner<'_> {
         };
 
         let input = positions::schema_with(&decoded, &positions);
-        let mut steps: Vec<PlannedStep> = Vec::new();
+        // A step with a mistake hides only those below it.
+        let mut steps: Vec<Option<PlannedStep>> = Vec::new();
         for (at, step) in spec.steps.iter().enumerate() {
-            let node = node(spec.input_of_step(at));
-            let schema = match node {
-                Node::Source => input.clone(),
-                Node::Step(before) => steps.get(before)?.query.schema(),
+            let schema = match node(spec.input_of_step(at)) {
+                Node::Source => Some(input.clone()),
+                Node::Step(before) => schema_of_step(&steps, before),
             };
-            match millstream_sql::plan(&step.sql, &schema, &lookups) {
-                Ok(query) => {
-                    self.check_keys(at, &spec, &query);
-                    let name = spec.step_label(at).into();
-                    steps.push(PlannedStep { name, input: node, query });
-                }
-                Err(errors) => {
-                    let path = format!("/steps/{at}/sql");
-                    self.mistakes.extend(errors.into_iter().map(|error| {
-                        let (line, column) = (error.line as u32, error.column as u32);
-                        self.file.mistake_in_block(&path, line, column, error.message, error.hint)
-                    }));
-                    return None;
-                }
-            }
+            let schema = schema.filter(|_| !names_one_of(&step.sql, &untold));
+            let step = self.step(at, &spec, schema, &lookups);
+            steps.push(step);
         }
 
         let mut sinks = Vec::new();
         for (at, sink) in spec.sinks.iter().enumerate() {
             let node = node(spec.input_of_sink(at));
             let schema = match node {
-                Node::Source => decoded.clone(),
-                Node::Step(step) => steps[step].query.schema(),
+                Node::Source => Some(decoded.clone()),
+                Node::Step(step) => schema_of_step(&steps, step),
             };
+            let Some(schema) = schema else { continue };
             if let Some(to) = self.sink(at, sink, &schema, partitions).await {
                 sinks.push(PlannedSink {
                     name: spec.sink_label(at).into(),
@@ -211,6 +218,7 @@ impl Planner<'_> {
             }
         }
         self.catalog.will_have_topic(&spec.dead_letters_topic(), 1);
+        let steps = steps.into_iter().collect::<Option<Vec<_>>>()?;
         Some(Plan {
             source: PlannedSource {
                 name: spec.source.name(),
@@ -228,11 +236,43 @@ impl Planner<'_> {
         })
     }
 
+    /// Plans a step on these columns; without them only its syntax is checked.
+    fn step(
+        &mut self,
+        at: usize,
+        spec: &PipelineSpec,
+        input: Option<SchemaRef>,
+        lookups: &BTreeMap<String, SchemaRef>,
+    ) -> Option<PlannedStep> {
+        let sql = &spec.steps[at].sql;
+        let planned = match input {
+            Some(input) => millstream_sql::plan(sql, &input, lookups).map(Some),
+            None => millstream_sql::check_syntax(sql).map(|()| None),
+        };
+        match planned {
+            Ok(query) => {
+                let query = query?;
+                self.check_keys(at, spec, &query);
+                let (name, input) = (spec.step_label(at).into(), node(spec.input_of_step(at)));
+                Some(PlannedStep { name, input, query })
+            }
+            Err(errors) => {
+                let path = format!("/steps/{at}/sql");
+                self.mistakes.extend(errors.into_iter().map(|error| {
+                    let (line, column) = (error.line as u32, error.column as u32);
+                    self.file.mistake_in_block(&path, line, column, error.message, error.hint)
+                }));
+                None
+            }
+        }
+    }
+
     /// Partitions, all columns, and the reader schema of an Avro source.
     async fn source(&mut self, spec: &PipelineSpec) -> Option<(u32, SchemaRef, Option<String>)> {
         let partitions = match &spec.source.from {
             SourceFrom::Topic(from) => match self.catalog.topic(&from.topic) {
                 Some(partitions) => partitions,
+                None if self.catalog.is_untold_topic(&from.topic) => 1,
                 None => {
                     let hint = nearest(&from.topic, self.catalog.topic_names()).unwrap_or_else(|| {
                         format!(
@@ -297,6 +337,9 @@ impl Planner<'_> {
         }
         let subject =
             options.subject.clone().unwrap_or_else(|| format!("{}-value", spec.source.name()));
+        if self.catalog.is_untold_topic(&spec.source.name()) {
+            return None;
+        }
         match self.catalog.subject(&subject).await {
             Ok(Some(schema)) => Some(schema),
             Ok(None) => {
@@ -326,10 +369,15 @@ impl Planner<'_> {
         }
     }
 
-    fn lookup_schemas(&mut self, spec: &PipelineSpec) -> BTreeMap<String, SchemaRef> {
+    /// The columns of each look-up, and the names of those whose columns are not known.
+    fn lookup_schemas(
+        &mut self,
+        spec: &PipelineSpec,
+    ) -> (BTreeMap<String, SchemaRef>, Vec<String>) {
         let mut schemas = BTreeMap::new();
         for (name, lookup) in &spec.lookups {
             match &lookup.from {
+                LookupFrom::Table(from) if self.catalog.is_untold_table(&from.table) => {}
                 LookupFrom::Table(from) => match self.catalog.table(&from.table) {
                     Some(table) => {
                         let key = table.partition_key.iter().chain(&table.clustering);
@@ -375,7 +423,9 @@ impl Planner<'_> {
                 }
             }
         }
-        schemas
+        let untold = spec.lookups.keys().filter(|name| !schemas.contains_key(*name)).cloned();
+        let untold = untold.collect();
+        (schemas, untold)
     }
 
     /// The source's columns that the steps and sinks on it use; `None` when all are.
@@ -622,6 +672,15 @@ fn groups_of(pattern: &str, typed: Option<&Schema>) -> SchemaRef {
         stray.filter(|field| !names.contains(field.name())).map(|field| field.as_ref().clone()),
     );
     Arc::new(Schema::new(fields))
+}
+
+fn schema_of_step(steps: &[Option<PlannedStep>], at: usize) -> Option<SchemaRef> {
+    Some(steps.get(at)?.as_ref()?.query.schema())
+}
+
+/// Whether a text names one of these as a word.
+fn names_one_of(sql: &str, names: &[String]) -> bool {
+    sql.split(|c: char| !c.is_alphanumeric() && c != '_').any(|w| names.iter().any(|n| n == w))
 }
 
 fn one_column(name: &str) -> SchemaRef {

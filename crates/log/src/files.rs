@@ -3,7 +3,7 @@
 //! Only what the log needs, with the durability of each call said: nothing is durable before the
 //! file's `sync_data`, and no name before its directory's [`Files::sync_dir`].
 
-use millstream_core::lock;
+use millstream_core::{fault, lock};
 use std::fmt::Debug;
 use std::io::{self, IoSlice};
 use std::os::unix::fs::FileExt;
@@ -136,6 +136,9 @@ impl File for RealFile {
     }
 
     fn write_at(&self, parts: &[&[u8]], mut at: u64) -> io::Result<()> {
+        if fault::disk_is_full() {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         if let [part] = parts {
             return self.0.write_all_at(part, at);
         }

@@ -36,7 +36,7 @@ pub use bounds::{CHAIN_MAX, DEPTH_MAX};
 pub use error::SqlError;
 pub use functions::names as function_names;
 pub use join::{KEY_COLUMNS, KEY_RANGE, LookupUse};
-pub use query::{Query, plan};
+pub use query::{Query, check_syntax, plan};
 pub use run::{Ran, Step};
 pub use scalar::{Failed, Scalar, plan_expr};
 

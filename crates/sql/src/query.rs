@@ -117,6 +117,11 @@ pub fn plan(
     })
 }
 
+/// Whether a text is a SELECT that a step may have, as far as that shows without its columns.
+pub fn check_syntax(sql: &str) -> Result<(), Vec<SqlError>> {
+    on_big_stack(|| parse_select(sql).map(drop).map_err(|error| vec![error]))
+}
+
 impl Query {
     /// The columns of the rows that come out.
     pub fn schema(&self) -> SchemaRef {

@@ -159,6 +159,10 @@ impl Store {
 
     /// Refuses while the disk is nearly full, before fjall finds out and can only be reopened.
     pub fn check_space(&self, open: &Open) -> Result<()> {
+        if millstream_core::fault::disk_is_full() {
+            let wanted = self.options.free_bytes_min;
+            return Err(Error::DiskFull { dir: self.dir.clone(), free: 0, wanted });
+        }
         if self.unchecked_bytes.load(Ordering::Relaxed) < CHECK_BYTES {
             return Ok(());
         }
