@@ -69,6 +69,19 @@ pub struct SourceSpec {
     /// A record above this size becomes a dead letter.
     #[serde(default = "max_record_bytes")]
     pub max_record_bytes: Size,
+    /// What a record without a value becomes: in a compacted topic it says that its key is gone.
+    #[serde(default)]
+    pub tombstones: Tombstones,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Tombstones {
+    /// It is passed over and counted as filtered.
+    #[default]
+    Skip,
+    /// It becomes a dead letter.
+    DeadLetter,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -107,7 +120,12 @@ pub struct FileSource {
     /// The file to read, relative to the pipeline file.
     #[schemars(extend("format" = "path"))]
     pub file: PathBuf,
-    /// Wait for lines that are appended, instead of ending with the file.
+    /// Wait for lines that are appended, instead of ending with the file. A file that is renamed
+    /// and made anew (as logrotate does) is read to its end, then the new one from its beginning,
+    /// also across a restart while the renamed one is still beside it, uncompressed (logrotate's
+    /// `delaycompress`). Where the next lines cannot be known (the file was cut in place, as
+    /// `copytruncate` does; the renamed one is gone before it was read), the pipeline holds and
+    /// says so.
     #[serde(default)]
     pub follow: bool,
     /// Skip the first line.

@@ -12,7 +12,7 @@ use crate::waits::Waits;
 use anyhow::{Context, anyhow, bail};
 use millstream_config::{
     Compression, DecodeSpec, Framing, LookupFrom, LookupSpec, OnFailure, Pipeline as PipelineFile,
-    PipelineSpec, SinkTo, SourceFrom, StartAt,
+    PipelineSpec, SinkTo, SourceFrom, SourceSpec, StartAt, Tombstones,
 };
 use millstream_connectors::file::{FileSource, FileSourceOptions};
 use millstream_connectors::table::{TableSink, TableSinkOptions};
@@ -47,10 +47,9 @@ pub async fn open(
 
     let schemas: Arc<dyn Schemas> = Arc::new(home.registry.clone());
     let decoder = decoder_factory(
-        &spec.source.format,
+        &spec.source,
         planned.reader_schema,
         planned.columns,
-        record_bytes_max,
         schemas,
         decoded.clone(),
     );
@@ -187,14 +186,30 @@ fn bind_offsets(pipeline: &Pipeline) -> anyhow::Result<()> {
 }
 
 pub fn decoder_factory(
-    format: &DecodeSpec,
+    source: &SourceSpec,
     reader_schema: Option<String>,
     columns: Option<Vec<String>>,
-    record_bytes_max: usize,
     schemas: Arc<dyn Schemas>,
     decoded: arrow_schema::SchemaRef,
 ) -> DecoderFactory {
-    match format.clone() {
+    let factory = format_factory(source, reader_schema, columns, schemas, decoded);
+    match source.tombstones {
+        Tombstones::DeadLetter => factory,
+        Tombstones::Skip => {
+            Box::new(move || Ok(millstream_formats::skipping_tombstones(factory()?)))
+        }
+    }
+}
+
+fn format_factory(
+    source: &SourceSpec,
+    reader_schema: Option<String>,
+    columns: Option<Vec<String>>,
+    schemas: Arc<dyn Schemas>,
+    decoded: arrow_schema::SchemaRef,
+) -> DecoderFactory {
+    let record_bytes_max = source.max_record_bytes.0 as usize;
+    match source.format.clone() {
         DecodeSpec::Avro(options) => Box::new(move || {
             let reader_schema = reader_schema.clone().unwrap_or_default();
             Ok(Box::new(avro::AvroDecoder::new(

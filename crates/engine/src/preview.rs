@@ -48,10 +48,9 @@ pub async fn preview(
     let waits = Arc::new(Waits::default());
     let schemas: Arc<dyn Schemas> = Arc::new(home.registry.clone());
     let mut decoder = decoder_factory(
-        &spec.source.format,
+        &spec.source,
         planned.reader_schema,
         planned.columns,
-        spec.source.max_record_bytes.0 as usize,
         schemas,
         decoded.clone(),
     )()?;

@@ -17,3 +17,5 @@ pub mod json;
 mod run;
 pub mod text;
 mod values;
+
+pub use run::skipping_tombstones;

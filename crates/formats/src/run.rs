@@ -3,7 +3,37 @@
 use crate::columns::{Column, finish_all};
 use arrow_array::{RecordBatch, RecordBatchOptions};
 use arrow_schema::SchemaRef;
-use millstream_core::{Batch, Decoded, Error, Origin, Records, Rejection, Result};
+use async_trait::async_trait;
+use millstream_core::{Batch, Decoded, Decoder, Error, Origin, Records, Rejection, Result};
+
+/// The kind of a record without a value.
+const TOMBSTONE: &str = "null_value";
+
+/// Makes a decoder pass over tombstones (records without a value, which in a compacted topic say
+/// that their key is gone) instead of rejecting them. Such a record has no row, so that it counts
+/// as filtered.
+pub fn skipping_tombstones(inner: Box<dyn Decoder>) -> Box<dyn Decoder> {
+    Box::new(SkippingTombstones(inner))
+}
+
+struct SkippingTombstones(Box<dyn Decoder>);
+
+#[async_trait]
+impl Decoder for SkippingTombstones {
+    fn schema(&self) -> SchemaRef {
+        self.0.schema()
+    }
+
+    async fn prepare(&mut self, records: &Records) -> Result<()> {
+        self.0.prepare(records).await
+    }
+
+    fn decode(&mut self, records: &Records) -> Result<Decoded> {
+        let mut decoded = self.0.decode(records)?;
+        decoded.rejected.retain(|rejection| rejection.kind != TOMBSTONE);
+        Ok(decoded)
+    }
+}
 
 /// A reason with its short word for metrics.
 pub(crate) struct Refusal {
@@ -100,7 +130,7 @@ impl Rows {
                         value.len()
                     ),
                 ),
-                None => Refusal::new("null_value", "the record has no value (a tombstone)"),
+                None => Refusal::new(TOMBSTONE, "the record has no value (a tombstone)"),
             };
             if rejected.is_empty() {
                 origin.extend(0..row as u32);

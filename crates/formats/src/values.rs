@@ -3,8 +3,8 @@
 use crate::columns::{Column, Kind, units_per_second};
 use arrow_buffer::i256;
 use arrow_schema::{DataType, TimeUnit};
-use jiff::Timestamp;
-use jiff::civil::{Date, DateTime, Time};
+use jiff::civil::{Date, Time};
+use jiff::fmt::temporal::Pieces;
 use jiff::tz::Offset;
 use std::net::IpAddr;
 
@@ -23,7 +23,8 @@ pub(crate) fn append_text(column: &mut Column, text: &str) -> Result<(), String>
             _ => return Err(wrong("true or false")),
         }),
         (Kind::I32(values), DataType::Date32) => {
-            values.push(parse_date(text.trim()).ok_or_else(|| wrong("a date as 2024-05-31"))?);
+            let value = parse_date(text.trim());
+            values.push(value.ok_or_else(|| wrong(&format!("a date as 2024-05-31, {DATES}")))?);
         }
         (Kind::I32(values), _) => {
             let value = text.trim().parse();
@@ -32,7 +33,10 @@ pub(crate) fn append_text(column: &mut Column, text: &str) -> Result<(), String>
         (Kind::I64(values), DataType::Timestamp(unit, _)) => {
             let value = parse_timestamp(text.trim(), *unit);
             values.push(value.ok_or_else(|| {
-                wrong("a timestamp as 2024-05-31T12:00:00Z or milliseconds since 1970")
+                wrong(&format!(
+                    "a timestamp as 2024-05-31T12:00:00Z or milliseconds since 1970, {}",
+                    timestamps_of(*unit)
+                ))
             })?);
         }
         (Kind::I64(values), DataType::Time64(unit)) => {
@@ -101,13 +105,11 @@ pub(crate) fn ip_text(bytes: [u8; 16]) -> String {
 /// Days since 1970.
 pub(crate) fn parse_date(text: &str) -> Option<i32> {
     let date: Date = text.parse().ok()?;
-    let instant = Offset::UTC.to_timestamp(date.to_datetime(Time::midnight())).ok()?;
-    i32::try_from(instant.as_second().div_euclid(DAY)).ok()
+    i32::try_from(days_of(date)?).ok()
 }
 
 pub(crate) fn date_text(days: i32) -> Option<String> {
-    let instant = Timestamp::from_second(i64::from(days) * DAY).ok()?;
-    Some(Offset::UTC.to_datetime(instant).date().to_string())
+    date_of(i64::from(days)).map(|date| date.to_string())
 }
 
 /// RFC 3339, the same without an offset (then UTC), or milliseconds since 1970.
@@ -115,30 +117,91 @@ pub(crate) fn parse_timestamp(text: &str, unit: TimeUnit) -> Option<i64> {
     if let Ok(millis) = text.parse::<i64>() {
         return from_millis(millis, unit);
     }
-    let instant = match text.parse::<Timestamp>() {
-        Ok(instant) => instant,
-        Err(_) => Offset::UTC.to_timestamp(text.parse::<DateTime>().ok()?).ok()?,
-    };
-    let nanos = instant.as_nanosecond();
-    i64::try_from(nanos.div_euclid(1_000_000_000 / i128::from(units_per_second(unit)))).ok()
+    // jiff's own instants end a day before its dates do.
+    let parts = Pieces::parse(text).ok()?;
+    let time = parts.time().unwrap_or_else(Time::midnight);
+    let offset = parts.to_numeric_offset().map_or(0, Offset::seconds);
+    let of_day = time.duration_since(Time::midnight()).as_nanos();
+    let seconds = days_of(parts.date())? * DAY - i64::from(offset);
+    let nanos = i128::from(seconds) * 1_000_000_000 + of_day;
+    let units = nanos.div_euclid(1_000_000_000 / i128::from(units_per_second(unit)));
+    i64::try_from(units).ok().filter(|value| in_range(*value, unit))
 }
 
 pub(crate) fn from_millis(millis: i64, unit: TimeUnit) -> Option<i64> {
-    match units_per_second(unit) {
-        1 => Some(millis.div_euclid(1000)),
-        units => millis.checked_mul(units / 1000),
+    let value = match units_per_second(unit) {
+        1 => millis.div_euclid(1000),
+        units => millis.checked_mul(units / 1000)?,
+    };
+    in_range(value, unit).then_some(value)
+}
+
+/// RFC 3339; without the `Z` where the column has no zone. `None` outside the years 1 to 9999.
+pub(crate) fn timestamp_text(value: i64, unit: TimeUnit, zoned: bool) -> Option<String> {
+    let units = units_per_second(unit);
+    let date = date_of(value.div_euclid(units * DAY))?;
+    let time = time_of(value.rem_euclid(units * DAY), unit)?;
+    let text = date.to_datetime(time).to_string();
+    Some(if zoned { text + "Z" } else { text })
+}
+
+/// The dates there are, for messages.
+pub(crate) const DATES: &str = "from 0001-01-01 to 9999-12-31";
+
+/// The timestamps of a unit, for messages.
+pub(crate) fn timestamps_of(unit: TimeUnit) -> &'static str {
+    match unit {
+        TimeUnit::Nanosecond => {
+            "from 1677-09-21T00:12:43.145224192Z to 2262-04-11T23:47:16.854775807Z"
+        }
+        TimeUnit::Microsecond => "from 0001-01-01T00:00:00Z to 9999-12-31T23:59:59.999999Z",
+        TimeUnit::Millisecond => "from 0001-01-01T00:00:00Z to 9999-12-31T23:59:59.999Z",
+        TimeUnit::Second => "from 0001-01-01T00:00:00Z to 9999-12-31T23:59:59Z",
     }
 }
 
-/// RFC 3339; without the `Z` where the column has no zone. `None` outside the years ±9999.
-pub(crate) fn timestamp_text(value: i64, unit: TimeUnit, zoned: bool) -> Option<String> {
-    let units = units_per_second(unit);
-    let nanos = value.rem_euclid(units) * (1_000_000_000 / units);
-    let instant = Timestamp::new(value.div_euclid(units), nanos as i32).ok()?;
-    Some(match zoned {
-        true => instant.to_string(),
-        false => Offset::UTC.to_datetime(instant).to_string(),
-    })
+/// A unit's word, for messages.
+pub(crate) fn unit_word(unit: TimeUnit) -> &'static str {
+    match unit {
+        TimeUnit::Second => "seconds",
+        TimeUnit::Millisecond => "milliseconds",
+        TimeUnit::Microsecond => "microseconds",
+        TimeUnit::Nanosecond => "nanoseconds",
+    }
+}
+
+fn in_range(value: i64, unit: TimeUnit) -> bool {
+    DAYS.contains(&value.div_euclid(units_per_second(unit) * DAY))
+}
+
+/// Days since 1970 from the year 1 to the year 9999.
+const DAYS: std::ops::RangeInclusive<i64> = -719_162..=2_932_896;
+const DAYS_OF_400_YEARS: i64 = 146_097;
+
+/// Years begin in March here, so that a leap day is the last of its year.
+fn days_of(date: Date) -> Option<i64> {
+    let (month, day) = (i64::from(date.month()), i64::from(date.day()));
+    let year = i64::from(date.year()) - i64::from(month < 3);
+    let of_era = year.rem_euclid(400);
+    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    let days = of_era * 365 + of_era / 4 - of_era / 100 + of_year;
+    let days = year.div_euclid(400) * DAYS_OF_400_YEARS + days - 719_468;
+    DAYS.contains(&days).then_some(days)
+}
+
+fn date_of(days: i64) -> Option<Date> {
+    if !DAYS.contains(&days) {
+        return None;
+    }
+    let days = days + 719_468;
+    let of_era = days.rem_euclid(DAYS_OF_400_YEARS);
+    let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let march = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * march + 2) / 5 + 1;
+    let month = (march + 2) % 12 + 1;
+    let year = days.div_euclid(DAYS_OF_400_YEARS) * 400 + year + i64::from(month < 3);
+    Date::new(i16::try_from(year).ok()?, i8::try_from(month).ok()?, i8::try_from(day).ok()?).ok()
 }
 
 pub(crate) fn parse_time(text: &str, unit: TimeUnit) -> Option<i64> {
@@ -148,6 +211,10 @@ pub(crate) fn parse_time(text: &str, unit: TimeUnit) -> Option<i64> {
 }
 
 pub(crate) fn time_text(value: i64, unit: TimeUnit) -> Option<String> {
+    time_of(value, unit).map(|time| time.to_string())
+}
+
+fn time_of(value: i64, unit: TimeUnit) -> Option<Time> {
     let units = units_per_second(unit);
     if !(0..DAY * units).contains(&value) {
         return None;
@@ -161,7 +228,7 @@ pub(crate) fn time_text(value: i64, unit: TimeUnit) -> Option<String> {
         part(seconds % 60)?,
         nanos as i32,
     );
-    Some(time.ok()?.to_string())
+    time.ok()
 }
 
 /// The unscaled value of a decimal; digits beyond the scale must be zeros.
@@ -376,10 +443,51 @@ mod tests {
         assert_eq!(timestamp_text(0, millis, false).unwrap(), "1970-01-01T00:00:00");
         assert_eq!(timestamp_text(i64::MAX, millis, true), None);
         assert_eq!(date_text(parse_date("1969-12-31").unwrap()).unwrap(), "1969-12-31");
+        assert_eq!(parse_date("1970-01-01"), Some(0));
+        // jiff's calendar agrees with ours on every day that there is.
+        let mut date = Date::new(1, 1, 1).unwrap();
+        for days in DAYS {
+            assert_eq!((days_of(date), date_of(days)), (Some(days), Some(date)));
+            date = date.tomorrow().unwrap_or(date);
+        }
+        assert_eq!(date, Date::new(9999, 12, 31).unwrap());
         let micros = TimeUnit::Microsecond;
         assert_eq!(
             time_text(parse_time("12:30:00.25", micros).unwrap(), micros).unwrap(),
             "12:30:00.25"
         );
+    }
+
+    #[test]
+    fn the_first_and_the_last_moment_read_back_and_those_beyond_are_none() {
+        for text in ["0001-01-01", "9999-12-31"] {
+            assert_eq!(date_text(parse_date(text).unwrap()).unwrap(), text);
+        }
+        for (unit, last) in [
+            (TimeUnit::Second, "9999-12-31T23:59:59Z"),
+            (TimeUnit::Millisecond, "9999-12-31T23:59:59.999Z"),
+            (TimeUnit::Microsecond, "9999-12-31T23:59:59.999999Z"),
+        ] {
+            for text in ["0001-01-01T00:00:00Z", last] {
+                let value = parse_timestamp(text, unit).unwrap();
+                assert_eq!(timestamp_text(value, unit, true).unwrap(), text);
+                let beyond = if text == last { value + 1 } else { value - 1 };
+                assert_eq!(timestamp_text(beyond, unit, true), None, "{text}");
+            }
+            assert_eq!(parse_timestamp("9999-12-31T23:59:59-00:01", unit), None);
+            assert_eq!(parse_timestamp("0001-01-01T00:00:00+00:01", unit), None);
+            assert!(parse_timestamp("9999-12-31T23:59:59+23:00", unit).is_some());
+        }
+        let nanos = TimeUnit::Nanosecond;
+        for text in ["1677-09-21T00:12:43.145224192Z", "2262-04-11T23:47:16.854775807Z"] {
+            let value = parse_timestamp(text, nanos).unwrap();
+            assert_eq!(timestamp_text(value, nanos, true).unwrap(), text);
+        }
+        assert_eq!(parse_timestamp("2262-04-11T23:47:16.854775808Z", nanos), None);
+        assert_eq!(
+            parse_timestamp("253402300799999", TimeUnit::Millisecond),
+            Some(253402300799999)
+        );
+        assert_eq!(parse_timestamp("253402300800000", TimeUnit::Millisecond), None);
     }
 }

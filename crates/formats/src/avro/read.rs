@@ -7,6 +7,7 @@ use super::schema::Schema;
 use crate::columns::{Column, Full, Kind};
 use arrow_array::types::IntervalMonthDayNano;
 use arrow_buffer::i256;
+use arrow_schema::DataType;
 
 /// The schemas that a plan was made for.
 #[derive(Debug, Clone, Copy)]
@@ -141,10 +142,10 @@ fn value(
         (Plan::IntToDouble, Kind::F64(values)) => values.push(cursor.int()?.into()),
         (Plan::LongScaled(times, per), Kind::I64(values)) => {
             let value = cursor.long()?;
-            let scaled = value
-                .checked_mul(*times)
-                .ok_or_else(|| Fault::new(format!("the timestamp {value} is out of range")))?;
-            values.push(scaled.div_euclid(*per));
+            match value.checked_mul(*times) {
+                Some(scaled) => values.push(scaled.div_euclid(*per)),
+                None => return Err(beyond(value, column.data_type())),
+            }
         }
         (Plan::LongToFloat, Kind::F32(values)) => values.push(cursor.long()? as f32),
         (Plan::LongToDouble, Kind::F64(values)) => values.push(cursor.long()? as f64),
@@ -204,6 +205,15 @@ fn sized<'a>(cursor: &mut Cursor<'a>, size: Option<usize>) -> Result<&'a [u8], F
 #[inline]
 fn grow(end: i32, items: usize) -> Result<i32, Fault> {
     i32::try_from(items).ok().and_then(|items| end.checked_add(items)).ok_or_else(|| full(Full))
+}
+
+#[cold]
+fn beyond(value: i64, data_type: &DataType) -> Fault {
+    let range = match data_type {
+        DataType::Timestamp(unit, _) => crate::values::timestamps_of(*unit),
+        _ => "",
+    };
+    Fault::new(format!("the timestamp {value} is out of range: {range}"))
 }
 
 fn full(_: Full) -> Fault {

@@ -195,7 +195,13 @@ impl<'de> Visitor<'de> for Value<'_> {
             (Kind::I64(values), DataType::Timestamp(unit, _)) => {
                 match values::from_millis(value, *unit) {
                     Some(value) => values.push(value),
-                    None => return Err(self.wrong(value)),
+                    None => {
+                        let (name, range) = (self.name, values::timestamps_of(*unit));
+                        return Err(E::custom(format!(
+                            "field `{name}`: {value} milliseconds since 1970 are out of range: \
+                             {range}"
+                        )));
+                    }
                 }
             }
             (Kind::I32(values), DataType::Int32) => match i32::try_from(value) {

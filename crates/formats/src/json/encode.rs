@@ -6,7 +6,7 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::*;
 use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_buffer::i256;
-use arrow_schema::{DataType, IntervalUnit, SchemaRef};
+use arrow_schema::{DataType, IntervalUnit, SchemaRef, TimeUnit};
 use bytes::Bytes;
 use millstream_core::{Encoded, Encoder, Error, Result};
 use std::fmt;
@@ -263,17 +263,23 @@ fn leaf(array: &ArrayRef, row: usize, out: &mut Vec<u8>) -> Result<(), String> {
         }
         DataType::Date32 => {
             let days = array.as_primitive::<Date32Type>().value(row);
-            quote(&values::date_text(days).ok_or_else(|| out_of_range("date", days))?, out);
+            let text = values::date_text(days);
+            quote(
+                &text.ok_or_else(|| {
+                    format!("the date {days} (days since 1970) is out of range: {}", values::DATES)
+                })?,
+                out,
+            );
         }
         DataType::Time64(unit) => {
             let value = match unit {
-                arrow_schema::TimeUnit::Nanosecond => {
-                    array.as_primitive::<Time64NanosecondType>().value(row)
-                }
+                TimeUnit::Nanosecond => array.as_primitive::<Time64NanosecondType>().value(row),
                 _ => array.as_primitive::<Time64MicrosecondType>().value(row),
             };
             let text = values::time_text(value, *unit);
-            quote(&text.ok_or_else(|| out_of_range("time of day", value))?, out);
+            let beyond =
+                || format!("the time of day {value} {} is out of range", values::unit_word(*unit));
+            quote(&text.ok_or_else(beyond)?, out);
         }
         DataType::Timestamp(unit, zone) => {
             let value = match units_per_second(*unit) {
@@ -283,7 +289,7 @@ fn leaf(array: &ArrayRef, row: usize, out: &mut Vec<u8>) -> Result<(), String> {
                 _ => array.as_primitive::<TimestampNanosecondType>().value(row),
             };
             let text = values::timestamp_text(value, *unit, zone.is_some());
-            quote(&text.ok_or_else(|| out_of_range("timestamp", value))?, out);
+            quote(&text.ok_or_else(|| out_of_range(value, *unit))?, out);
         }
         DataType::Decimal128(_, scale) => {
             let value = array.as_primitive::<Decimal128Type>().value(row);
@@ -312,8 +318,12 @@ fn finite(value: f64) -> Result<(), String> {
 }
 
 #[cold]
-fn out_of_range(what: &str, value: impl fmt::Display) -> String {
-    format!("the {what} {value} is out of range")
+fn out_of_range(value: i64, unit: TimeUnit) -> String {
+    format!(
+        "the timestamp {value} ({} since 1970) is out of range: {}",
+        values::unit_word(unit),
+        values::timestamps_of(unit)
+    )
 }
 
 fn put(out: &mut Vec<u8>, value: impl fmt::Display) {
