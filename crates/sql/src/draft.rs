@@ -26,9 +26,22 @@ pub(crate) struct Draft {
 
 pub(crate) enum Node {
     Filter(Vec<Planned>),
-    Lookup { name: String, alias: String, left: bool, join: Join, columns: Vec<ColumnId> },
-    Unnest { lists: Vec<Planned>, items: Vec<ColumnId>, ordinality: Option<ColumnId>, left: bool },
+    Lookup {
+        name: String,
+        alias: String,
+        left: bool,
+        join: Join,
+        columns: Vec<ColumnId>,
+    },
+    Unnest {
+        lists: Vec<Planned>,
+        items: Vec<ColumnId>,
+        ordinality: Option<ColumnId>,
+        left: bool,
+    },
     Project(Vec<(String, Planned)>),
+    /// A lookup that would change no row, for people.
+    Dropped(String),
 }
 
 impl Draft {
@@ -107,10 +120,13 @@ impl Draft {
     }
 
     /// Backwards for the columns that are needed, then forwards for the stages.
-    pub fn compile(self) -> Result<Plan, SqlError> {
+    pub fn compile(mut self) -> Result<Plan, SqlError> {
         let mut needed: BTreeSet<ColumnId> = BTreeSet::new();
         let mut after: Vec<BTreeSet<ColumnId>> = Vec::new();
-        for node in self.nodes.iter().rev() {
+        for node in self.nodes.iter_mut().rev() {
+            if node.changes_nothing(&needed) {
+                *node = Node::Dropped(node.lookup_text());
+            }
             after.push(needed.clone());
             for added in node.adds() {
                 needed.remove(&added);
@@ -137,6 +153,11 @@ impl Draft {
                 .collect::<BTreeSet<_>>()
                 .into_iter()
                 .collect();
+            if let Node::Dropped(text) = node {
+                let line = format!("{text}: left out, as none of its columns is used");
+                explain.push(("left join".into(), line));
+                continue;
+            }
             let given: Vec<ColumnId> = layout.iter().chain(&hidden).copied().collect();
             let (work, out) = self.stage(node, &given, needed, &mut lookups, &mut explain)?;
             let out_layout = match index + 1 == count {
@@ -284,6 +305,7 @@ impl Draft {
                 let items = self.compile_all(items.iter().map(|(_, planned)| planned), given)?;
                 Ok((Work::Project { items }, Vec::new()))
             }
+            Node::Dropped(_) => unreachable!("a dropped node makes no stage"),
         }
     }
 }
@@ -298,6 +320,21 @@ impl Node {
             }
             Node::Unnest { lists, .. } => Box::new(lists.iter().flat_map(of)),
             Node::Project(items) => Box::new(items.iter().flat_map(move |(_, item)| of(item))),
+            Node::Dropped(_) => Box::new(std::iter::empty()),
+        }
+    }
+
+    /// Whether it is a lookup that gives each row once, and nothing that is needed: then the store
+    /// need not be asked. One that may find several rows for a key multiplies, and stays.
+    fn changes_nothing(&self, needed: &BTreeSet<ColumnId>) -> bool {
+        let Node::Lookup { left: true, join, columns, .. } = self else { return false };
+        join.finds_one_at_most && !columns.iter().any(|column| needed.contains(column))
+    }
+
+    fn lookup_text(&self) -> String {
+        match self {
+            Node::Lookup { name, join, .. } => format!("{name} by {}", shorten(&join.key_text)),
+            _ => String::new(),
         }
     }
 
@@ -307,7 +344,7 @@ impl Node {
             Node::Unnest { items, ordinality, .. } => {
                 items.iter().chain(ordinality).copied().collect()
             }
-            Node::Filter(_) | Node::Project(_) => Vec::new(),
+            Node::Filter(_) | Node::Project(_) | Node::Dropped(_) => Vec::new(),
         }
     }
 }

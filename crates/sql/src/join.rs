@@ -13,8 +13,8 @@ use millstream_core::types;
 use std::ops::Range;
 
 /// In the metadata of a lookup's schema: the only columns, separated by commas, that it can be
-/// asked by. Equalities on others are checked on the rows found. Without it, all equalities of ON
-/// make the key.
+/// asked by, of which all together find one row at most. Equalities on others are checked on the
+/// rows found. Without it, all equalities of ON make the key.
 pub const KEY_COLUMNS: &str = "millstream.key_columns";
 
 /// In the metadata of a lookup's schema: the two columns, separated by a comma, of the range that
@@ -50,6 +50,8 @@ pub(crate) struct Join {
     pub before: Vec<Planned>,
     /// Conditions on the row and a row found for it.
     pub after: Vec<Planned>,
+    /// Whether a key has one row at most.
+    pub finds_one_at_most: bool,
 }
 
 pub(crate) struct Lookup<'a> {
@@ -146,7 +148,8 @@ pub(crate) fn analyse(
         Some(names.split(',').map(|name| name.trim().to_owned()).collect())
     };
     let range = declared(KEY_RANGE);
-    if let Some(only) = declared(KEY_COLUMNS) {
+    let whole_key = declared(KEY_COLUMNS);
+    if let Some(only) = &whole_key {
         equal.retain(|(column, _, condition)| {
             let is_key = only.contains(column);
             if !is_key {
@@ -204,6 +207,10 @@ pub(crate) fn analyse(
         errors.push(SqlError::new(lookup.location, message));
     }
 
+    let finds_one_at_most = match (&key, &whole_key) {
+        (LookupKey::Equal(columns), Some(whole)) => whole.iter().all(|name| columns.contains(name)),
+        _ => false,
+    };
     let (mut before, mut after) = (Vec::new(), Vec::new());
     for condition in rest {
         match planner.plan_condition(&condition) {
@@ -215,7 +222,7 @@ pub(crate) fn analyse(
         }
     }
     match errors.is_empty() {
-        true => Ok(Join { key, key_types, key_text, keys, before, after }),
+        true => Ok(Join { key, key_types, key_text, keys, before, after, finds_one_at_most }),
         false => Err(errors),
     }
 }

@@ -371,3 +371,37 @@ fn a_mistake_in_on_is_told() {
     .collect();
     insta::assert_snapshot!(errors.concat());
 }
+
+#[test]
+fn a_lookup_that_nobody_needs_is_not_asked() {
+    let input = schema(INPUT);
+    let whole = sites().with_metadata(KEY_COLUMNS, "id");
+    let unused = "SELECT n.id FROM input n LEFT JOIN sites s ON s.id = n.site AND s.kind = 'b'";
+    let query = planned(unused, &input, &[("sites", whole.clone())]);
+    assert!(query.lookups().is_empty());
+    assert_eq!(query.input_columns(), ["id"], "its key is not read either");
+    let line = "sites by id = n.site: left out, as none of its columns is used";
+    assert!(query.explain().contains(line), "{}", query.explain());
+    let (got, _) = out(unused, &[("sites", whole.clone())]);
+    assert_eq!(got.len(), 5);
+    assert!(whole.asked.lock().unwrap().is_empty());
+
+    // What may find several rows, drops rows, or is read anywhere, stays.
+    let several = [sites(), sites().with_metadata(KEY_COLUMNS, "id,kind")];
+    for lookup in several {
+        let sql = "SELECT n.id FROM input n LEFT JOIN sites s ON s.id = n.site";
+        assert_eq!(planned(sql, &input, &[("sites", lookup)]).lookups().len(), 1);
+    }
+    for sql in [
+        "SELECT n.id FROM input n JOIN sites s ON s.id = n.site",
+        "SELECT n.id FROM input n LEFT JOIN sites s ON s.id = n.site WHERE s.name IS NULL",
+        "SELECT n.id FROM input n LEFT JOIN sites s ON s.id = n.site \
+         JOIN sites t ON t.id = n.id AND t.name = s.name",
+    ] {
+        let query = planned(sql, &input, &[("sites", whole.clone())]);
+        assert!(query.lookups().iter().any(|used| used.alias == "s"), "{sql}");
+    }
+    let both = "SELECT n.id FROM input n LEFT JOIN sites s ON s.id = n.site \
+                LEFT JOIN sites t ON t.id = s.id";
+    assert!(planned(both, &input, &[("sites", whole)]).lookups().is_empty());
+}
