@@ -73,7 +73,7 @@ impl Codec {
     }
 
     /// Appends the unpacked form of `bytes` to `out`, at most [`BATCH_BYTES_MAX`].
-    pub(super) fn unpack(self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Invalid> {
+    pub fn unpack(self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Invalid> {
         match self {
             Codec::None => {
                 out.extend_from_slice(bytes);
