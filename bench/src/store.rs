@@ -3,8 +3,10 @@
 use crate::generate::{Event, Generator, SEED};
 use crate::job::{Measured, Meter, Scratch};
 use anyhow::{Context, Result, anyhow};
+use fjall::compaction::Leveled;
 use std::fs::File;
 use std::io::Write;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub const FILES: u64 = 20;
@@ -76,6 +78,7 @@ pub fn fjall_inserts(messages: u64, bytes_each: usize) -> Result<Measured> {
         fjall::KeyspaceCreateOptions::default()
             .manual_journal_persist(true)
             .max_memtable_size(8 * MIB)
+            .compaction_strategy(Arc::new(Leveled::default().with_table_target_size(16 * MIB)))
     };
     let rows = database.keyspace("rows", options)?;
     let mut generator = Generator::new(SEED);

@@ -11,6 +11,7 @@ use crate::offsets::Positions;
 use crate::options::Options;
 use crate::{Error, Result};
 use fjall::config::FilterPolicy;
+use fjall::compaction::Leveled;
 use fjall::{AbstractTree, Keyspace, KeyspaceCreateOptions, PersistMode};
 use parking_lot::{MappedRwLockReadGuard, Mutex, RwLock, RwLockReadGuard};
 use std::collections::BTreeMap;
@@ -23,6 +24,10 @@ const CHECK_BYTES: u64 = 4 * 1024 * 1024;
 
 /// A journal is full after about twice this; one release for each is enough.
 const RELEASE_BYTES: u64 = 32 * 1024 * 1024;
+
+/// Merging takes memory by the size of a file, and files of 64 MiB, fjall's own, are merged oftener
+/// than what the small memtables write would need.
+const FILE_BYTES: u64 = 16 * 1024 * 1024;
 
 pub(crate) struct Store {
     pub dir: PathBuf,
@@ -294,6 +299,7 @@ impl Options {
         KeyspaceCreateOptions::default()
             .max_memtable_size(self.memtable_bytes)
             .filter_policy(FilterPolicy::disabled())
+            .compaction_strategy(Arc::new(Leveled::default().with_table_target_size(FILE_BYTES)))
             .manual_journal_persist(true)
             .with_kv_separation(None)
     }
