@@ -19,7 +19,7 @@ demo: build
 	target/release/millstream --data $(DATA) demo --events $(EVENTS)
 
 test:
-	cargo test --workspace
+	$(if $(shell command -v python3),dev/services during) cargo test --workspace
 
 torture:
 	MILLSTREAM_KILLS=$(KILLS) cargo test --package millstream --test torture -- --nocapture

@@ -2,6 +2,10 @@
 //!
 //! - [`events`]: numbered events and the checker that counts them at the end.
 //! - [`fuzz`]: mutants of a corpus for whatever parses bytes from outside.
+//! - [`proxy`]: a TCP proxy that delays, cuts, resets, swallows and corrupts, from a seed.
+//! - [`services`]: real Kafka and a real schema registry, started by `dev/services`.
 
 pub mod events;
 pub mod fuzz;
+pub mod proxy;
+pub mod services;

@@ -1,0 +1,6 @@
+//! The testkit's own parts, held to what they promise.
+
+#![expect(clippy::unwrap_used, reason = "what does not unwrap fails its test")]
+
+mod proxy;
+mod services;
