@@ -2,7 +2,7 @@
 
 use crate::flow::Flowed;
 use crate::metrics::Metrics;
-use crate::open::{decoder_factory, open_flow};
+use crate::open;
 use crate::plan::Plan;
 use crate::positions::{self, Positions};
 use anyhow::{Context, anyhow, bail};
@@ -11,9 +11,7 @@ use arrow_schema::SchemaRef;
 use millstream_config::{ExpectedRows, Row, TestCase, TestInput};
 use millstream_connectors::Home;
 use millstream_connectors::file::RowsLookup;
-use millstream_core::{
-    Batch, Decoder, Encoder, Headers, Lookup, Record, Records, RecordsBuilder, Schemas,
-};
+use millstream_core::{Batch, Decoder, Encoder, Headers, Lookup, Record, Records, RecordsBuilder};
 use millstream_formats::json::{JsonDecoder, JsonEncoder, JsonOptions};
 use serde::Serialize;
 use serde_json::Value;
@@ -35,6 +33,7 @@ impl CaseReport {
 
 /// Runs a case. The plan is used up: make one a case.
 pub async fn run_case(plan: Plan, home: &Home, case: &TestCase) -> anyhow::Result<CaseReport> {
+    let decoder = open::decoder(&plan, home);
     let Plan { spec, source: planned, decoded, positions: named, steps, sinks, lookups, .. } = plan;
     let names: Vec<(String, crate::flow::Node)> = steps
         .iter()
@@ -47,7 +46,7 @@ pub async fn run_case(plan: Plan, home: &Home, case: &TestCase) -> anyhow::Resul
         n => crate::flow::Node::Step(n - 1),
     };
     let outputs = names.iter().map(|(_, node)| *node).chain([last]).collect();
-    let mut flow = open_flow(steps, outputs, |used| {
+    let mut flow = open::open_flow(steps, outputs, |used| {
         let schema = lookups
             .get(&used.name)
             .ok_or_else(|| anyhow!("there is no lookup {}", used.name))?
@@ -71,14 +70,7 @@ pub async fn run_case(plan: Plan, home: &Home, case: &TestCase) -> anyhow::Resul
         if case.input.iter().any(|input| matches!(input, TestInput::Row(_))) {
             bail!("case `{}` mixes raw records and rows: use one kind in a case", case.name);
         }
-        let schemas: Arc<dyn Schemas> = Arc::new(home.registry.clone());
-        let mut decoder = decoder_factory(
-            &spec.source,
-            planned.reader_schema,
-            planned.columns,
-            schemas,
-            decoded.clone(),
-        )()?;
+        let mut decoder = decoder()?;
         decoder.prepare(&records).await?;
         let decoded = decoder.decode(&records)?;
         dead.extend(decoded.rejected.into_iter().map(|r| (r.source_row, r.reason)));

@@ -4,7 +4,7 @@
 use crate::metrics::{PartitionMetrics, PipelineMetrics};
 use millstream_connectors::Home;
 use millstream_core::fault;
-use millstream_tables::{Commit, Error, Offsets};
+use millstream_tables::{Commit, Database, Error, Offsets};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -32,64 +32,120 @@ pub struct Committer {
     shared: Arc<Shared>,
 }
 
+/// The time between two openings of the tables. What was written in one that is over may be gone, so
+/// that nothing of it may be committed any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Session(u64);
+
 struct Shared {
     home: Home,
-    /// Of one moment with the tables that the sinks write: after these were reopened it refuses to
-    /// commit, so that no offset outlives its rows.
-    offsets: Offsets,
     interval: Duration,
-    pending: Mutex<HashMap<Owner, Pending>>,
+    state: Mutex<State>,
     wanted: Notify,
     /// Offsets offered so far, and how many of them are durable.
     offered: watch::Sender<u64>,
     durable: watch::Sender<u64>,
     trouble: Mutex<Option<String>>,
+    /// The journal has failed: nothing can be committed before the tables are opened again.
+    failed: watch::Sender<bool>,
     broken: CancellationToken,
+}
+
+struct State {
+    pending: HashMap<Owner, Pending>,
+    /// Of one opening with the tables that the sinks write: after these were opened again it
+    /// refuses to commit, so that no offset outlives its rows.
+    offsets: Offsets,
+    session: u64,
 }
 
 impl Committer {
     /// The returned future does the committing; it ends with its last handle's process.
     pub fn new(home: Home, interval: Duration) -> (Self, impl Future<Output = ()> + Send) {
+        let offsets = home.tables.offsets();
         let shared = Arc::new(Shared {
-            offsets: home.tables.offsets(),
             home,
             interval,
-            pending: Mutex::default(),
+            state: Mutex::new(State { pending: HashMap::new(), offsets, session: 0 }),
             wanted: Notify::new(),
             offered: watch::Sender::new(0),
             durable: watch::Sender::new(0),
             trouble: Mutex::default(),
+            failed: watch::Sender::new(false),
             broken: CancellationToken::new(),
         });
         let handle = Committer { shared: shared.clone() };
         (handle, run(shared))
     }
 
-    /// Every row below `next` is done. Not durable yet.
+    /// To be asked for before anything is opened that is to be committed.
+    pub fn session(&self) -> Session {
+        Session(self.shared.state.lock().session)
+    }
+
+    /// Every row below `next` is done. Not durable yet. Without effect when the session is over.
     pub fn offer(
         &self,
+        session: Session,
         owner: Owner,
         next: i64,
         topic: Option<Arc<str>>,
         metrics: PartitionMetrics,
         pipeline_metrics: Arc<PipelineMetrics>,
     ) {
-        let mut pending = self.shared.pending.lock();
-        pending.insert(owner, Pending { next, topic, metrics, pipeline_metrics });
+        let mut state = self.shared.state.lock();
+        if session != Session(state.session) {
+            return;
+        }
+        state.pending.insert(owner, Pending { next, topic, metrics, pipeline_metrics });
         self.shared.offered.send_modify(|n| *n += 1);
-        drop(pending);
+        drop(state);
         self.shared.wanted.notify_one();
     }
 
-    /// Waits until all that was offered before this call is durable. Cancel safe.
+    /// Waits until all that was offered before this call is durable, or its session is over.
+    /// Cancel safe.
     pub async fn flush(&self) {
         let upto = *self.shared.offered.borrow();
         let mut durable = self.shared.durable.subscribe();
         let _ = durable.wait_for(|n| *n >= upto).await;
     }
 
-    /// Resolves when the journal has failed: nothing can be committed before the data directory
-    /// is opened again, by a new process. Cancel safe.
+    /// Says that the journal has failed.
+    pub fn fail(&self) {
+        self.shared.failed.send_replace(true);
+    }
+
+    /// Resolves when the journal has failed and the tables must be opened again. Cancel safe.
+    pub async fn failed(&self) {
+        let mut failed = self.shared.failed.subscribe();
+        let _ = failed.wait_for(|failed| *failed).await;
+    }
+
+    /// The tables were opened again: begins a new session. What was offered in the last one is
+    /// forgotten.
+    pub fn reopened(&self) {
+        let mut state = self.shared.state.lock();
+        state.offsets = self.shared.home.tables.offsets();
+        state.session += 1;
+        state.pending.clear();
+        let offered = *self.shared.offered.borrow();
+        self.shared.durable.send_modify(|n| *n = (*n).max(offered));
+        *self.shared.trouble.lock() = None;
+        self.shared.failed.send_replace(false);
+    }
+
+    pub fn tables(&self) -> Database {
+        self.shared.home.tables.clone()
+    }
+
+    /// The tables cannot be opened again.
+    pub fn give_up(&self) {
+        self.shared.broken.cancel();
+    }
+
+    /// Resolves when the journal has failed and the tables could not be opened again in this
+    /// process. Cancel safe.
     pub async fn broken(&self) {
         self.shared.broken.cancelled().await;
     }
@@ -103,42 +159,51 @@ impl Committer {
 async fn run(shared: Arc<Shared>) {
     loop {
         shared.wanted.notified().await;
-        let (batch, upto) = {
-            let mut pending = shared.pending.lock();
-            (std::mem::take(&mut *pending), *shared.offered.borrow())
+        let (batch, offsets, upto) = {
+            let mut state = shared.state.lock();
+            let batch = std::mem::take(&mut state.pending);
+            (batch, state.offsets.clone(), *shared.offered.borrow())
         };
-        if !batch.is_empty() {
-            let batch = Arc::new(batch);
-            let mut backoff = Duration::from_millis(50);
-            loop {
-                let (task, work) = (shared.clone(), batch.clone());
-                let written =
-                    tokio::task::spawn_blocking(move || write(&task.home, &task.offsets, &work))
-                        .await;
-                let trouble = match written {
-                    Ok(Ok(())) => break,
-                    Ok(Err(error)) => {
-                        if error.needs_reopen() {
-                            shared.broken.cancel();
-                        }
-                        millstream_core::Error::from(error).chain()
-                    }
-                    Err(panic) => panic.to_string(),
-                };
-                tracing::error!("offsets cannot be committed, trying again: {trouble}");
-                *shared.trouble.lock() = Some(trouble);
-                tokio::time::sleep(backoff).await;
-                backoff = (backoff * 2).min(Duration::from_secs(5));
-            }
-            *shared.trouble.lock() = None;
-            for pending in batch.values() {
-                pending.metrics.committed.set(pending.next);
-                pending.pipeline_metrics.commits.inc();
-            }
+        if !batch.is_empty() && !commit(&shared, offsets, batch).await {
+            continue;
         }
-        shared.durable.send_replace(upto);
+        shared.durable.send_modify(|n| *n = (*n).max(upto));
         tokio::time::sleep(shared.interval).await;
     }
+}
+
+/// False when it cannot be done, because the journal has failed.
+async fn commit(shared: &Arc<Shared>, offsets: Offsets, batch: HashMap<Owner, Pending>) -> bool {
+    let batch = Arc::new(batch);
+    let mut backoff = Duration::from_millis(50);
+    loop {
+        let (task, work, to) = (shared.clone(), batch.clone(), offsets.clone());
+        let written = tokio::task::spawn_blocking(move || write(&task.home, &to, &work)).await;
+        let trouble = match written {
+            Ok(Ok(())) => break,
+            // What belongs to an opening that is over comes again.
+            Ok(Err(Error::Reopened)) => return false,
+            Ok(Err(error)) if error.needs_reopen() => {
+                let trouble = millstream_core::Error::from(error).chain();
+                tracing::error!("offsets cannot be committed: {trouble}");
+                *shared.trouble.lock() = Some(trouble);
+                shared.failed.send_replace(true);
+                return false;
+            }
+            Ok(Err(error)) => millstream_core::Error::from(error).chain(),
+            Err(panic) => panic.to_string(),
+        };
+        tracing::error!("offsets cannot be committed, trying again: {trouble}");
+        *shared.trouble.lock() = Some(trouble);
+        tokio::time::sleep(backoff).await;
+        backoff = (backoff * 2).min(Duration::from_secs(5));
+    }
+    *shared.trouble.lock() = None;
+    for pending in batch.values() {
+        pending.metrics.committed.set(pending.next);
+        pending.pipeline_metrics.commits.inc();
+    }
+    true
 }
 
 fn write(home: &Home, offsets: &Offsets, batch: &HashMap<Owner, Pending>) -> Result<(), Error> {

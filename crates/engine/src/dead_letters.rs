@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use millstream_connectors::file::OVERSIZED_HEADER;
-use millstream_core::{Header, Headers, Record, Result, fault};
+use millstream_core::{Header, Headers, Record, Rejection, Result, fault};
 use millstream_log::{BatchBuilder, Topic};
 use serde::Serialize;
 use std::sync::Arc;
@@ -33,6 +33,13 @@ pub struct Verdict {
     pub step: Arc<str>,
     pub kind: &'static str,
     pub reason: String,
+}
+
+impl From<(&Arc<str>, Rejection)> for Verdict {
+    fn from((step, rejection): (&Arc<str>, Rejection)) -> Self {
+        let Rejection { source_row, kind, reason } = rejection;
+        Self { source_row, step: step.clone(), kind, reason }
+    }
 }
 
 /// A letter as it is read back.

@@ -12,10 +12,11 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::runtime;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -25,16 +26,28 @@ pub struct Engine {
     shared: Arc<Shared>,
 }
 
+/// An [`Engine`] that does not keep it alive.
+pub(crate) struct WeakEngine(Weak<Shared>);
+
 struct Shared {
     cpu: runtime::Handle,
     pipelines: Mutex<BTreeMap<String, Running>>,
+    /// How many partition tasks there are, and others that will start some.
+    live: watch::Sender<usize>,
+    watched: AtomicBool,
+    stopping: AtomicBool,
 }
+
+/// One that [`Engine::ended`] waits for, until it is dropped.
+pub(crate) struct Live(watch::Sender<usize>);
 
 struct Running {
     pipeline: Arc<Pipeline>,
     partitions: Vec<Arc<PartitionStatus>>,
     stop: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
+    /// Its tasks are being ended for new offsets, and will be started with them.
+    resetting: bool,
 }
 
 /// A pipeline at one moment.
@@ -70,7 +83,14 @@ const RESET_WITHIN: Duration = Duration::from_secs(25);
 impl Engine {
     /// Partition tasks run on `cpu`.
     pub fn new(cpu: runtime::Handle) -> Self {
-        Self { shared: Arc::new(Shared { cpu, pipelines: Mutex::default() }) }
+        let shared = Shared {
+            cpu,
+            pipelines: Mutex::default(),
+            live: watch::Sender::new(0),
+            watched: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+        };
+        Self { shared: Arc::new(shared) }
     }
 
     /// Starts a pipeline's partition tasks.
@@ -81,9 +101,18 @@ impl Engine {
             .collect();
         let per_partition = pipeline.limits.in_flight_batches * partitions.len();
         pipeline.metrics.permits.set(per_partition as i64);
-        let mut running =
-            Running { pipeline, partitions, stop: CancellationToken::new(), tasks: Vec::new() };
-        running.spawn(&self.shared.cpu);
+        pipeline.metrics.queue_bytes_max.set(pipeline.budget.bytes_max() as i64);
+        if !self.shared.watched.swap(true, Ordering::AcqRel) {
+            self.watch(&pipeline.committer);
+        }
+        let mut running = Running {
+            pipeline,
+            partitions,
+            stop: CancellationToken::new(),
+            tasks: Vec::new(),
+            resetting: false,
+        };
+        running.spawn(&self.shared);
         self.shared.pipelines.lock().insert(running.pipeline.name.to_string(), running);
     }
 
@@ -95,6 +124,11 @@ impl Engine {
         self.shared.pipelines.lock().get(name).map(|running| running.pipeline.clone())
     }
 
+    /// Brings the lag of partitions that wait or hold up to what their source has now.
+    pub fn refresh_metrics(&self) {
+        self.shared.pipelines.lock().values().for_each(Running::look_at_ends);
+    }
+
     /// Stops a pipeline's tasks, sets its offsets, starts them again. `partition` limits it to one.
     pub async fn reset(
         &self,
@@ -102,11 +136,16 @@ impl Engine {
         place: Place,
         partition: Option<u32>,
     ) -> Result<Vec<(u32, i64)>> {
+        let _busy = self.busy();
         let (pipeline, stop, tasks) = {
             let mut pipelines = self.shared.pipelines.lock();
             let running = pipelines.get_mut(name).ok_or_else(|| {
                 Error::stop("no_pipeline", format!("no pipeline {name} is running"))
             })?;
+            if running.resetting {
+                return Err(Error::retry("busy", format!("pipeline {name} is being reset")));
+            }
+            running.resetting = true;
             (running.pipeline.clone(), running.stop.clone(), std::mem::take(&mut running.tasks))
         };
         stop.cancel();
@@ -124,14 +163,15 @@ impl Engine {
         let outcome = reset_offsets(&pipeline, place, partition).await;
         let mut pipelines = self.shared.pipelines.lock();
         if let Some(running) = pipelines.get_mut(name) {
-            running.stop = CancellationToken::new();
-            running.spawn(&self.shared.cpu);
+            running.resetting = false;
+            running.start_again(&self.shared);
         }
         outcome
     }
 
     /// Asks every task to finish what is in flight and stop.
     pub fn stop(&self) {
+        self.shared.stopping.store(true, Ordering::Release);
         for running in self.shared.pipelines.lock().values() {
             running.stop.cancel();
         }
@@ -139,18 +179,8 @@ impl Engine {
 
     /// Waits until every task has come to its end. Cancel safe: another call waits on.
     pub async fn ended(&self) {
-        loop {
-            let open = self
-                .shared
-                .pipelines
-                .lock()
-                .values()
-                .any(|running| running.tasks.iter().any(|task| !task.is_finished()));
-            if !open {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        let mut live = self.shared.live.subscribe();
+        let _ = live.wait_for(|live| *live == 0).await;
     }
 
     /// Waits until what the tasks have offered is committed, also those that hold or restart.
@@ -188,6 +218,63 @@ impl Engine {
             running.partitions.iter().all(|partition| partition.is_idle())
         })
     }
+
+    pub(crate) fn downgrade(&self) -> WeakEngine {
+        WeakEngine(Arc::downgrade(&self.shared))
+    }
+
+    pub(crate) fn cpu(&self) -> &runtime::Handle {
+        &self.shared.cpu
+    }
+
+    /// While this is held, tasks will be started: [`Engine::ended`] waits.
+    pub(crate) fn busy(&self) -> Live {
+        Live::begin(&self.shared.live)
+    }
+
+    pub(crate) fn all(&self) -> Vec<(Arc<Pipeline>, Vec<Arc<PartitionStatus>>)> {
+        let pipelines = self.shared.pipelines.lock();
+        pipelines.values().map(|r| (r.pipeline.clone(), r.partitions.clone())).collect()
+    }
+
+    pub(crate) fn take_all_tasks(&self) -> Vec<JoinHandle<()>> {
+        let mut pipelines = self.shared.pipelines.lock();
+        pipelines.values_mut().flat_map(|running| std::mem::take(&mut running.tasks)).collect()
+    }
+
+    /// Starts the tasks of all pipelines, for new, but of those that are being reset or stopped.
+    /// Gives the number of pipelines and partitions.
+    pub(crate) fn start_again(&self) -> (usize, usize) {
+        let mut pipelines = self.shared.pipelines.lock();
+        let mut partitions = 0;
+        for running in pipelines.values_mut() {
+            running.pipeline.metrics.reopens.inc();
+            partitions += running.partitions.len();
+            if !running.resetting {
+                running.start_again(&self.shared);
+            }
+        }
+        (pipelines.len(), partitions)
+    }
+}
+
+impl Live {
+    fn begin(live: &watch::Sender<usize>) -> Self {
+        live.send_modify(|live| *live += 1);
+        Self(live.clone())
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.0.send_modify(|live| *live -= 1);
+    }
+}
+
+impl WeakEngine {
+    pub(crate) fn upgrade(&self) -> Option<Engine> {
+        self.0.upgrade().map(|shared| Engine { shared })
+    }
 }
 
 /// Sets a stopped pipeline's offsets to a place. Gives the new ones.
@@ -223,11 +310,24 @@ pub async fn reset_offsets(
 }
 
 impl Running {
-    fn spawn(&mut self, cpu: &runtime::Handle) {
+    fn spawn(&mut self, shared: &Shared) {
         for status in &self.partitions {
+            let live = Live::begin(&shared.live);
             let supervised = supervise(self.pipeline.clone(), status.clone(), self.stop.clone());
-            self.tasks.push(cpu.spawn(supervised));
+            self.tasks.push(shared.cpu.spawn(async move {
+                let _live = live;
+                supervised.await;
+            }));
         }
+    }
+
+    fn start_again(&mut self, shared: &Shared) {
+        if shared.stopping.load(Ordering::Acquire) {
+            self.partitions.iter().for_each(|status| status.set(PartitionState::Stopped));
+            return;
+        }
+        self.stop = CancellationToken::new();
+        self.spawn(shared);
     }
 
     /// A task that waits or holds does not see its source grow.
@@ -295,6 +395,7 @@ async fn supervise(pipeline: Arc<Pipeline>, status: Arc<PartitionStatus>, stop: 
             suspects: &mut suspects,
             stop: stop.clone(),
             brake: &mut brake,
+            session: pipeline.committer.session(),
         };
         let ended = AssertUnwindSafe(task.run()).catch_unwind().await;
         status.in_flight(&pipeline.metrics, 0, 0, 0);
@@ -305,6 +406,9 @@ async fn supervise(pipeline: Arc<Pipeline>, status: Arc<PartitionStatus>, stop: 
             Ok(Ok(End::Drained)) => return status.set(PartitionState::Stopped),
             Ok(Err(error)) if error.disposition() == Disposition::Stop => {
                 let reason = error.chain();
+                if pipeline.home.tables.needs_reopen() {
+                    pipeline.committer.fail();
+                }
                 tracing::error!(pipeline = %name, partition, "holding: {reason}");
                 pipeline.metrics.error("partition", error.kind(), 1);
                 status.hold(PartitionState::Holding, reason);

@@ -83,12 +83,7 @@ async fn run_step(
         match step.step.run(batch.clone()).await {
             Ok(ran) => {
                 timer.stop();
-                verdicts.extend(ran.rejected.into_iter().map(|r| Verdict {
-                    source_row: r.source_row,
-                    step: step.name.clone(),
-                    kind: r.kind,
-                    reason: r.reason,
-                }));
+                verdicts.extend(ran.rejected.into_iter().map(|r| (&step.name, r).into()));
                 parts.push(ran.batch);
             }
             Err(error) if error.disposition() == Disposition::Reject => match middle(&batch) {

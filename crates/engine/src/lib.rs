@@ -15,10 +15,12 @@
 //! | `flow` | the steps over one batch |
 //! | `lookups` | cache, single flight and retries before a store |
 //! | `dead_letters`, `brake`, `replay` | rows that cannot be processed |
-//! | `commit` | all partitions' offsets on one sync |
+//! | `commit`, `reopen` | all partitions' offsets on one sync, and what follows when it fails |
+//! | `budget` | the bytes that all partitions may have under way |
 
 mod bound;
 mod brake;
+mod budget;
 mod cases;
 mod catalog;
 mod commit;
@@ -34,6 +36,7 @@ mod plan;
 mod positions;
 mod preview;
 mod references;
+mod reopen;
 mod replay;
 mod status;
 mod task;
@@ -49,7 +52,7 @@ pub use explain::{Column, Explain, ExplainLookup, ExplainSink, ExplainSource, Ex
 pub use lookups::{CacheOptions, Guarded, Policy};
 pub use metrics::{Metrics, PipelineMetrics, quantile};
 pub use open::open;
-pub use pipeline::Pipeline;
+pub use pipeline::{Pipeline, Target};
 pub use plan::{Plan, plan, plan_all};
 pub use preview::{Preview, PreviewDead, preview};
 pub use replay::{Replayed, is_pipeline, letters, replay};

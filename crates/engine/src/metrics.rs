@@ -42,6 +42,7 @@ struct Families {
     in_flight_batches: IntGaugeVec,
     queue_rows: IntGaugeVec,
     queue_bytes: IntGaugeVec,
+    queue_bytes_max: IntGaugeVec,
     permits: IntGaugeVec,
     holding: IntGaugeVec,
     cache_entries: IntGaugeVec,
@@ -50,6 +51,7 @@ struct Families {
     cache_misses: IntCounterVec,
     lookup_rows: IntCounterVec,
     lookup_found: IntCounterVec,
+    reopens: IntCounterVec,
 }
 
 impl Metrics {
@@ -153,6 +155,19 @@ impl Metrics {
                 "Bytes between fetch and settlement.",
                 &["pipeline"],
             ),
+            queue_bytes_max: gauges(
+                &registry,
+                "queue_bytes_max",
+                "Bytes that may be between fetch and settlement, and one batch a partition more.",
+                &["pipeline"],
+            ),
+            reopens: counters(
+                &registry,
+                "tables_reopened_total",
+                "Times that a pipeline went back to its last commit because the journal of the \
+                 tables had failed.",
+                &["pipeline"],
+            ),
             permits: gauges(
                 &registry,
                 "in_flight_permits",
@@ -174,7 +189,7 @@ impl Metrics {
             cache_bytes: gauges(
                 &registry,
                 "lookup_cache_bytes",
-                "Bytes in a lookup's cache, estimated.",
+                "Bytes of a lookup's cache: rows, keys and what finds them.",
                 &["pipeline", "lookup"],
             ),
             cache_hits: counters(
@@ -237,6 +252,8 @@ impl Metrics {
             in_flight_batches: gauge(&f.in_flight_batches),
             queue_rows: gauge(&f.queue_rows),
             queue_bytes: gauge(&f.queue_bytes),
+            queue_bytes_max: gauge(&f.queue_bytes_max),
+            reopens: one(&f.reopens),
             permits: gauge(&f.permits),
             fetch: stage("fetch"),
             decode: stage("decode"),
@@ -277,6 +294,9 @@ pub struct PipelineMetrics {
     pub in_flight_batches: IntGauge,
     pub queue_rows: IntGauge,
     pub queue_bytes: IntGauge,
+    pub queue_bytes_max: IntGauge,
+    /// Times that it went back because the journal of the tables had failed.
+    pub reopens: IntCounter,
     pub permits: IntGauge,
     pub fetch: Histogram,
     pub decode: Histogram,

@@ -1,12 +1,15 @@
 //! From a plan to a pipeline that can run: makes the topics and tables it writes, registers its
 //! schemas, opens its look-ups, binds its offsets.
 
+use crate::budget::Budget;
 use crate::commit::Committer;
 use crate::flow::{Flow, FlowStep, Node};
-use crate::lookups::{CacheOptions, Guarded, Policy};
+use crate::lookups::{CacheOptions, Guarded, Policy, TableStore};
 use crate::metrics::{Metrics, PipelineMetrics};
-use crate::pipeline::{Limits, Pipeline, PipelineSink};
-use crate::plan::{Plan, PlannedSink, PlannedStep, SinkPlan, encoder, open_file_lookup, schema_of};
+use crate::pipeline::{Limits, Pipeline, PipelineSink, Target};
+use crate::plan::{
+    Plan, PlannedSink, PlannedSource, PlannedStep, SinkPlan, encoder, open_file_lookup, schema_of,
+};
 use crate::positions::Positions;
 use crate::waits::Waits;
 use anyhow::{Context, anyhow, bail};
@@ -14,15 +17,15 @@ use millstream_config::{
     Compression, DecodeSpec, Framing, LookupFrom, LookupSpec, OnFailure, Pipeline as PipelineFile,
     PipelineSpec, SinkTo, SourceFrom, SourceSpec, StartAt, Tombstones,
 };
-use millstream_connectors::file::{FileSource, FileSourceOptions};
+use millstream_connectors::file::{FileSource, FileSourceOptions, Notes};
 use millstream_connectors::table::{TableSink, TableSinkOptions};
 use millstream_connectors::topic::{TopicSink, TopicSinkOptions, TopicSource, TopicSourceOptions};
 use millstream_connectors::{DiscardSink, Home};
-use millstream_core::{Decoder, Lookup, SchemaKind, Schemas, Source, Start};
+use millstream_core::{Decoder, Error, Lookup, SchemaKind, Schemas, Source, Start};
 use millstream_formats::{avro, csv, json, text};
 use millstream_log::{Codec, Topic, TopicOptions};
 use millstream_sql::LookupUse;
-use millstream_tables::TableLookup;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 
@@ -36,23 +39,17 @@ pub async fn open(
     committer: Committer,
     metrics: &Metrics,
 ) -> anyhow::Result<Pipeline> {
-    let Plan { spec, source: planned, decoded, positions, steps, sinks, .. } = plan;
+    let decoder = decoder(&plan, home);
+    let Plan { spec, decoded, positions, steps, sinks, .. } = plan;
     let name: Arc<str> = spec.pipeline.as_str().into();
     let buckets = spec.metrics.buckets.as_deref();
     let metrics = Arc::new(metrics.pipeline(&name, buckets));
     let waits = Arc::new(Waits::default());
 
     let record_bytes_max = spec.source.max_record_bytes.0 as usize;
-    let OpenedSource { source, topic: source_topic, start } = open_source(&spec, file, home)?;
+    let OpenedSource { source, topic: source_topic, start } =
+        open_source_to(&spec, file, home, true)?;
 
-    let schemas: Arc<dyn Schemas> = Arc::new(home.registry.clone());
-    let decoder = decoder_factory(
-        &spec.source,
-        planned.reader_schema,
-        planned.columns,
-        schemas,
-        decoded.clone(),
-    );
     // A decoder that cannot be made is a mistake of the file, not of a record.
     decoder().context("opening the source's format")?;
 
@@ -63,9 +60,7 @@ pub async fn open(
         }
     }
     let outputs = sinks.iter().map(|sink| sink.input).collect();
-    let flow = open_flow(steps, outputs, |used| {
-        open_lookup(used, &spec.lookups[&used.name], file, home, &metrics, &waits)
-    })?;
+    let flow = open_steps(&spec, steps, outputs, file, home, &metrics, &waits)?;
     let mut ready = Vec::new();
     for (at, sink) in sinks.into_iter().enumerate() {
         ready.push(open_sink(sink, &spec.sinks[at].to, home, &metrics).await?);
@@ -83,6 +78,7 @@ pub async fn open(
             record_bytes_max,
             max_dead_ratio: spec.max_dead_ratio.0,
         },
+        budget: Budget::new(spec.in_flight_bytes.0 as usize),
         workers: spec.parallelism.map(|n| Semaphore::new(n as usize)),
         flow,
         home: home.clone(),
@@ -110,10 +106,20 @@ pub struct OpenedSource {
     pub start: Start,
 }
 
+/// To look at, without noting anything.
 pub fn open_source(
     spec: &PipelineSpec,
     file: &PipelineFile,
     home: &Home,
+) -> anyhow::Result<OpenedSource> {
+    open_source_to(spec, file, home, false)
+}
+
+fn open_source_to(
+    spec: &PipelineSpec,
+    file: &PipelineFile,
+    home: &Home,
+    run: bool,
 ) -> anyhow::Result<OpenedSource> {
     let batch_rows = spec.batch.max_rows as usize;
     let batch_bytes = spec.batch.max_bytes.0 as usize;
@@ -136,6 +142,7 @@ pub fn open_source(
             let source = FileSource::open(FileSourceOptions {
                 path: file.resolve(&from.file),
                 follow: from.follow,
+                notes: Some(Notes { path: home.file_notes(&spec.pipeline), read_only: !run }),
                 header: from.header,
                 line_bytes_max: record_bytes_max,
                 batch_rows,
@@ -146,6 +153,23 @@ pub fn open_source(
         }
     };
     Ok(OpenedSource { source, topic, start })
+}
+
+/// The steps with their look-ups opened.
+pub fn open_steps(
+    spec: &PipelineSpec,
+    steps: Vec<PlannedStep>,
+    outputs: Vec<Node>,
+    file: &PipelineFile,
+    home: &Home,
+    metrics: &Arc<PipelineMetrics>,
+    waits: &Arc<Waits>,
+) -> anyhow::Result<Flow> {
+    let cache_bytes = cache_bytes(spec, &steps);
+    open_flow(steps, outputs, |used| {
+        let bytes = cache_bytes.get(&used.name).copied().unwrap_or_default();
+        open_lookup(used, &spec.lookups[&used.name], bytes, file, home, metrics, waits)
+    })
 }
 
 /// Binds every step's look-ups.
@@ -185,14 +209,13 @@ fn bind_offsets(pipeline: &Pipeline) -> anyhow::Result<()> {
     Ok(())
 }
 
-pub fn decoder_factory(
-    source: &SourceSpec,
-    reader_schema: Option<String>,
-    columns: Option<Vec<String>>,
-    schemas: Arc<dyn Schemas>,
-    decoded: arrow_schema::SchemaRef,
-) -> DecoderFactory {
-    let factory = format_factory(source, reader_schema, columns, schemas, decoded);
+/// Makes decoders for a plan's source.
+pub fn decoder(plan: &Plan, home: &Home) -> DecoderFactory {
+    let PlannedSource { reader_schema, columns, .. } = &plan.source;
+    let source = &plan.spec.source;
+    let schemas: Arc<dyn Schemas> = Arc::new(home.registry.clone());
+    let (reader_schema, columns) = (reader_schema.clone(), columns.clone());
+    let factory = format_factory(source, reader_schema, columns, schemas, plan.decoded.clone());
     match source.tombstones {
         Tombstones::DeadLetter => factory,
         Tombstones::Skip => {
@@ -272,9 +295,39 @@ fn format_name(format: &DecodeSpec) -> &'static str {
     }
 }
 
-pub fn open_lookup(
+/// What the caches of a pipeline may hold together, where the file does not say.
+const CACHE_BYTES: usize = 64 << 20;
+
+/// How many bytes the cache of each use of a look-up may hold, by the look-up's name: its own bound,
+/// divided by its uses, or an even part of the pipeline's.
+fn cache_bytes(spec: &PipelineSpec, steps: &[PlannedStep]) -> BTreeMap<String, usize> {
+    let mut uses: BTreeMap<&str, usize> = BTreeMap::new();
+    for used in steps.iter().flat_map(|step| step.query.lookups()) {
+        if is_cached(&spec.lookups[&used.name]) {
+            *uses.entry(&used.name).or_default() += 1;
+        }
+    }
+    let own = |name: &str| spec.lookups[name].cache.max_bytes.as_ref().map(|size| size.0 as usize);
+    let sharing: usize =
+        uses.iter().filter(|(name, _)| own(name).is_none()).map(|(_, uses)| uses).sum();
+    uses.into_iter()
+        .map(|(name, uses)| match own(name) {
+            Some(bytes) => (name.to_owned(), bytes / uses),
+            None => (name.to_owned(), CACHE_BYTES / sharing),
+        })
+        .collect()
+}
+
+fn is_cached(spec: &LookupSpec) -> bool {
+    // A file is in memory already.
+    let in_memory = matches!(spec.from, LookupFrom::File(_));
+    !in_memory && !spec.consistent && spec.cache.max_entries > 0
+}
+
+fn open_lookup(
     used: &LookupUse,
     spec: &LookupSpec,
+    cache_bytes: usize,
     file: &PipelineFile,
     home: &Home,
     metrics: &Arc<PipelineMetrics>,
@@ -282,23 +335,17 @@ pub fn open_lookup(
 ) -> anyhow::Result<Arc<dyn Lookup>> {
     let store: Arc<dyn Lookup> = match &spec.from {
         LookupFrom::Table(from) => {
-            let table = home
-                .tables
-                .table(&from.table)
-                .ok_or_else(|| anyhow!("there is no table `{}` any more", from.table))?;
-            TableLookup::bind(&table, &used.key, None)?
+            Arc::new(TableStore::open(&home.tables, &from.table, &used.key)?)
         }
         LookupFrom::File(from) => {
             let path = file.resolve(&from.file);
             Arc::new(open_file_lookup(from, path, &used.key).map_err(|e| anyhow!(e))?)
         }
     };
-    // A file is in memory already.
-    let in_memory = matches!(spec.from, LookupFrom::File(_));
-    let cached = !in_memory && !spec.consistent && spec.cache.max_entries > 0;
     let policy = Policy {
-        cache: cached.then_some(CacheOptions {
+        cache: is_cached(spec).then_some(CacheOptions {
             entries_max: spec.cache.max_entries as usize,
+            bytes_max: cache_bytes,
             ttl: spec.cache.ttl.0,
             negative_ttl: spec.cache.negative_ttl.0,
             stale: spec.cache.stale.0,
@@ -320,16 +367,29 @@ async fn open_sink(
 ) -> anyhow::Result<PipelineSink> {
     let name = planned.name.clone();
     let (rows, bytes) = metrics.sink(&name);
+    let target = match to {
+        SinkTo::Topic(to) => Target::Topic(to.topic.clone()),
+        SinkTo::Table(to) => Target::Table(to.table.clone()),
+        SinkTo::Discard(_) => Target::Other,
+    };
     let open: Box<
         dyn Fn() -> millstream_core::Result<Box<dyn millstream_core::Sink>> + Send + Sync,
     > = match (planned.to, to) {
         (SinkPlan::Table(spec), SinkTo::Table(to)) => {
-            let table = home.tables.create_table(spec)?;
+            let (tables, name) = (home.tables.clone(), spec.name.clone());
+            tables.create_table(spec)?;
             let ttl = to.ttl.map(|p| p.0);
             let timestamp = to.timestamp.clone();
+            // Each task opens it anew: a handle from before the tables were reopened is over.
             Box::new(move || {
+                let table = tables.table(&name).ok_or_else(|| {
+                    Error::stop(
+                        "no_table",
+                        format!("there is no table `{name}` any more; start again to make it"),
+                    )
+                })?;
                 Ok(Box::new(TableSink::new(TableSinkOptions {
-                    table: table.clone(),
+                    table,
                     ttl,
                     timestamp: timestamp.clone(),
                 })))
@@ -366,7 +426,7 @@ async fn open_sink(
         (SinkPlan::Discard, _) => Box::new(|| Ok(Box::new(DiscardSink))),
         _ => bail!("the plan of sink {name} does not fit its file"),
     };
-    Ok(PipelineSink { name, open, rows, bytes })
+    Ok(PipelineSink { name, target, open, rows, bytes })
 }
 
 fn topic(home: &Home, name: &str, options: TopicOptions) -> anyhow::Result<Topic> {

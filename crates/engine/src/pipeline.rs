@@ -1,5 +1,6 @@
 //! A planned pipeline, ready to run: what its partition tasks share.
 
+use crate::budget::Budget;
 use crate::commit::Committer;
 use crate::dead_letters::LetterWriter;
 use crate::engine::LookupReport;
@@ -32,6 +33,8 @@ pub struct Pipeline {
     pub dead_letters: Topic,
     pub may_be_oversized: bool,
     pub limits: Limits,
+    /// What all partitions may have under way together.
+    pub budget: Arc<Budget>,
     /// With `parallelism`: as many batches are in the steps at the same time.
     pub workers: Option<Semaphore>,
     pub committer: Committer,
@@ -41,10 +44,19 @@ pub struct Pipeline {
 
 pub struct PipelineSink {
     pub name: Arc<str>,
+    pub target: Target,
     /// Opens one for a partition task.
     pub open: Box<dyn Fn() -> Result<Box<dyn Sink>> + Send + Sync>,
     pub rows: IntCounter,
     pub bytes: IntCounter,
+}
+
+/// What a sink writes, for those who ask whether it is in use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    Topic(String),
+    Table(String),
+    Other,
 }
 
 #[derive(Debug, Clone)]
@@ -67,6 +79,11 @@ impl Pipeline {
     pub fn end_of(&self, partition: u32) -> Option<i64> {
         let topic = self.home.log.topic(self.source_topic.as_ref()?)?;
         topic.partition(partition).map(|partition| partition.end_offset())
+    }
+
+    /// Whether one of its sinks writes this.
+    pub fn writes(&self, target: &Target) -> bool {
+        self.sinks.iter().any(|sink| sink.target == *target)
     }
 
     /// Waits for its turn, where the file bounds how many work at the same time. Cancel safe.

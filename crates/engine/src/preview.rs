@@ -1,15 +1,16 @@
 //! What a pipeline would write, without writing or committing anything.
 
+use crate::dead_letters::Verdict;
 use crate::flow::Flowed;
 use crate::metrics::Metrics;
-use crate::open::{decoder_factory, open_flow, open_lookup, open_source};
+use crate::open;
 use crate::plan::Plan;
 use crate::positions::Positions;
 use crate::waits::Waits;
 use arrow_array::RecordBatch;
 use millstream_config::Pipeline as PipelineFile;
 use millstream_connectors::Home;
-use millstream_core::{Schemas, Start};
+use millstream_core::Start;
 use serde::Serialize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,26 +43,18 @@ pub async fn preview(
     home: &Home,
     rows: usize,
 ) -> anyhow::Result<Preview> {
-    let Plan { spec, source: planned, decoded, positions, steps, sinks, .. } = plan;
-    let opened = open_source(&spec, file, home)?;
+    let mut decoder = open::decoder(&plan, home)()?;
+    let Plan { spec, decoded, positions, steps, sinks, .. } = plan;
+    let opened = open::open_source(&spec, file, home)?;
     let metrics = Arc::new(Metrics::new().pipeline(&spec.pipeline, None));
     let waits = Arc::new(Waits::default());
-    let schemas: Arc<dyn Schemas> = Arc::new(home.registry.clone());
-    let mut decoder = decoder_factory(
-        &spec.source,
-        planned.reader_schema,
-        planned.columns,
-        schemas,
-        decoded.clone(),
-    )()?;
     let outputs = sinks.iter().map(|sink| sink.input).collect();
-    let flow = open_flow(steps, outputs, |used| {
-        open_lookup(used, &spec.lookups[&used.name], file, home, &metrics, &waits)
-    })?;
+    let flow = open::open_steps(&spec, steps, outputs, file, home, &metrics, &waits)?;
     let positions = Positions::new(&decoded, positions, opened.source.name());
     let committed =
         home.tables.offsets().get(&spec.pipeline).map(|c| c.offsets).unwrap_or_default();
 
+    let decode: Arc<str> = "decode".into();
     let mut shown = Preview {
         sinks: sinks.iter().map(|sink| (sink.name.to_string(), Vec::new())).collect(),
         ..Preview::default()
@@ -84,17 +77,16 @@ pub async fn preview(
                     batches.push(batch.rows.slice(0, take));
                 }
             }
-            let rejected =
-                decoded.rejected.into_iter().map(|r| (r.source_row, "decode".to_owned(), r.reason));
-            let failed = verdicts.into_iter().map(|v| (v.source_row, v.step.to_string(), v.reason));
-            for (row, step, reason) in rejected.chain(failed) {
+            let rejected = decoded.rejected.into_iter().map(|r| Verdict::from((&decode, r)));
+            for Verdict { source_row, step, reason, .. } in rejected.chain(verdicts) {
                 if shown.dead.len() >= rows {
                     break;
                 }
-                let record = records.get(row as usize);
+                let record = records.get(source_row as usize);
                 let value = record.value.unwrap_or_default();
                 let value = String::from_utf8_lossy(&value[..value.len().min(200)]).into_owned();
                 let offset = record.offset;
+                let step = step.to_string();
                 shown.dead.push(PreviewDead { partition, offset, step, reason, value });
             }
         }

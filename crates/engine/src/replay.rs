@@ -124,16 +124,8 @@ async fn go_through(
     let mut decoder = (pipeline.decoder)()?;
     decoder.prepare(records).await?;
     let decoded = decoder.decode(records)?;
-    let mut verdicts: Vec<Verdict> = decoded
-        .rejected
-        .into_iter()
-        .map(|r| Verdict {
-            source_row: r.source_row,
-            step: pipeline.decode_step.clone(),
-            kind: r.kind,
-            reason: r.reason,
-        })
-        .collect();
+    let rejected = decoded.rejected.into_iter();
+    let mut verdicts: Vec<Verdict> = rejected.map(|r| (&pipeline.decode_step, r).into()).collect();
     let input = pipeline.positions.add(decoded.batch, records, partition)?;
     let flowed = pipeline.flow.run(input, &pipeline.metrics).await?;
     verdicts.extend(flowed.verdicts);

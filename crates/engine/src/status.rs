@@ -76,6 +76,10 @@ impl PartitionStatus {
         *self.state.lock() = (state, Some(reason));
     }
 
+    pub fn state(&self) -> PartitionState {
+        self.state.lock().0
+    }
+
     pub fn position(&self) -> i64 {
         self.position.load(Ordering::Relaxed)
     }

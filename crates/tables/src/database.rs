@@ -11,6 +11,7 @@ use crate::error::{Doing, io};
 use crate::generation::{JournalCut, OpenReport, Outside, check_format, write_format};
 use crate::offsets::{Offsets, Positions, journal};
 use crate::options::Options;
+use crate::rewrite;
 use crate::store::{Counters, Open, OpenTable, Opened, Stats, Store};
 use crate::table::Table;
 use crate::version::DropSuperseded;
@@ -78,6 +79,11 @@ impl Database {
         self.0.report.read().clone()
     }
 
+    /// Whether a write has failed, so that nothing can be written before a [`reopen`](Self::reopen).
+    pub fn needs_reopen(&self) -> bool {
+        self.store().needs_reopen()
+    }
+
     /// Closes the database and opens it again, as after a write that failed. Rows that were
     /// written and not committed may be gone: handles from before answer `Reopened`, and whoever
     /// wrote through them goes on from the last commit. When it fails it may be tried again.
@@ -85,6 +91,7 @@ impl Database {
         let shared = &*self.0;
         let mut store = shared.store.write();
         store.close();
+        rewrite::journals(&shared.dir.join(STORE))?;
         let (opened, report) = open(&shared.dir, &shared.options, shared.read_only)?;
         *store = Arc::new(Store::new(
             shared.dir.clone(),
@@ -187,6 +194,13 @@ impl Database {
             journal(&store, &open, batch)?
         };
         store.sync_upto(&open, generation)
+    }
+
+    /// Persists everything and writes it out of memory, so that the next opening has little to read
+    /// from the journal. For the end of a process; nothing else needs it.
+    pub fn write_out(&self) -> Result<()> {
+        self.persist()?;
+        self.store().write_out()
     }
 
     pub fn stats(&self) -> Result<Stats> {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 const MIB: u64 = 1024 * 1024;
@@ -23,6 +24,13 @@ pub struct Options {
     /// A disk that runs full under the database would make a reopen necessary instead.
     pub free_bytes_min: u64,
     pub clock: Clock,
+    pub faults: Faults,
+}
+
+/// What a test makes go wrong.
+#[derive(Debug, Clone, Default)]
+pub struct Faults {
+    syncs: Arc<AtomicU32>,
 }
 
 /// Microseconds since 1970. Injected, so that a test moves the time and a seed replays a failure.
@@ -39,6 +47,22 @@ impl Default for Options {
             workers: 2,
             free_bytes_min: 64 * MIB,
             clock: Clock::system(),
+            faults: Faults::default(),
+        }
+    }
+}
+
+impl Faults {
+    /// The next sync of the journal fails, and so do those after it up to this many.
+    pub fn fail_syncs(&self, count: u32) {
+        self.syncs.store(count, Ordering::Relaxed);
+    }
+
+    pub(crate) fn sync(&self) -> std::io::Result<()> {
+        let left = |left: u32| left.checked_sub(1);
+        match self.syncs.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left) {
+            Ok(_) => Err(std::io::Error::other("a test lets this sync fail")),
+            Err(_) => Ok(()),
         }
     }
 }

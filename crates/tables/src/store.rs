@@ -10,8 +10,8 @@ use crate::generation::Outside;
 use crate::offsets::Positions;
 use crate::options::Options;
 use crate::{Error, Result};
-use fjall::config::FilterPolicy;
 use fjall::compaction::Leveled;
+use fjall::config::FilterPolicy;
 use fjall::{AbstractTree, Keyspace, KeyspaceCreateOptions, PersistMode};
 use parking_lot::{MappedRwLockReadGuard, Mutex, RwLock, RwLockReadGuard};
 use std::collections::BTreeMap;
@@ -142,6 +142,24 @@ impl Store {
         self.enter()
     }
 
+    pub fn needs_reopen(&self) -> bool {
+        self.failed.load(Ordering::Acquire) || self.open.read().is_none()
+    }
+
+    /// Writes all rows and then the offsets out of memory, and waits until that is done.
+    pub fn write_out(&self) -> Result<()> {
+        let open = self.enter_to_write()?;
+        let _positions = self.positions.lock();
+        let tables: Vec<_> = open.tables.read().values().cloned().collect();
+        let keyspaces = tables.iter().map(|table| &table.keyspace);
+        for keyspace in keyspaces.chain([&open.catalog, &open.offsets]) {
+            if keyspace.tree.active_memtable().size() > 0 {
+                keyspace.rotate_memtable_and_wait().doing("cannot write out the tables")?;
+            }
+        }
+        Ok(())
+    }
+
     /// Waits for the calls under way and closes the database. False when it was closed before.
     pub fn close(&self) -> bool {
         self.open.write().take().is_some()
@@ -254,8 +272,11 @@ impl Store {
         }
         let upto = self.written.load(Ordering::Acquire);
         if !millstream_core::fault::bug("commit_without_persist") {
-            open.db
-                .persist(PersistMode::SyncData)
+            self.options
+                .faults
+                .sync()
+                .map_err(fjall::Error::Io)
+                .and_then(|()| open.db.persist(PersistMode::SyncData))
                 .doing("cannot sync the journal of the tables")
                 .inspect_err(|_| self.failed.store(true, Ordering::Release))?;
             self.counters.fsyncs.fetch_add(1, Ordering::Relaxed);

@@ -1,6 +1,7 @@
 //! Dead letters: what they keep, the brake, and the way back.
 
 use crate::harness::{Bench, file, numbered, simple};
+use millstream_config::Tombstones;
 use millstream_core::{Header, Headers, SchemaKind, Schemas};
 use millstream_engine::{PartitionState, replay};
 use millstream_log::{BatchBuilder, Codec};
@@ -32,7 +33,9 @@ async fn a_letter_keeps_the_record_and_says_where_it_was() {
     builder.push(42, Some(b"k1"), Some(b"{\"id\":"), &own);
     builder.push(43, None, None, &[]);
     bench.append("in", 2, builder).await;
-    bench.start(&[simple(dir.path(), "")]).await;
+    let mut file = simple(dir.path(), "");
+    file.spec.source.tombstones = Tombstones::DeadLetter;
+    bench.start(&[file]).await;
     bench.idle().await;
 
     assert_eq!(bench.counts("p"), (3, 1, 0, 2));

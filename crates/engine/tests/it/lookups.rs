@@ -3,7 +3,7 @@
 use crate::harness::{Bench, file, numbered, simple};
 use arrow_array::cast::AsArray;
 use arrow_array::types::Int64Type;
-use arrow_array::{ArrayRef, Int64Array, RecordBatch};
+use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use arrow_schema::{DataType, SchemaRef};
 use async_trait::async_trait;
 use futures::FutureExt;
@@ -68,6 +68,7 @@ impl Store {
 fn cache() -> CacheOptions {
     CacheOptions {
         entries_max: 1000,
+        bytes_max: 64 << 20,
         ttl: Duration::from_secs(60),
         negative_ttl: Duration::from_secs(60),
         stale: Duration::ZERO,
@@ -347,4 +348,66 @@ sinks: [{ table: sites, key: [site], clustering: [page] }]
     let report = bench.report("p");
     let sites = report.lookups.iter().find(|l| l.name == "sites").unwrap();
     assert_eq!((sites.asked, sites.found), (4, 3), "rows, not keys");
+}
+
+/// Wide rows for all keys.
+struct Wide {
+    bytes: usize,
+}
+
+#[async_trait]
+impl Lookup for Wide {
+    fn schema(&self) -> SchemaRef {
+        wide(&[], self.bytes).schema()
+    }
+
+    async fn get_many(&self, keys: &RecordBatch) -> Result<Found> {
+        let keys = keys.column(0).as_primitive::<Int64Type>().values();
+        Ok(Found { rows: wide(keys, self.bytes), ends: (1..=keys.len() as u32).collect() })
+    }
+}
+
+fn wide(keys: &[i64], bytes: usize) -> RecordBatch {
+    let text = |key: &i64| format!("{key:0>bytes$}");
+    let texts: StringArray = keys.iter().map(text).map(Some).collect();
+    let columns: [(&str, ArrayRef); 3] = [
+        ("id", Arc::new(Int64Array::from(keys.to_vec()))),
+        ("text", Arc::new(texts.clone())),
+        ("again", Arc::new(texts)),
+    ];
+    RecordBatch::try_from_iter(columns).unwrap()
+}
+
+fn guard_wide(options: CacheOptions, bytes: usize) -> (Arc<Guarded>, Metrics) {
+    let metrics = Metrics::new();
+    let guarded = Guarded::new(
+        "l",
+        Arc::new(Wide { bytes }),
+        &[DataType::Int64],
+        policy(Some(options)),
+        Arc::new(metrics.pipeline("p", None)),
+        Arc::default(),
+    );
+    (Arc::new(guarded.unwrap()), metrics)
+}
+
+#[tokio::test]
+#[ignore = "prints times, for comparing by hand"]
+async fn how_long_hits_take() {
+    for (fill, asked) in [(8192, 8192), (64, 8192), (2048, 2048)] {
+        let (guarded, _metrics) = guard_wide(CacheOptions { entries_max: 100_000, ..cache() }, 16);
+        let all: Vec<i64> = (0..65_536).collect();
+        for keys in all.chunks(fill) {
+            guarded.get_many(&column("k", keys.to_vec())).await.unwrap();
+        }
+        let keys: Vec<i64> = (0..asked).map(|n| (n * 7919) % 65_536).collect();
+        let keys = column("k", keys);
+        let since = std::time::Instant::now();
+        let rounds = 200;
+        for _ in 0..rounds {
+            assert_eq!(guarded.get_many(&keys).await.unwrap().rows.num_rows(), asked as usize);
+        }
+        let each = since.elapsed().as_nanos() / (rounds * asked as u128);
+        println!("filled by {fill}, asked by {asked}: {each} ns a key");
+    }
 }

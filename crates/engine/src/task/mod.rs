@@ -7,8 +7,11 @@
 //!
 //! Everything runs in this task; nothing is handed to another but I/O.
 
+mod write;
+
 use crate::brake::Brake;
-use crate::commit::Owner;
+use crate::budget::Share;
+use crate::commit::{Owner, Session};
 use crate::dead_letters::{LetterWriter, Verdict};
 use crate::flow::Flowed;
 use crate::metrics::Timer;
@@ -19,8 +22,8 @@ use futures::stream::FuturesOrdered;
 use futures::{FutureExt, StreamExt};
 use millstream_connectors::file::OVERSIZED_HEADER;
 use millstream_core::{
-    Ack, Batch, Checkpoint, Counts, Decoder, Disposition, Error, PartitionReader, Place, Receipt,
-    Records, Rejection, Result, Run, Sink, Start, fault,
+    Checkpoint, Counts, Decoder, Disposition, Error, PartitionReader, Place, Records, Rejection,
+    Result, Run, Sink, Start, fault,
 };
 use std::collections::{BTreeMap, HashSet};
 use std::future::poll_fn;
@@ -31,12 +34,6 @@ use tokio_util::sync::CancellationToken;
 
 /// A task gives way to others at least this often.
 const YIELD_EVERY: Duration = Duration::from_millis(2);
-
-/// How long a task that failed waits for what it had written before.
-const SETTLE_FOR: Duration = Duration::from_secs(5);
-
-/// Seeded bugs that commit a batch before it is done.
-const EARLY: [&str; 3] = ["commit_before_ack", "ack_after_one_sink", "commit_before_dead_letter"];
 
 /// How a partition task came to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +75,8 @@ pub struct Task<'a> {
     pub suspects: &'a mut Suspects,
     pub stop: CancellationToken,
     pub brake: &'a mut Brake,
+    /// What it may commit in; see [`Session`].
+    pub session: Session,
 }
 
 /// A batch that was fetched and decoded, on its way.
@@ -105,7 +104,8 @@ struct Loop<'a> {
     letters: LetterWriter,
     checkpoint: Checkpoint,
     rows_in_flight: usize,
-    bytes_in_flight: usize,
+    /// The bytes under way, as a part of the pipeline's.
+    share: Share,
     working: FuturesOrdered<BoxFuture<'a, Result<Working>>>,
     outstanding: FuturesOrdered<BoxFuture<'static, Result<Settled>>>,
     /// A batch that was written turned out not to be durable: nothing after it may be counted.
@@ -135,7 +135,7 @@ impl<'a> Task<'a> {
             sinks,
             checkpoint: Checkpoint::new(from),
             rows_in_flight: 0,
-            bytes_in_flight: 0,
+            share: pipeline.budget.share(),
             working: FuturesOrdered::new(),
             outstanding: FuturesOrdered::new(),
             lost: false,
@@ -163,6 +163,7 @@ impl<'a> Task<'a> {
     fn offer(&self, upto: i64) {
         let pipeline = self.pipeline;
         pipeline.committer.offer(
+            self.session,
             Owner { pipeline: pipeline.name.clone(), partition: self.partition },
             upto,
             pipeline.source_topic.clone(),
@@ -186,7 +187,8 @@ impl<'a> Loop<'a> {
                 yielded = Instant::now();
             }
             self.report(reader);
-            let room = self.has_room();
+            let room = reading && self.has_room();
+            let may_fetch = self.share.may_fetch();
             let had_more = reader.end_offset() > self.task.status.position();
             let fetch = Instant::now();
             let status = self.task.status;
@@ -211,7 +213,8 @@ impl<'a> Loop<'a> {
                         return Ok(false);
                     }
                 }
-                records = fetched, if reading && room => match records? {
+                () = poll_fn(|context| self.share.poll_turn(context)), if room && !may_fetch => {}
+                records = fetched, if room && may_fetch => match records? {
                     Some(records) => {
                         if had_more {
                             pipeline.metrics.fetch.observe(fetch.elapsed().as_secs_f64());
@@ -234,7 +237,7 @@ impl<'a> Loop<'a> {
         if self.is_careful() {
             return in_flight == 0;
         }
-        in_flight < limits.in_flight_batches && self.bytes_in_flight < limits.in_flight_bytes
+        in_flight < limits.in_flight_batches && self.share.bytes() < limits.in_flight_bytes
     }
 
     fn is_careful(&self) -> bool {
@@ -271,7 +274,7 @@ impl<'a> Loop<'a> {
         let run = self.checkpoint.open(records.next_offset());
         self.task.status.advance(records.next_offset());
         self.rows_in_flight += records.len();
-        self.bytes_in_flight += records.bytes();
+        self.share.add(records.bytes());
         self.suspect(&records);
         InFlight { records, run, since: Instant::now() }
     }
@@ -311,16 +314,9 @@ impl<'a> Loop<'a> {
         let input = pipeline.positions.add(decoded.batch, &records, self.task.partition)?;
         timer.stop();
 
-        let mut verdicts: Vec<Verdict> = decoded
-            .rejected
-            .into_iter()
-            .map(|r| Verdict {
-                source_row: r.source_row,
-                step: pipeline.decode_step.clone(),
-                kind: r.kind,
-                reason: r.reason,
-            })
-            .collect();
+        let rejected = decoded.rejected.into_iter();
+        let mut verdicts: Vec<Verdict> =
+            rejected.map(|r| (&pipeline.decode_step, r).into()).collect();
         let (first, next) = (records.first_offset().unwrap_or(-1), records.next_offset());
         let current = self.task.suspects.current.clone();
         let mut work = Box::pin(async move {
@@ -376,202 +372,6 @@ impl<'a> Loop<'a> {
         refused
     }
 
-    /// Gives a worked batch to the sinks and the dead letters, in order.
-    async fn write(&mut self, worked: Working) -> Result<()> {
-        let Working { batch, flowed } = worked;
-        let pipeline: &'a Arc<Pipeline> = self.task.pipeline;
-        self.suspect(&batch.records);
-        let (ack, settlement) = Ack::open(batch.records.len());
-        let mut verdicts = flowed.verdicts;
-        let mut receipts = Vec::new();
-        let rows_in = batch.records.len() as u64;
-        self.commit_early_if("commit_before_ack", batch.run).await;
-        self.task.brake.check(rows_in, dead_rows(&verdicts)).map_err(braked)?;
-        for (at, rows) in flowed.outputs.iter().enumerate() {
-            if rows.is_empty() {
-                continue;
-            }
-            let timer = Timer::start(&pipeline.metrics.sink);
-            let sink = &pipeline.sinks[at];
-            for (rows, written) in self.write_to(at, rows.clone()).await? {
-                match written {
-                    Ok(receipt) => {
-                        let mut refused = HashSet::new();
-                        for (row, reason) in receipt.rejected {
-                            refused.insert(row);
-                            verdicts.push(Verdict {
-                                source_row: rows.origin.of(row as usize),
-                                step: sink.name.clone(),
-                                kind: "unencodable",
-                                reason,
-                            });
-                        }
-                        ack.written(
-                            (0..rows.len() as u32)
-                                .filter(|row| refused.is_empty() || !refused.contains(row))
-                                .map(|row| rows.origin.of(row as usize)),
-                        );
-                        sink.rows.inc_by(receipt.rows);
-                        sink.bytes.inc_by(receipt.bytes);
-                        receipts.push((receipt.durable, ack.share()));
-                    }
-                    Err(error) => {
-                        let reason = error.chain();
-                        verdicts.extend(rows.origin.iter().map(|source_row| Verdict {
-                            source_row,
-                            step: sink.name.clone(),
-                            kind: error.kind(),
-                            reason: reason.clone(),
-                        }));
-                    }
-                }
-            }
-            timer.stop();
-            if at == 0 {
-                self.commit_early_if("ack_after_one_sink", batch.run).await;
-            }
-            fault::point("engine.sink_written");
-        }
-        // Rows that a sink has refused count too.
-        let next = batch.records.next_offset();
-        self.task.brake.admit(next, rows_in, dead_rows(&verdicts)).map_err(braked)?;
-        if !verdicts.is_empty() {
-            self.commit_early_if("commit_before_dead_letter", batch.run).await;
-            fault::point("dead_letters.due");
-        }
-        let letters = self.write_letters(&batch.records, &mut verdicts, &ack).await?;
-        self.outstanding.push_back(Box::pin(async move {
-            for (durable, share) in receipts {
-                durable.await?;
-                share.done();
-            }
-            if let Some(letters) = letters {
-                letters.await?;
-            }
-            ack.done();
-            let counts = settlement.wait().await.ok_or_else(|| {
-                Error::retry("lost", "a share of the acknowledgement was dropped")
-            })?;
-            Ok(Settled { batch, counts })
-        }));
-        Ok(())
-    }
-
-    async fn write_letters(
-        &mut self,
-        records: &Records,
-        verdicts: &mut Vec<Verdict>,
-        ack: &Ack,
-    ) -> Result<Option<BoxFuture<'static, Result<()>>>> {
-        if verdicts.is_empty() || fault::bug("drop_rejected_row") {
-            return Ok(None);
-        }
-        // One letter a source row: its first reason.
-        verdicts.sort_by_key(|v| v.source_row);
-        verdicts.dedup_by_key(|v| v.source_row);
-        ack.rejected(verdicts.iter().map(|v| v.source_row));
-        let mut backoff = Backoff::new();
-        loop {
-            match self.letters.append(records, verdicts) {
-                Ok(durable) => {
-                    self.task.pipeline.waits.clear("dead letters");
-                    return Ok(Some(durable));
-                }
-                Err(error) if error.disposition() == Disposition::Retry => {
-                    self.task.pipeline.metrics.retry("dead_letters", error.kind());
-                    self.task.pipeline.waits.set("dead letters", &error.chain());
-                    backoff.wait().await;
-                }
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    /// Writes to one sink, holding the partition while it cannot take rows now. A batch that it
-    /// refuses is halved until the rows to blame stand alone; the parts come in the rows' order.
-    async fn write_to(&mut self, at: usize, rows: Batch) -> Result<Vec<(Batch, Result<Receipt>)>> {
-        let pipeline = self.task.pipeline;
-        let name = &pipeline.sinks[at].name;
-        let mut parts = Vec::new();
-        let mut due = vec![rows];
-        let mut backoff = Backoff::new();
-        while let Some(rows) = due.pop() {
-            match self.sinks[at].write(&rows).await {
-                Err(error) if error.disposition() == Disposition::Retry => {
-                    pipeline.metrics.retry(name, error.kind());
-                    pipeline.waits.set(name, &format!("{name}: {}", error.chain()));
-                    due.push(rows);
-                    self.settle_while(backoff.wait()).await?;
-                }
-                Err(error) if error.disposition() == Disposition::Reject && rows.len() > 1 => {
-                    let half = rows.len() / 2;
-                    due.push(rows.slice(half, rows.len() - half));
-                    due.push(rows.slice(0, half));
-                }
-                Err(error) if error.disposition() == Disposition::Stop => {
-                    pipeline.metrics.error(name, error.kind(), 1);
-                    return Err(error);
-                }
-                ended => {
-                    pipeline.waits.clear(name);
-                    backoff = Backoff::new();
-                    parts.push((rows, ended));
-                }
-            }
-        }
-        Ok(parts)
-    }
-
-    /// Waits, and settles meanwhile what was written before.
-    async fn settle_while(&mut self, wait: impl Future<Output = ()>) -> Result<()> {
-        let mut wait = std::pin::pin!(wait);
-        loop {
-            tokio::select! {
-                () = &mut wait => return Ok(()),
-                Some(settled) = self.outstanding.next() => self.settle(settled)?,
-            }
-        }
-    }
-
-    /// After an error: what was written before it need not be written again.
-    async fn settle_what_was_written(&mut self) {
-        let settled = async {
-            while !self.lost
-                && let Some(settled) = self.outstanding.next().await
-            {
-                if self.settle(settled).is_err() {
-                    return;
-                }
-            }
-        };
-        let _ = tokio::time::timeout(SETTLE_FOR, settled).await;
-    }
-
-    /// A batch is done everywhere: counts it and moves the commit over what is contiguous.
-    fn settle(&mut self, settled: Result<Settled>) -> Result<()> {
-        let Settled { batch, counts } = settled.inspect_err(|_| self.lost = true)?;
-        let metrics = &self.task.pipeline.metrics;
-        metrics.rows_in.inc_by(counts.rows);
-        metrics.rows_out.inc_by(counts.out);
-        metrics.rows_filtered.inc_by(counts.filtered);
-        metrics.rows_dead.inc_by(counts.dead);
-        metrics.end_to_end.observe(batch.since.elapsed().as_secs_f64());
-        self.rows_in_flight -= batch.records.len();
-        self.bytes_in_flight -= batch.records.bytes();
-        fault::point("engine.settled");
-        let committed_early = EARLY.iter().any(|bug| fault::bug(bug));
-        if !committed_early && self.checkpoint.finish(batch.run) {
-            self.commit();
-        }
-        Ok(())
-    }
-
-    fn commit(&self) {
-        let upto = self.checkpoint.upto();
-        self.task.status.committed(upto);
-        self.task.offer(upto);
-    }
-
     fn suspect(&self, records: &Records) {
         let first = records.first_offset().unwrap_or(-1);
         self.task.suspects.current.set(first, records.next_offset());
@@ -582,40 +382,12 @@ impl<'a> Loop<'a> {
         status.end(reader.end_offset());
         let metrics = &self.task.pipeline.metrics;
         let batches = self.working.len() + self.outstanding.len();
-        status.in_flight(metrics, batches, self.rows_in_flight, self.bytes_in_flight);
+        status.in_flight(metrics, batches, self.rows_in_flight, self.share.bytes());
     }
 
     fn forget_in_flight(&self) {
         self.task.status.in_flight(&self.task.pipeline.metrics, 0, 0, 0);
     }
-
-    /// Only a seeded bug does this.
-    async fn commit_early_if(&mut self, bug: &str, run: Run) {
-        if fault::bug(bug) {
-            self.checkpoint.finish(run);
-            self.commit();
-            self.task.pipeline.committer.flush().await;
-        }
-    }
-
-    /// Only a seeded bug does this.
-    fn acknowledge_everything(&mut self) {
-        self.checkpoint = Checkpoint::new(self.task.status.position());
-        self.commit();
-    }
-}
-
-/// How many source rows the verdicts are about.
-fn dead_rows(verdicts: &[Verdict]) -> u64 {
-    match verdicts {
-        [] => 0,
-        [_] => 1,
-        many => many.iter().map(|v| v.source_row).collect::<HashSet<_>>().len() as u64,
-    }
-}
-
-fn braked(reason: String) -> Error {
-    Error::stop("max_dead_ratio", reason)
 }
 
 /// Waits that grow to five seconds.

@@ -1,0 +1,350 @@
+//! The cache of one lookup: answers by key, in shards, over the segments that hold their rows.
+//!
+//! A hit takes the lock of its shard only. Whatever puts answers in or takes them out holds the
+//! lock of the segments first, then one shard at a time.
+
+use super::CacheOptions;
+use super::answers::Answers;
+use super::keys::Key;
+use super::segments::{Segment, Segments, copy};
+use crate::metrics::LookupMetrics;
+use ahash::RandomState;
+use arrow_array::RecordBatch;
+use arrow_row::{RowConverter, Rows};
+use millstream_core::Found;
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+const SHARDS: usize = 16;
+
+pub struct Cache {
+    options: CacheOptions,
+    pub converter: RowConverter,
+    hasher: RandomState,
+    shards: Vec<Mutex<Shard>>,
+    memory: Mutex<Memory>,
+    generation: AtomicU64,
+    metrics: LookupMetrics,
+}
+
+#[derive(Default)]
+struct Shard {
+    answers: HashMap<Key, Answer, RandomState>,
+    /// Keys that somebody is fetching; the channel closes when they are done or gave up.
+    loading: HashMap<Key, watch::Receiver<()>, RandomState>,
+}
+
+struct Memory {
+    segments: Segments,
+    /// Keys that have an answer.
+    entries: usize,
+    /// What the gauges were told.
+    told: (i64, i64),
+}
+
+struct Answer {
+    /// The rows, in the batch of the segment that has the key.
+    chunk: Arc<RecordBatch>,
+    rows: Range<u32>,
+    since: Instant,
+    used: bool,
+    refreshing: bool,
+}
+
+/// What the cache knows of the keys of a batch.
+pub struct Known {
+    pub answers: Answers,
+    /// Keys that nobody has asked for; they are marked as being fetched.
+    pub missing: Vec<u32>,
+    /// Keys that another is fetching.
+    pub waiting: Vec<(u32, watch::Receiver<()>)>,
+    /// Keys whose answer is given for the last time, unless it comes again.
+    pub stale: Vec<u32>,
+}
+
+/// The keys of a batch in the order of their shards, and where those of each shard end.
+struct ByShard {
+    keys: Vec<u32>,
+    ends: [usize; SHARDS],
+}
+
+/// Keys that somebody is fetching, until this is dropped.
+pub struct Marks<'a> {
+    cache: &'a Cache,
+    keys: Vec<Key>,
+}
+
+impl Cache {
+    pub fn new(
+        options: CacheOptions,
+        converter: RowConverter,
+        generation: u64,
+        metrics: LookupMetrics,
+    ) -> Self {
+        let segments = Segments::new(options.entries_max, options.bytes_max);
+        Self {
+            options,
+            converter,
+            hasher: RandomState::new(),
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            memory: Mutex::new(Memory { segments, entries: 0, told: (0, 0) }),
+            generation: AtomicU64::new(generation),
+            metrics,
+        }
+    }
+
+    /// What is known of these keys. Those that are missing are marked until the marks are dropped,
+    /// also when their fetch fails or is cancelled; the receivers of `loading` then hear of it.
+    pub fn look_up(&self, rows: &Rows, loading: &watch::Receiver<()>) -> (Known, Marks<'_>) {
+        let mut known = Known {
+            answers: Answers::new(rows.num_rows()),
+            missing: Vec::new(),
+            waiting: Vec::new(),
+            stale: Vec::new(),
+        };
+        let now = Instant::now();
+        for (shard, keys) in self.by_shard(rows).iter() {
+            let mut shard = self.shards[shard].lock();
+            let shard = &mut *shard;
+            for key in keys {
+                let bytes = rows.row(*key as usize);
+                if let Some(answer) = shard.answers.get_mut(bytes.as_ref())
+                    && self.may_serve(answer, now)
+                {
+                    // Answers of the shard that nobody else asked for stay as they are in memory.
+                    if !answer.used {
+                        answer.used = true;
+                    }
+                    if now - answer.since > self.ttl(answer) && !answer.refreshing {
+                        answer.refreshing = true;
+                        known.stale.push(*key);
+                    }
+                    known.answers.set(*key, &answer.chunk, answer.rows.clone());
+                } else if let Some(other) = shard.loading.get(bytes.as_ref()) {
+                    known.waiting.push((*key, other.clone()));
+                } else {
+                    shard.loading.insert(Key::new(bytes.as_ref()), loading.clone());
+                    known.missing.push(*key);
+                }
+            }
+        }
+        known.missing.sort_unstable();
+        known.stale.sort_unstable();
+        let marked = known.missing.iter().map(|key| Key::new(rows.row(*key as usize).as_ref()));
+        let marks = Marks { cache: self, keys: marked.collect() };
+        (known, marks)
+    }
+
+    /// Adds a key's answer, when there is one. False when there is none.
+    pub fn get(&self, bytes: &[u8], key: u32, answers: &mut Answers) -> bool {
+        let shard = self.shard(bytes).lock();
+        match shard.answers.get(bytes) {
+            Some(answer) if self.may_serve(answer, Instant::now()) => {
+                answers.set(key, &answer.chunk, answer.rows.clone());
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Keeps answers of the store as it was in this generation: of each key the rows that are
+    /// found under its place among the keys.
+    pub fn put(&self, keys: Vec<Key>, found: &Found, generation: u64) {
+        let mut memory = self.memory.lock();
+        // Under the lock: a change that comes later forgets these later.
+        if self.generation.load(Ordering::Acquire) != generation {
+            return;
+        }
+        let at_once = memory.segments.keys_at_once(keys.len(), &found.rows);
+        let mut from = 0;
+        let mut keys = keys.into_iter();
+        loop {
+            let some: Vec<Key> = keys.by_ref().take(at_once).collect();
+            if some.is_empty() {
+                break;
+            }
+            let upto = from + some.len();
+            self.add(&mut memory, some, found, from..upto);
+            from = upto;
+        }
+        self.tell(&mut memory);
+    }
+
+    pub fn not_refreshed(&self, key: &[u8]) {
+        if let Some(answer) = self.shard(key).lock().answers.get_mut(key) {
+            answer.refreshing = false;
+        }
+    }
+
+    /// Forgets everything when the store's content was replaced.
+    pub fn follow(&self, generation: u64) {
+        if self.generation.swap(generation, Ordering::AcqRel) != generation {
+            let mut memory = self.memory.lock();
+            memory.segments.clear();
+            memory.entries = 0;
+            self.shards.iter().for_each(|shard| shard.lock().answers.clear());
+            self.tell(&mut memory);
+        }
+    }
+
+    fn add(&self, memory: &mut Memory, keys: Vec<Key>, found: &Found, places: Range<usize>) {
+        let ranges =
+            || places.clone().map(|place| found.of(place)).map(|r| r.start as u32..r.end as u32);
+        let Ok(rows) = copy(&[&found.rows], ranges().map(|rows| (0, rows))) else { return };
+        let segment = Segment::new(keys, rows);
+        let mut from = 0;
+        let since = Instant::now();
+        for (key, found) in segment.keys.iter().zip(ranges()) {
+            let rows = from..from + found.len() as u32;
+            from = rows.end;
+            let chunk = segment.rows.clone();
+            let answer = Answer { chunk, rows, since, used: false, refreshing: false };
+            let mut shard = self.shard(key.bytes()).lock();
+            memory.entries += usize::from(shard.answers.insert(key.clone(), answer).is_none());
+        }
+        memory.segments.push(segment);
+        while let Some(small) = memory.segments.pop_small_neighbours() {
+            self.rewrite(memory, &small, |_| true);
+        }
+        self.make_room(memory);
+    }
+
+    /// Gives up the oldest until the rest is within the bounds. What was used since goes round
+    /// again, but once in a call only.
+    fn make_room(&self, memory: &mut Memory) {
+        let now = Instant::now();
+        let mut spared = memory.segments.len();
+        while memory.entries > self.options.entries_max || memory.segments.is_too_large() {
+            let Some(oldest) = memory.segments.pop_oldest() else { return };
+            let spare = spared > 0;
+            spared = spared.saturating_sub(1);
+            self.rewrite(memory, &[oldest], |answer| {
+                spare && std::mem::take(&mut answer.used) && self.may_serve(answer, now)
+            });
+        }
+    }
+
+    /// Puts what is worth keeping of some segments into a new one, and drops the rest.
+    fn rewrite(
+        &self,
+        memory: &mut Memory,
+        segments: &[Segment],
+        mut keep: impl FnMut(&mut Answer) -> bool,
+    ) {
+        let mut kept: Vec<(Key, usize, Range<u32>)> = Vec::new();
+        for (at, segment) in segments.iter().enumerate() {
+            for key in &segment.keys {
+                let mut shard = self.shard(key.bytes()).lock();
+                // A key that was answered again is in another segment.
+                let Some(answer) = shard.answers.get_mut(key.bytes()) else { continue };
+                if !Arc::ptr_eq(&answer.chunk, &segment.rows) {
+                    continue;
+                }
+                if keep(answer) {
+                    kept.push((key.clone(), at, answer.rows.clone()));
+                } else {
+                    shard.answers.remove(key.bytes());
+                    memory.entries -= 1;
+                }
+            }
+        }
+        if kept.is_empty() {
+            return;
+        }
+        let batches: Vec<&RecordBatch> = segments.iter().map(|segment| &*segment.rows).collect();
+        let copied = copy(&batches, kept.iter().map(|(_, at, rows)| (*at, rows.clone())));
+        let Ok(rows) = copied else {
+            for (key, ..) in &kept {
+                self.shard(key.bytes()).lock().answers.remove(key.bytes());
+            }
+            memory.entries -= kept.len();
+            return;
+        };
+        let lens: Vec<u32> = kept.iter().map(|(_, _, rows)| rows.len() as u32).collect();
+        let segment = Segment::new(kept.into_iter().map(|(key, ..)| key).collect(), rows);
+        let mut from = 0;
+        for (key, len) in segment.keys.iter().zip(lens) {
+            if let Some(answer) = self.shard(key.bytes()).lock().answers.get_mut(key.bytes()) {
+                answer.chunk = segment.rows.clone();
+                answer.rows = from..from + len;
+            }
+            from += len;
+        }
+        memory.segments.push(segment);
+    }
+
+    /// Steps of a pipeline that use the same lookup share its gauges: each adds what it has.
+    fn tell(&self, memory: &mut Memory) {
+        let now = (memory.entries as i64, memory.segments.bytes() as i64);
+        self.metrics.entries.add(now.0 - memory.told.0);
+        self.metrics.bytes.add(now.1 - memory.told.1);
+        memory.told = now;
+    }
+
+    fn shard(&self, key: &[u8]) -> &Mutex<Shard> {
+        &self.shards[self.shard_of(key)]
+    }
+
+    fn shard_of(&self, key: &[u8]) -> usize {
+        self.hasher.hash_one(key) as usize % SHARDS
+    }
+
+    /// The keys by their shards, so that a batch takes each lock once.
+    fn by_shard(&self, rows: &Rows) -> ByShard {
+        let shards: Vec<usize> = rows.iter().map(|key| self.shard_of(key.as_ref())).collect();
+        let mut ends = [0; SHARDS];
+        shards.iter().for_each(|shard| ends[*shard] += 1);
+        let mut sum = 0;
+        let mut next = ends.map(|count| {
+            sum += count;
+            sum - count
+        });
+        let mut keys = vec![0; shards.len()];
+        for (key, shard) in shards.into_iter().enumerate() {
+            keys[next[shard]] = key as u32;
+            next[shard] += 1;
+        }
+        // Each has come to where the one after it began.
+        ByShard { keys, ends: next }
+    }
+
+    fn ttl(&self, answer: &Answer) -> Duration {
+        if answer.rows.is_empty() { self.options.negative_ttl } else { self.options.ttl }
+    }
+
+    fn may_serve(&self, answer: &Answer, now: Instant) -> bool {
+        now.saturating_duration_since(answer.since) <= self.ttl(answer) + self.options.stale
+    }
+}
+
+impl Drop for Cache {
+    fn drop(&mut self) {
+        let memory = self.memory.get_mut();
+        memory.entries = 0;
+        self.metrics.entries.sub(memory.told.0);
+        self.metrics.bytes.sub(memory.told.1);
+    }
+}
+
+impl ByShard {
+    fn iter(&self) -> impl Iterator<Item = (usize, &[u32])> {
+        let mut from = 0;
+        self.ends
+            .iter()
+            .enumerate()
+            .map(move |(shard, end)| (shard, &self.keys[std::mem::replace(&mut from, *end)..*end]))
+    }
+}
+
+impl Drop for Marks<'_> {
+    fn drop(&mut self) {
+        for key in &self.keys {
+            self.cache.shard(key.bytes()).lock().loading.remove(key.bytes());
+        }
+    }
+}

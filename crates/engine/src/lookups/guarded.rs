@@ -1,0 +1,212 @@
+//! A lookup with its policy: asked through the cache, tried again while its store is away.
+
+use super::Policy;
+use super::answers::Answers;
+use super::cache::Cache;
+use super::failures::Failures;
+use super::keys::{Key, convert, converter, pick};
+use crate::metrics::{LookupMetrics, PipelineMetrics, Timer};
+use crate::waits::Waits;
+use arrow_array::RecordBatch;
+use arrow_row::Rows;
+use arrow_schema::{DataType, SchemaRef};
+use async_trait::async_trait;
+use futures::FutureExt;
+use millstream_core::{Disposition, Error, Found, Lookup, Result};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// A lookup with its policy. Shared by all partition tasks of a pipeline.
+pub struct Guarded {
+    name: String,
+    store: Arc<dyn Lookup>,
+    policy: Policy,
+    cache: Option<Arc<Cache>>,
+    failures: Option<Failures>,
+    metrics: LookupMetrics,
+    pipeline_metrics: Arc<PipelineMetrics>,
+    waits: Arc<Waits>,
+}
+
+impl Guarded {
+    pub fn new(
+        name: &str,
+        store: Arc<dyn Lookup>,
+        key_types: &[DataType],
+        policy: Policy,
+        pipeline_metrics: Arc<PipelineMetrics>,
+        waits: Arc<Waits>,
+    ) -> Result<Self> {
+        let metrics = pipeline_metrics.lookup_of(name);
+        let cache = match &policy.cache {
+            Some(options) => {
+                let converter = converter(key_types)?;
+                let generation = store.generation();
+                let cache = Cache::new(options.clone(), converter, generation, metrics.clone());
+                Some(Arc::new(cache))
+            }
+            None => None,
+        };
+        let failures = match policy.dead_letter {
+            true => Some(Failures::new(key_types)?),
+            false => None,
+        };
+        Ok(Self {
+            name: name.to_owned(),
+            store,
+            policy,
+            cache,
+            failures,
+            metrics,
+            pipeline_metrics,
+            waits,
+        })
+    }
+
+    /// Asks the store until it answers, or as often as the policy says.
+    async fn ask(&self, keys: &RecordBatch) -> Result<Found> {
+        if let Some(failures) = &self.failures
+            && let Some(failure) = failures.of(keys)?
+        {
+            return Err(Error::reject(failure.kind, failure.reason));
+        }
+        let mut attempt = 0;
+        let mut backoff = Duration::from_millis(20);
+        loop {
+            let answer = tokio::time::timeout(self.policy.timeout, self.store.get_many(keys)).await;
+            let error = match answer {
+                Ok(Ok(found)) => {
+                    if attempt > 0 {
+                        self.waits.clear(&self.name);
+                    }
+                    return Ok(found);
+                }
+                Ok(Err(error)) if error.disposition() != Disposition::Retry => return Err(error),
+                Ok(Err(error)) => error,
+                Err(_) => {
+                    Error::retry("timeout", format!("no answer within {:?}", self.policy.timeout))
+                }
+            };
+            attempt += 1;
+            self.pipeline_metrics.retry(&self.name, error.kind());
+            if self.policy.dead_letter && attempt > self.policy.retries {
+                self.waits.clear(&self.name);
+                let reason =
+                    format!("lookup {} failed {attempt} times: {}", self.name, error.chain());
+                if let Some(failures) = &self.failures {
+                    failures.note(keys, error.kind(), &reason)?;
+                }
+                return Err(Error::reject(error.kind(), reason));
+            }
+            self.waits.set(&self.name, &format!("lookup {}: {}", self.name, error.chain()));
+            tokio::time::sleep(backoff).await;
+            backoff = (backoff * 2).min(Duration::from_secs(5));
+        }
+    }
+
+    async fn cached(&self, cache: &Arc<Cache>, keys: &RecordBatch) -> Result<Found> {
+        let generation = self.store.generation();
+        cache.follow(generation);
+        let rows = convert(&cache.converter, keys)?;
+        let (done, loading) = watch::channel(());
+        let (known, marks) = cache.look_up(&rows, &loading);
+        let mut answers = known.answers;
+        self.metrics.hits.inc_by((rows.num_rows() - known.missing.len()) as u64);
+        self.metrics.misses.inc_by(known.missing.len() as u64);
+        if !known.stale.is_empty() {
+            self.refresh(cache.clone(), pick(keys, &known.stale)?, generation);
+        }
+        if !known.missing.is_empty() {
+            self.fetch(cache, keys, &rows, &known.missing, &mut answers, generation).await?;
+        }
+        drop(marks);
+        drop(done);
+        let mut left = Vec::new();
+        for (key, mut other) in known.waiting {
+            let _ = other.changed().await;
+            if !cache.get(rows.row(key as usize).as_ref(), key, &mut answers) {
+                left.push(key);
+            }
+        }
+        if !left.is_empty() {
+            // Whoever fetched these gave up: ask on our own account.
+            self.fetch(cache, keys, &rows, &left, &mut answers, generation).await?;
+        }
+        answers.assemble(self.store.schema())
+    }
+
+    /// Asks the store for some of the keys, and keeps what it says.
+    async fn fetch(
+        &self,
+        cache: &Cache,
+        keys: &RecordBatch,
+        rows: &Rows,
+        wanted: &[u32],
+        answers: &mut Answers,
+        generation: u64,
+    ) -> Result<()> {
+        let found = self.ask(&pick(keys, wanted)?).await?;
+        let chunk = Arc::new(found.rows.clone());
+        for (at, key) in wanted.iter().enumerate() {
+            let rows = found.of(at);
+            answers.set(*key, &chunk, rows.start as u32..rows.end as u32);
+        }
+        let keys = wanted.iter().map(|key| Key::new(rows.row(*key as usize).as_ref())).collect();
+        cache.put(keys, &found, generation);
+        Ok(())
+    }
+
+    /// Asks again for answers that are given meanwhile. When that fails, whoever comes next tries
+    /// again.
+    fn refresh(&self, cache: Arc<Cache>, keys: RecordBatch, generation: u64) {
+        let store = self.store.clone();
+        let timeout = self.policy.timeout;
+        let metrics = self.pipeline_metrics.clone();
+        let name = self.name.clone();
+        tokio::spawn(async move {
+            let Ok(rows) = cache.converter.convert_columns(keys.columns()) else { return };
+            let asked = AssertUnwindSafe(tokio::time::timeout(timeout, store.get_many(&keys)));
+            let found = match asked.catch_unwind().await {
+                Ok(Ok(Ok(found))) => found,
+                failed => {
+                    let kind = match failed {
+                        Ok(Ok(Err(error))) => error.kind(),
+                        Ok(_) => "timeout",
+                        Err(_) => "panic",
+                    };
+                    metrics.error(&name, kind, 1);
+                    return rows.iter().for_each(|key| cache.not_refreshed(key.as_ref()));
+                }
+            };
+            let keys = rows.iter().map(|key| Key::new(key.as_ref())).collect();
+            cache.put(keys, &found, generation);
+        });
+    }
+}
+
+#[async_trait]
+impl Lookup for Guarded {
+    fn schema(&self) -> SchemaRef {
+        self.store.schema()
+    }
+
+    async fn get_many(&self, keys: &RecordBatch) -> Result<Found> {
+        let timer = Timer::start(&self.pipeline_metrics.lookup);
+        let found = match &self.cache {
+            Some(cache) => self.cached(cache, keys).await?,
+            None => {
+                self.metrics.misses.inc_by(keys.num_rows() as u64);
+                self.ask(keys).await?
+            }
+        };
+        timer.stop();
+        Ok(found)
+    }
+
+    fn served(&self, rows: u64, found: u64) {
+        self.metrics.rows.inc_by(rows);
+        self.metrics.found.inc_by(found);
+    }
+}
