@@ -4,6 +4,7 @@
 //! DIR/log/        topics                    (millstream-log)
 //! DIR/tables/     tables, offsets, state    (millstream-tables)
 //! DIR/registry/   schemas                   (millstream-registry)
+//! DIR/files/      which files a followed file's offsets count in, by pipeline
 //! DIR/millstream.sock   the admin socket while `run` is up
 //! ```
 
@@ -44,6 +45,11 @@ impl Home {
             registry: Registry::open(&dir.join("registry"))
                 .with_context(|| format!("opening the schema registry in {}", dir.display()))?,
         })
+    }
+
+    /// Where a pipeline that follows a file keeps which files its offsets count in.
+    pub fn file_notes(&self, pipeline: &str) -> PathBuf {
+        self.dir.join("files").join(pipeline)
     }
 
     /// Opens a stopped data directory to look at it.

@@ -1,15 +1,36 @@
 //! Files: lines as a source, rows as a lookup.
 
+mod lines;
 mod lookup;
 pub mod rows;
 mod source;
+mod trail;
 
+pub use lines::OVERSIZED_HEADER;
 pub use lookup::{FileLookup, FileLookupOptions, RowsLookup};
-pub use source::{FileSource, FileSourceOptions, OVERSIZED_HEADER};
+pub use source::{FileSource, FileSourceOptions};
+pub use trail::Notes;
 
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::Path;
+
+/// What some editors put before a UTF-8 text; it is no part of it.
+const BOM: &[u8] = "\u{feff}".as_bytes();
+
+/// As [`open`], from behind a byte order mark.
+pub(crate) fn open_text(path: &Path) -> Result<Box<dyn Read + Send>, String> {
+    let mut text = open(path)?;
+    let mut head = Vec::new();
+    (&mut text)
+        .take(BOM.len() as u64)
+        .read_to_end(&mut head)
+        .map_err(|e| format!("cannot read {}: {e}", path.display()))?;
+    if head == BOM {
+        head.clear();
+    }
+    Ok(Box::new(std::io::Cursor::new(head).chain(text)))
+}
 
 /// Opens a file for reading, through gzip when its name ends in `.gz`.
 pub fn open(path: &Path) -> Result<Box<dyn Read + Send>, String> {

@@ -1,6 +1,6 @@
 //! Rows of a CSV, JSON Lines or Parquet file as Arrow batches: for lookups and for loading tables.
 
-use super::{format_extension, open};
+use super::{format_extension, open_text};
 use arrow_array::{Array, ArrayRef, RecordBatch, StringArray, builder::FixedSizeBinaryBuilder};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use millstream_core::types::IP;
@@ -44,7 +44,7 @@ pub fn read(
                 .with_delimiter(delimiter)
                 .with_batch_size(BATCH_ROWS)
                 .with_projection(wanted.clone())
-                .build(open(path)?)
+                .build(open_text(path)?)
                 .map_err(|e| format!("cannot read {shown}: {e}"))?;
             for batch in reader {
                 let batch = batch.map_err(|e| format!("cannot read {shown}: {e}"))?;
@@ -57,7 +57,7 @@ pub fn read(
                 Some(columns) => columns,
                 None => {
                     let (schema, _) = arrow_json::reader::infer_json_schema(
-                        BufReader::new(open(path)?),
+                        BufReader::new(open_text(path)?),
                         Some(1000),
                     )
                     .map_err(|e| format!("cannot read {shown}: {e}"))?;
@@ -72,7 +72,7 @@ pub fn read(
             let reader = arrow_json::ReaderBuilder::new(Arc::new(Schema::new(raw)))
                 .with_batch_size(BATCH_ROWS)
                 .with_coerce_primitive(true)
-                .build(BufReader::new(open(path)?))
+                .build(BufReader::new(open_text(path)?))
                 .map_err(|e| format!("cannot read {shown}: {e}"))?;
             for batch in reader {
                 let batch = batch.map_err(|e| format!("cannot read {shown}: {e}"))?;
@@ -131,10 +131,10 @@ pub fn columns_of(path: &Path, delimiter: u8) -> Result<SchemaRef, String> {
 
 fn csv_names(path: &Path, delimiter: u8) -> Result<Vec<String>, String> {
     let mut line = String::new();
-    BufReader::new(open(path)?)
+    BufReader::new(open_text(path)?)
         .read_line(&mut line)
         .map_err(|e| format!("cannot read {}: {e}", path.display()))?;
-    let line = line.trim_start_matches('\u{feff}').trim_end_matches(['\r', '\n']);
+    let line = line.trim_end_matches(['\r', '\n']);
     if line.is_empty() {
         return Err(format!("{} is empty: its first line should name the columns", path.display()));
     }
@@ -248,5 +248,22 @@ mod tests {
         let rows =
             read_all(&path, Some(schema(&[("id", "string"), ("name", "string")])), b',').unwrap();
         assert_eq!(rows.column(0).data_type(), &DataType::Utf8);
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_the_text() {
+        for (name, text) in [
+            ("r.csv", "\u{feff}\"id\",name\n1,a\n"),
+            ("r.tsv", "\u{feff}id\tname\n1\ta\n"),
+            ("r.jsonl", "\u{feff}{\"id\":\"1\",\"name\":\"a\"}\n"),
+        ] {
+            let (_dir, path) = file(name, text);
+            let columns = schema(&[("id", "int"), ("name", "string")]);
+            let rows = read_all(&path, Some(columns), b',').unwrap();
+            assert_eq!(rows.num_rows(), 1, "{name}");
+            assert_eq!(columns_of(&path, b',').unwrap().field(0).name(), "id", "{name}");
+        }
+        let (_dir, path) = file("r.csv", "\u{feff}");
+        assert!(columns_of(&path, b',').unwrap_err().contains("is empty"));
     }
 }

@@ -1,31 +1,31 @@
 //! The lines of a file as records. An offset is the byte at which the line starts (in the
-//! decompressed text), so that it survives an append and names a place that `tail -c` finds.
+//! decompressed text), so that it survives an append and names a place that `tail -c` finds. Behind
+//! a rotation it goes on counting from the end of the file before: see [`super::trail`].
 
+use super::lines::LineReader;
+use super::trail::{Notes, Opened, Trail, noted};
 use super::{is_gzip, open};
 use async_trait::async_trait;
-use millstream_core::{
-    Error, Header, Headers, PartitionReader, Place, Record, Records, RecordsBuilder, Result,
-    Source, Start,
-};
+use millstream_core::{Error, PartitionReader, Place, Result, Source, Start};
+use parking_lot::Mutex;
+use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
 
-/// On a line longer than the bound: its value is the line's beginning, and this header holds
-/// `LENGTH CRC32C` of the whole, in decimal and hexadecimal.
-pub const OVERSIZED_HEADER: &str = "millstream.oversized";
-/// How much of an oversized line is kept.
-const KEPT_BYTES: usize = 64 * 1024;
-/// How often a followed file is looked at when no more lines are there.
-const FOLLOW_EVERY: Duration = Duration::from_millis(200);
+/// How much is read at once.
 const CHUNK_BYTES: usize = 256 * 1024;
 
 #[derive(Debug, Clone)]
 pub struct FileSourceOptions {
     pub path: PathBuf,
-    /// Waits for more lines at the end, instead of ending.
+    /// Waits for more lines at the end, instead of ending. A file that is renamed and made anew is
+    /// read to its end, then the new one from its beginning.
     pub follow: bool,
+    /// Where is kept which file the offsets of a followed one belong to. Without it a rotation is
+    /// followed, but not across a restart.
+    pub notes: Option<Notes>,
     /// Skips the first line.
     pub header: bool,
     pub line_bytes_max: usize,
@@ -34,8 +34,10 @@ pub struct FileSourceOptions {
 }
 
 pub struct FileSource {
-    options: FileSourceOptions,
+    pub(super) options: FileSourceOptions,
     name: String,
+    /// Of a followed file.
+    pub(super) trail: Option<Arc<Mutex<Trail>>>,
 }
 
 impl FileSource {
@@ -47,9 +49,127 @@ impl FileSource {
                 options.path.display()
             ));
         }
+        let trail = match options.follow {
+            true => {
+                let trail = Trail::load(&options.path, options.notes.clone());
+                Some(Arc::new(Mutex::new(trail.map_err(|error| error.chain())?)))
+            }
+            false => None,
+        };
         let name = options.path.display().to_string();
-        Ok(Self { options, name })
+        Ok(Self { options, name, trail })
     }
+
+    /// For asking where a place is while no pipeline reads. `path` is what the source's identity
+    /// names, and `notes` where a pipeline that followed it kept them.
+    pub fn at_rest(path: &Path, notes: PathBuf) -> Result<Self, String> {
+        let followed = noted(&notes)
+            .filter(|noted| std::fs::canonicalize(noted).is_ok_and(|noted| noted == path));
+        Self::open(FileSourceOptions {
+            follow: followed.is_some(),
+            path: followed.unwrap_or_else(|| path.to_owned()),
+            notes: Some(Notes { path: notes, read_only: false }),
+            header: false,
+            line_bytes_max: usize::MAX,
+            batch_rows: 1,
+            batch_bytes: 1,
+        })
+    }
+
+    /// The text and the offset of its first byte.
+    pub(super) fn text_at(&self, offset: i64) -> Result<Text> {
+        match &self.trail {
+            Some(trail) => Ok(Text::Plain(trail.lock().at(offset)?)),
+            None => whole(&self.options.path),
+        }
+    }
+
+    fn current(&self) -> Result<Text> {
+        match &self.trail {
+            Some(trail) => Ok(Text::Plain(trail.lock().current()?)),
+            None => whole(&self.options.path),
+        }
+    }
+
+    /// The start of the line that holds a byte.
+    fn line_of(&self, offset: i64) -> Result<i64> {
+        let beyond = |end: i64| {
+            Err(Error::stop(
+                "bad_offset",
+                format!(
+                    "{} ends at byte {end}: an offset is at most that, not {offset}",
+                    self.options.path.display()
+                ),
+            ))
+        };
+        if offset < 0 {
+            return Err(Error::stop("bad_offset", "an offset is a byte, from 0 on"));
+        }
+        match self.text_at(offset)? {
+            Text::Plain(Opened { file, base, end }) => {
+                let meta = file.metadata().map_err(|e| read_error(&self.options.path, e))?;
+                let end = end.unwrap_or(base + meta.len() as i64);
+                match offset {
+                    offset if offset > end => beyond(end),
+                    offset if offset == end => Ok(offset),
+                    offset => {
+                        let start = line_start(&file, (offset - base) as u64);
+                        Ok(base + start.map_err(|e| read_error(&self.options.path, e))? as i64)
+                    }
+                }
+            }
+            Text::Gzip(mut text) => {
+                let (mut at, mut start) = (0, 0);
+                let mut chunk = vec![0; CHUNK_BYTES];
+                while at < offset {
+                    let due = chunk.len().min((offset - at) as usize);
+                    let read = text
+                        .read(&mut chunk[..due])
+                        .map_err(|e| read_error(&self.options.path, e))?;
+                    if read == 0 {
+                        return beyond(at);
+                    }
+                    if let Some(end) = memchr::memrchr(b'\n', &chunk[..read]) {
+                        start = at + end as i64 + 1;
+                    }
+                    at += read as i64;
+                }
+                let more = text.read(&mut chunk).map_err(|e| read_error(&self.options.path, e))?;
+                Ok(if more == 0 { offset } else { start })
+            }
+        }
+    }
+}
+
+/// A file's text, at its beginning.
+pub(super) enum Text {
+    Plain(Opened),
+    Gzip(Box<dyn Read + Send>),
+}
+
+fn whole(path: &Path) -> Result<Text> {
+    let text = open(path).map_err(|e| Error::stop("file", e))?;
+    if is_gzip(path) {
+        return Ok(Text::Gzip(text));
+    }
+    let file = File::open(path).map_err(|e| read_error(path, e))?;
+    Ok(Text::Plain(Opened { file, base: 0, end: None }))
+}
+
+/// The byte after the last line end before `at`.
+fn line_start(file: &File, at: u64) -> std::io::Result<u64> {
+    let mut chunk = vec![0; 64 * 1024];
+    let mut upto = at;
+    while upto > 0 {
+        let from = upto.saturating_sub(chunk.len() as u64);
+        let part = &mut chunk[..(upto - from) as usize];
+        file.read_exact_at(part, from)?;
+        if let Some(end) = memchr::memrchr(b'\n', part) {
+            return Ok(from + end as u64 + 1);
+        }
+        upto = from;
+    }
+    Ok(0)
 }
 
 #[async_trait]
@@ -69,371 +189,40 @@ impl Source for FileSource {
 
     async fn reader(&self, _partition: u32, start: Start) -> Result<Box<dyn PartitionReader>> {
         let at = match start {
-            Start::Earliest => 0,
+            Start::Earliest => self.offset_of(0, Place::Earliest).await?,
             Start::Latest => self.offset_of(0, Place::Latest).await?,
             Start::Offset(offset) => offset,
         };
-        Ok(Box::new(LineReader::open(self.options.clone(), at)?))
+        Ok(Box::new(LineReader::open(self, at)?))
     }
 
+    /// For a byte that the file has, the start of the line that holds it.
     async fn offset_of(&self, _partition: u32, place: Place) -> Result<i64> {
         match place {
-            Place::Earliest => Ok(0),
-            Place::Offset(offset) => Ok(offset),
+            Place::Earliest => match self.current()? {
+                Text::Plain(opened) => Ok(opened.base),
+                Text::Gzip(_) => Ok(0),
+            },
+            Place::Offset(offset) => self.line_of(offset),
             Place::Time(_) => Err(Error::stop(
                 "no_times",
                 "a file's lines have no times: reset to earliest, latest or an offset (a byte)",
             )),
             Place::Latest => {
-                let mut text = open(&self.options.path).map_err(|e| Error::stop("file", e))?;
-                let length = std::io::copy(&mut text, &mut std::io::sink())
-                    .map_err(|e| read_error(&self.options.path, e))?;
-                Ok(length as i64)
-            }
-        }
-    }
-}
-
-fn read_error(path: &Path, error: std::io::Error) -> Error {
-    Error::retry("file_read", format!("reading {}", path.display())).because(error)
-}
-
-struct LineReader {
-    options: FileSourceOptions,
-    text: Box<dyn Read + Send>,
-    /// Text that was read but not handed out; it starts at `position`.
-    pending: Vec<u8>,
-    position: i64,
-    /// How much of `pending` is known to hold no line end.
-    scanned: usize,
-    at_end: bool,
-    header_due: bool,
-    end_hint: i64,
-    /// Which file it was when it was opened.
-    inode: Option<u64>,
-}
-
-impl LineReader {
-    fn open(options: FileSourceOptions, at: i64) -> Result<Self> {
-        let mut text = open(&options.path).map_err(|e| Error::stop("file", e))?;
-        let before = (at as u64).saturating_sub(1);
-        let mut skipped = std::io::copy(&mut (&mut text).take(before), &mut std::io::sink())
-            .map_err(|e| read_error(&options.path, e))?;
-        let mut last = Vec::new();
-        if at > 0 && skipped == before {
-            (&mut text).take(2).read_to_end(&mut last).map_err(|e| read_error(&options.path, e))?;
-            skipped += u64::from(!last.is_empty());
-        }
-        if skipped < at as u64 {
-            return Err(Error::stop(
-                "offset_beyond_end",
-                format!(
-                    "the pipeline has read {} up to byte {at}, but it has only {skipped}: it was \
-                     cut or replaced; `millstream offsets reset PIPELINE --to earliest` reads it \
-                     again",
-                    options.path.display()
-                ),
-            ));
-        }
-        // A line begins after the end of another. (The last line may have had no end when it was
-        // read; then its end came since.)
-        let (mut at, mut pending) = (at, last.get(1..).unwrap_or_default().to_vec());
-        if !matches!(last.as_slice(), [] | [b'\n', ..] | [_]) {
-            if pending != b"\n" {
-                return Err(Error::stop(
-                    "offset_within_line",
-                    format!(
-                        "byte {at} of {} is within a line: the file was replaced since the \
-                         pipeline read it, or the offset was set by hand; `millstream offsets \
-                         reset PIPELINE --to earliest` reads it again",
-                        options.path.display()
-                    ),
-                ));
-            }
-            at += 1;
-            pending.clear();
-        }
-        let end_hint = if is_gzip(&options.path) {
-            at
-        } else {
-            std::fs::metadata(&options.path).map_or(at, |meta| meta.len() as i64)
-        };
-        let inode = std::fs::metadata(&options.path).ok().map(|meta| meta.ino());
-        let header_due = options.header && at == 0;
-        Ok(Self {
-            options,
-            text,
-            pending,
-            position: at,
-            scanned: 0,
-            at_end: false,
-            header_due,
-            end_hint,
-            inode,
-        })
-    }
-
-    /// Reads one chunk more. False at the end of the text.
-    fn fill(&mut self) -> Result<bool> {
-        let from = self.pending.len();
-        self.pending.resize(from + CHUNK_BYTES, 0);
-        let read = loop {
-            match self.text.read(&mut self.pending[from..]) {
-                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-                other => break other,
-            }
-        };
-        let read = match read {
-            Ok(read) => read,
-            Err(e) => {
-                self.pending.truncate(from);
-                return Err(read_error(&self.options.path, e));
-            }
-        };
-        self.pending.truncate(from + read);
-        Ok(read > 0)
-    }
-
-    /// As many whole lines as a batch holds; empty when more text is needed and none is there.
-    fn batch(&mut self) -> Result<Records> {
-        let mut builder = RecordsBuilder::new();
-        let now = now_ms();
-        let mut taken = 0;
-        while builder.len() < self.options.batch_rows && builder.bytes() < self.options.batch_bytes
-        {
-            let rest = &self.pending[taken..];
-            let scanned = self.scanned.min(rest.len());
-            let end = memchr(&rest[scanned..]).map(|at| scanned + at);
-            let (line, advance) = match end {
-                Some(end) => (&rest[..end], end + 1),
-                None if self.at_end && !self.options.follow && !rest.is_empty() => {
-                    (rest, rest.len())
-                }
-                None if rest.len() > self.options.line_bytes_max => {
-                    self.drain(taken);
-                    if builder.is_empty() {
-                        return self.oversized(now);
+                let failed = |e| read_error(&self.options.path, e);
+                match self.current()? {
+                    Text::Plain(Opened { file, base, .. }) => {
+                        Ok(base + file.metadata().map_err(failed)?.len() as i64)
                     }
-                    return Ok(builder.finish(self.position));
+                    Text::Gzip(mut text) => {
+                        Ok(std::io::copy(&mut text, &mut std::io::sink()).map_err(failed)? as i64)
+                    }
                 }
-                None if !self.at_end => {
-                    self.scanned = rest.len();
-                    self.drain(taken);
-                    taken = 0;
-                    self.at_end = !self.fill()?;
-                    continue;
-                }
-                None => {
-                    self.scanned = rest.len();
-                    break;
-                }
-            };
-            self.scanned = 0;
-            let offset = self.position + taken as i64;
-            taken += advance;
-            if std::mem::take(&mut self.header_due) {
-                continue;
-            }
-            let line = line.strip_suffix(b"\r").unwrap_or(line);
-            if line.len() > self.options.line_bytes_max {
-                push_oversized(
-                    &mut builder,
-                    offset,
-                    now,
-                    line,
-                    line.len() as u64,
-                    crc32c::crc32c(line),
-                );
-                continue;
-            }
-            builder.push(Record {
-                offset,
-                timestamp: now,
-                key: None,
-                value: Some(line),
-                headers: Headers(&[]),
-            });
-        }
-        self.drain(taken);
-        Ok(builder.finish(self.position))
-    }
-
-    /// The line at the start of `pending` is longer than the bound: keeps its beginning and passes
-    /// over the rest without holding it.
-    fn oversized(&mut self, now: i64) -> Result<Records> {
-        let offset = self.position;
-        let mut crc = 0;
-        let mut length = 0u64;
-        let head = self.pending[..KEPT_BYTES.min(self.pending.len())].to_vec();
-        loop {
-            let end = memchr(&self.pending);
-            let part = end.unwrap_or(self.pending.len());
-            crc = crc32c::crc32c_append(crc, &self.pending[..part]);
-            length += part as u64;
-            self.drain(end.map_or(part, |end| end + 1));
-            if end.is_some() {
-                break;
-            }
-            if !self.fill()? {
-                self.at_end = true;
-                break;
             }
         }
-        self.scanned = 0;
-        let mut builder = RecordsBuilder::new();
-        push_oversized(&mut builder, offset, now, &head, length, crc);
-        Ok(builder.finish(self.position))
-    }
-
-    /// A followed file that was cut or replaced has lines that this reader would never see.
-    fn check_still_there(&self) -> Result<()> {
-        let Ok(now) = std::fs::metadata(&self.options.path) else { return Ok(()) };
-        let replaced = self.inode.is_some_and(|inode| inode != now.ino());
-        let cut = (now.len() as i64) < self.position;
-        if !replaced && !cut {
-            return Ok(());
-        }
-        Err(Error::stop(
-            "file_replaced",
-            format!(
-                "{} was {} while it was followed: everything before that is read; `millstream \
-                 offsets reset PIPELINE --to earliest` goes on with the file that is there now",
-                self.options.path.display(),
-                if replaced { "replaced" } else { "cut" }
-            ),
-        ))
-    }
-
-    fn drain(&mut self, bytes: usize) {
-        self.pending.drain(..bytes);
-        self.position += bytes as i64;
     }
 }
 
-fn push_oversized(
-    builder: &mut RecordsBuilder,
-    offset: i64,
-    timestamp: i64,
-    line: &[u8],
-    length: u64,
-    crc: u32,
-) {
-    let note = format!("{length} {crc:08x}");
-    let header = Header { key: OVERSIZED_HEADER.as_bytes(), value: Some(note.as_bytes()) };
-    let mut headers = Vec::new();
-    Headers::encode([header].into_iter(), &mut headers);
-    let value = Some(&line[..KEPT_BYTES.min(line.len())]);
-    builder.push(Record { offset, timestamp, key: None, value, headers: Headers(&headers) });
-}
-
-fn memchr(bytes: &[u8]) -> Option<usize> {
-    memchr::memchr(b'\n', bytes)
-}
-
-fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64)
-}
-
-#[async_trait]
-impl PartitionReader for LineReader {
-    async fn next(&mut self) -> Result<Option<Records>> {
-        loop {
-            let records = self.batch()?;
-            if !records.is_empty() {
-                return Ok(Some(records));
-            }
-            if !self.options.follow {
-                return Ok(None);
-            }
-            tokio::time::sleep(FOLLOW_EVERY).await;
-            self.check_still_there()?;
-            self.at_end = false;
-        }
-    }
-
-    fn end_offset(&self) -> i64 {
-        self.end_hint.max(self.position)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::io::Write;
-
-    fn options(path: &Path) -> FileSourceOptions {
-        FileSourceOptions {
-            path: path.to_owned(),
-            follow: false,
-            header: false,
-            line_bytes_max: 1024,
-            batch_rows: 3,
-            batch_bytes: 1 << 20,
-        }
-    }
-
-    fn lines(options: FileSourceOptions, at: i64) -> Vec<(i64, String)> {
-        let mut reader = LineReader::open(options, at).unwrap();
-        let mut lines = Vec::new();
-        loop {
-            let records = reader.batch().unwrap();
-            if records.is_empty() {
-                return lines;
-            }
-            for r in records.iter() {
-                let text = String::from_utf8_lossy(r.value.unwrap()).into_owned();
-                lines.push((r.offset, text));
-            }
-        }
-    }
-
-    #[test]
-    fn lines_with_their_byte_offsets_from_any_of_them() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("a.log");
-        std::fs::write(&path, "one\ntwo\r\n\nfour\nfive").unwrap();
-        let all = [(0, "one"), (4, "two"), (9, ""), (10, "four"), (15, "five")];
-        for from in 0..all.len() {
-            let got = lines(options(&path), all[from].0);
-            let want: Vec<_> = all[from..].iter().map(|(o, t)| (*o, (*t).to_owned())).collect();
-            assert_eq!(got, want);
-        }
-        assert!(LineReader::open(options(&path), 99).is_err(), "beyond the end is damage");
-        assert!(LineReader::open(options(&path), 2).is_err(), "within a line is damage");
-        assert_eq!(lines(options(&path), 19), [], "the end of a file without a last line end");
-        std::fs::write(&path, "one\ntwo\r\n\nfour\nfive\nsix\n").unwrap();
-        assert_eq!(lines(options(&path), 19), [(20, "six".to_owned())], "its end came since");
-        std::fs::write(&path, "one\ntwo\r\n\nfour\nfive").unwrap();
-        let header = FileSourceOptions { header: true, ..options(&path) };
-        assert_eq!(lines(header, 0).len(), 4);
-    }
-
-    #[test]
-    fn a_long_line_costs_bounded_memory_and_only_itself() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("a.log");
-        let mut file = std::fs::File::create(&path).unwrap();
-        let long = vec![b'x'; 3 << 20];
-        for part in [&b"before\n"[..], &long, b"\nafter\n"] {
-            file.write_all(part).unwrap();
-        }
-        let mut reader = LineReader::open(options(&path), 0).unwrap();
-        let mut seen = Vec::new();
-        loop {
-            let records = reader.batch().unwrap();
-            if records.is_empty() {
-                break;
-            }
-            assert!(reader.pending.capacity() < 1 << 20);
-            for record in records.iter() {
-                let header = record.headers.iter().next();
-                seen.push((
-                    record.value.unwrap().len(),
-                    header.map(|h| String::from_utf8_lossy(h.value.unwrap()).into_owned()),
-                ));
-            }
-        }
-        let note = format!("{} {:08x}", 3 << 20, crc32c::crc32c(&long));
-        assert_eq!(seen, [(6, None), (KEPT_BYTES, Some(note)), (5, None)]);
-    }
+pub(super) fn read_error(path: &Path, error: std::io::Error) -> Error {
+    Error::retry("file_read", format!("reading {}", path.display())).because(error)
 }

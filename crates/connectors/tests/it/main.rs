@@ -1,5 +1,7 @@
 //! Connectors on a log whose disk fails in part.
 
+mod files;
+
 use arrow_array::{ArrayRef, RecordBatch, StringArray};
 use millstream_connectors::topic::{TopicSink, TopicSinkOptions};
 use millstream_core::{Batch, Sink};
