@@ -7,7 +7,8 @@ use crate::answers;
 use crate::protocol::Position;
 use crate::{Error, Result};
 use millstream_config::SourceFrom;
-use millstream_core::Place;
+use millstream_connectors::file::FileSource;
+use millstream_core::{Place, Source as _};
 use millstream_log::{PartitionLog, Topic};
 use millstream_tables::{Committed, Source};
 use serde_json::Value;
@@ -98,13 +99,17 @@ impl Service {
                     offsets.insert(index, seek(&partition, *to)?);
                 }
             }
-            None => match *to {
-                Position::Earliest => offsets = [(0, 0)].into(),
-                Position::Offset(at) if at >= 0 => offsets = [(0, at)].into(),
+            None => match (committed.source.id.strip_prefix("file:"), *to) {
+                (Some(path), to) => {
+                    let notes = self.home().file_notes(name);
+                    let source =
+                        FileSource::at_rest(Path::new(path), notes).map_err(Error::mistake)?;
+                    offsets = [(0, source.offset_of(0, place(to)?).await?)].into();
+                }
                 _ => {
                     return Err(Error::mistake(format!(
-                        "`{name}` reads `{}`, which is no topic of this directory: it can be reset \
-                         to `earliest` or to an offset while it is stopped",
+                        "`{name}` reads `{}`, which is no topic of this directory: reset it while \
+                         it runs",
                         committed.source.name
                     )));
                 }
