@@ -39,9 +39,7 @@ pub fn exit_code(result: Result<()>) -> ExitCode {
     if let Some(error) = error.downcast_ref::<millstream_console::Error>()
         && error.code == Code::File
     {
-        // The process that runs was asked with absolute paths; people wrote relative ones.
-        let here = std::env::current_dir().map(|dir| format!("{}/", dir.display()));
-        let text = here.map_or(error.message.clone(), |here| error.message.replace(&here, ""));
+        let text = relative(error.mistakes.clone()).render(colours());
         let _ = writeln!(io::stderr(), "{}", text.trim_end());
         return ExitCode::from(2);
     }
@@ -53,6 +51,20 @@ pub fn exit_code(result: Result<()>) -> ExitCode {
     let label = if colours() { "\x1b[1;31merror\x1b[0m" } else { "error" };
     let _ = writeln!(io::stderr(), "{label}: {}", sentence(&error));
     ExitCode::from(code)
+}
+
+/// Mistakes with the paths that people wrote: the process that runs was asked with absolute ones.
+pub fn relative(mistakes: Vec<millstream_config::Mistake>) -> millstream_config::Mistakes {
+    let mut mistakes = millstream_config::Mistakes(mistakes);
+    if let Ok(here) = std::env::current_dir() {
+        let here = format!("{}/", here.display());
+        for mistake in &mut mistakes.0 {
+            mistake.file = mistake.file.replace(&here, "");
+            mistake.message = mistake.message.replace(&here, "");
+            mistake.hint = mistake.hint.take().map(|hint| hint.replace(&here, ""));
+        }
+    }
+    mistakes
 }
 
 /// The chain in one line, without a layer that only repeats the one above it.

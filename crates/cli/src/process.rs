@@ -1,9 +1,9 @@
 //! The process that runs pipelines: everything opened, started and ended in one order, for `run`
 //! and for the demo.
 
-use crate::failure::{Mistake, Result};
+use crate::failure::{self, Result};
 use anyhow::Context;
-use millstream_config::Pipeline;
+use millstream_config::{Mistake, Mistakes, Pipeline};
 use millstream_connectors::{Home, HomeOptions};
 use millstream_console::{Client, Collectors, Http, HttpOptions, Request, SOCKET, Service, Socket};
 use millstream_engine::{Catalog, Committer, Engine, Metrics};
@@ -57,6 +57,7 @@ impl Process {
         files: &[Pipeline],
     ) -> Result<impl FnOnce(Runtimes) -> Process + use<>> {
         let shutdown = Shutdown::on_signals(runtimes.io()).context("cannot watch signals")?;
+        millstream_console::check_directory(&options.data)?;
         runtimes.console().block_on(refuse_second(&options))?;
         // A port in use is found before anything is opened.
         let http = match &options.http {
@@ -65,7 +66,8 @@ impl Process {
         };
         let address = http.as_ref().and_then(Http::address);
         let registry_address = http.as_ref().and_then(Http::registry_address);
-        let home = Home::open(&options.data, HomeOptions::default())?;
+        let home = Home::open(&options.data, HomeOptions::default())
+            .map_err(|error| millstream_console::opening(&options.data, error))?;
         if let Some(cut) = home.tables.report().journal_cut {
             tracing::warn!("{cut}");
         }
@@ -85,7 +87,19 @@ impl Process {
         let engine = Engine::new(runtimes.pipelines().clone());
         let pipelines = runtimes.pipelines().block_on(async {
             let mut catalog = Catalog::new(home.clone());
-            let plans = millstream_engine::plan_all(files, &mut catalog).await?;
+            let planned = millstream_engine::plan_all(files, &mut catalog).await;
+            let bound = |file| millstream_engine::check_bound(file, &home);
+            let mut mistakes: Vec<Mistake> = files.iter().filter_map(bound).collect();
+            let plans = match planned {
+                Ok(plans) => plans,
+                Err(found) => {
+                    mistakes.extend(found.0);
+                    Vec::new()
+                }
+            };
+            if !mistakes.is_empty() {
+                return Err(Mistakes(mistakes).into());
+            }
             let mut pipelines = Vec::new();
             for plan in plans {
                 let name = plan.spec.pipeline.clone();
@@ -159,7 +173,7 @@ async fn refuse_second(options: &Options) -> Result<()> {
     }
     let Ok(mut client) = Client::connect(&options.data).await else { return Ok(()) };
     let process: millstream_console::answers::Process = client.end(&Request::Process).await?;
-    Err(Mistake::new(format!(
+    Err(failure::Mistake::new(format!(
         "the process {} runs on {} already, with {}: stop it first, or choose another --data",
         process.pid,
         options.data.display(),

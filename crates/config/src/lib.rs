@@ -13,6 +13,7 @@ mod cases;
 mod document;
 mod env;
 mod formats;
+mod load;
 mod mistake;
 mod places;
 mod schema;
@@ -25,11 +26,13 @@ mod yaml;
 
 pub use cases::*;
 pub use document::{
-    Document, Pipeline, TestFile, json_schema, load, load_many, load_tests, parse, parse_as,
-    parse_tests, tests_json_schema, tests_path,
+    Document, Pipeline, TestFile, json_schema, parse, parse_as, parse_tests, tests_json_schema,
 };
 pub use env::{Env, ProcessEnv};
-pub use mistake::{Mistake, Mistakes};
+pub use load::{
+    Loaded, is_tests_path, load, load_each, load_many, load_tests, pipeline_path, tests_path,
+};
+pub use mistake::{Mistake, Mistakes, TextMistake};
 pub use places::{Place, Places};
 pub use spec::*;
 pub use values::*;

@@ -2,7 +2,7 @@
 //! it, and what to write instead.
 
 use crate::source::{Extent, Source};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::fmt::{self, Write};
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use std::path::Path;
 const SHOWN_MAX: usize = 100;
 
 /// One mistake. Lines and columns count from one, columns in characters; line 0 is the whole file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mistake {
     pub file: String,
     pub line: u32,
@@ -21,14 +21,23 @@ pub struct Mistake {
     /// The line, shortened around the place, without tabs, secrets and control characters.
     pub excerpt: String,
     /// Where the mark stands under the excerpt and how wide it is, in terminal cells.
-    #[serde(skip)]
+    #[serde(default)]
     mark: (usize, usize),
 }
 
 /// All mistakes of one or many files, in the order of their places.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Mistakes(pub Vec<Mistake>);
+
+/// A mistake in a text such as SQL, by its line and column there (both from one).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TextMistake {
+    pub line: u32,
+    pub column: u32,
+    pub message: String,
+    pub hint: Option<String>,
+}
 
 /// A mistake before it has its file and excerpt.
 #[derive(Debug, Clone)]

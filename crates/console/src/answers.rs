@@ -13,21 +13,34 @@ pub struct Process {
     pub pipelines: Vec<String>,
 }
 
+/// A file in which `check` found nothing wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checked {
+    pub file: String,
+    pub pipeline: String,
+    /// How many cases it has, where it holds tests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cases: Option<u64>,
+}
+
 /// A pipeline, running or known from its commits.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Pipeline {
     pub name: String,
     pub state: String,
     pub source: String,
+    /// What was counted since it started; none for one that does not run.
     #[serde(default)]
-    pub rows_in: u64,
+    pub rows_in: Option<u64>,
     #[serde(default)]
-    pub rows_out: u64,
+    pub rows_out: Option<u64>,
     #[serde(default)]
-    pub rows_filtered: u64,
+    pub rows_filtered: Option<u64>,
     #[serde(default)]
-    pub rows_dead: u64,
-    pub lag: i64,
+    pub rows_dead: Option<u64>,
+    /// None where the end of the source is not known.
+    #[serde(default)]
+    pub lag: Option<i64>,
     #[serde(default)]
     pub waits_for: Vec<String>,
     #[serde(default)]
@@ -53,9 +66,12 @@ pub struct PipelinePartition {
     pub state: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    pub committed: i64,
-    pub end: i64,
-    pub lag: i64,
+    #[serde(default)]
+    pub committed: Option<i64>,
+    #[serde(default)]
+    pub end: Option<i64>,
+    #[serde(default)]
+    pub lag: Option<i64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -92,6 +108,15 @@ pub struct Topic {
     pub refused: u32,
 }
 
+/// A topic that is gone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeletedTopic {
+    pub topic: String,
+    pub records: i64,
+    /// Pipelines that do not run and have offsets in it.
+    pub pipelines: Vec<String>,
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Partition {
     pub partition: u32,
@@ -125,6 +150,18 @@ pub struct Produced {
     pub created: bool,
 }
 
+/// What `Tap` did not show, because its condition could not be asked.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Tapped {
+    pub rows: u64,
+    /// Rows on which the condition fails, and the first reason.
+    pub failed: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
+    /// Records that have no columns to ask about.
+    pub undecoded: u64,
+}
+
 /// A record of a topic, decoded.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
@@ -154,6 +191,14 @@ pub struct Table {
     pub ttl_ms: Option<u64>,
     /// Roughly: rows that are superseded or expired count until they are compacted.
     pub rows_estimate: u64,
+}
+
+/// A table, and whether it was made or there before.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CreatedTable {
+    pub created: bool,
+    #[serde(flatten)]
+    pub table: Table,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]

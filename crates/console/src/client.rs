@@ -1,6 +1,7 @@
 //! The asking side: through the socket when a process runs on the data directory, else the
 //! directory itself, opened here.
 
+use crate::directory::{check_directory, is_new};
 use crate::protocol::{Access, Line, Request};
 use crate::service::{Reply, Rows, Service};
 use crate::socket::{SOCKET, check_path};
@@ -43,6 +44,7 @@ impl Client {
     /// Connects to the process that runs on `dir`, or opens `dir` itself. To be written it is made
     /// where it is missing.
     pub async fn open(dir: &Path, access: Access) -> Result<Self> {
+        check_directory(dir)?;
         let patient_until = Instant::now() + PATIENCE;
         loop {
             if let Some(stream) = connect(dir).await? {
@@ -67,7 +69,7 @@ impl Client {
                 Err(error) if is_locked(&error) && Instant::now() < patient_until => {
                     tokio::time::sleep(Duration::from_millis(30)).await;
                 }
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(opening(dir, error)),
             }
         }
     }
@@ -194,6 +196,25 @@ async fn open_home(dir: PathBuf, access: Access) -> anyhow::Result<Home> {
     .await?
 }
 
+/// Says of a data directory that may not be made or written whose turn it is.
+pub fn opening(dir: &Path, error: anyhow::Error) -> Error {
+    use ErrorKind::{NotFound, PermissionDenied, ReadOnlyFilesystem};
+    let denied = error.chain().any(|cause| {
+        let io = cause.downcast_ref::<std::io::Error>();
+        io.is_some_and(|e| matches!(e.kind(), NotFound | PermissionDenied | ReadOnlyFilesystem))
+    });
+    let error = Error::from(error);
+    match denied {
+        true => Error::mistake(format!(
+            "the data directory {} cannot be made or written by this user: {}; name another with \
+             --data, or give this user the right",
+            dir.display(),
+            error.message
+        )),
+        false => error,
+    }
+}
+
 fn is_locked(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         matches!(
@@ -238,10 +259,4 @@ fn read<T: DeserializeOwned>(value: Value) -> Result<T> {
 
 fn lost(error: impl std::fmt::Display) -> Error {
     Error::failure(format!("the connection to the running process broke: {error}"))
-}
-
-/// Whether nothing has run on this directory yet: it is not there, or it is empty, as a volume is
-/// that was just mounted.
-fn is_new(dir: &Path) -> bool {
-    !dir.exists() || std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_none())
 }

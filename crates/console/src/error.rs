@@ -1,5 +1,6 @@
 //! An answer that is not what was asked for: who has to change something, and what.
 
+use millstream_config::{Mistake, Mistakes};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -26,26 +27,31 @@ pub enum Code {
 pub struct Error {
     pub code: Code,
     pub message: String,
+    /// Each mistake of files by itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mistakes: Vec<Mistake>,
 }
 
 impl Error {
     pub fn mistake(message: impl Into<String>) -> Self {
-        Self { code: Code::Mistake, message: message.into() }
+        Self::new(Code::Mistake, message)
+    }
+
+    pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), mistakes: Vec::new() }
     }
 
     pub fn failure(message: impl Into<String>) -> Self {
-        Self { code: Code::Failure, message: message.into() }
+        Self::new(Code::Failure, message)
     }
 
     pub fn needs_run(what: &str) -> Self {
-        Self {
-            code: Code::NeedsRun,
-            message: format!("{what} needs the pipeline to run: `millstream run FILE` first"),
-        }
+        let message = format!("{what} needs the pipeline to run: `millstream run FILE` first");
+        Self::new(Code::NeedsRun, message)
     }
 
     pub(crate) fn gone() -> Self {
-        Self { code: Code::Gone, message: "the one who asked is gone".into() }
+        Self::new(Code::Gone, "the one who asked is gone")
     }
 
     /// The whole chain in one line.
@@ -60,7 +66,7 @@ impl Error {
             }
             next = error.source();
         }
-        Self { code, message }
+        Self::new(code, message)
     }
 }
 
@@ -74,9 +80,10 @@ impl std::error::Error for Error {}
 
 impl From<millstream_log::Error> for Error {
     fn from(error: millstream_log::Error) -> Self {
-        use millstream_log::Error::{NoTopic, TopicExists, TopicName, TopicOption};
+        use millstream_log::Error::{NoTopic, TooLarge, TopicExists, TopicName, TopicOption};
         let code = match &error {
             NoTopic(_) | TopicExists(_) | TopicName { .. } | TopicOption { .. } => Code::Mistake,
+            TooLarge { .. } => Code::Mistake,
             _ => Code::Failure,
         };
         Self::chained(code, &error)
@@ -97,10 +104,21 @@ impl From<millstream_tables::Error> for Error {
 impl From<millstream_core::Error> for Error {
     fn from(error: millstream_core::Error) -> Self {
         let code = match error.kind() {
-            "no_pipeline" | "no_partition" | "no_topic" | "bad_offset" => Code::Mistake,
+            "no_pipeline"
+            | "no_partition"
+            | "no_topic"
+            | "no_times"
+            | "bad_offset"
+            | "offset_out_of_range" => Code::Mistake,
             _ => Code::Failure,
         };
-        Self { code, message: error.chain() }
+        Self::new(code, error.chain())
+    }
+}
+
+impl From<Mistakes> for Error {
+    fn from(mistakes: Mistakes) -> Self {
+        Self { code: Code::File, message: mistakes.render(false), mistakes: mistakes.0 }
     }
 }
 

@@ -106,28 +106,29 @@ async fn answer(listener: TcpListener, router: Router, stop: CancellationToken) 
 
 async fn bind(address: SocketAddr, option: &str) -> Result<TcpListener> {
     TcpListener::bind(address).await.map_err(|error| {
-        Error::failure(match error.kind() {
-            ErrorKind::AddrInUse => format!(
+        // Another address is the user's to choose.
+        let wrong = |sentence: String| Error::mistake(sentence);
+        match error.kind() {
+            ErrorKind::AddrInUse => wrong(format!(
                 "port {} of {} is in use by another process: choose another with {option} \
                  ADDRESS:PORT",
                 address.port(),
                 address.ip()
-            ),
-            ErrorKind::PermissionDenied => format!(
+            )),
+            ErrorKind::PermissionDenied => wrong(format!(
                 "this user may not listen on {address}: choose a port above 1023 with {option}"
-            ),
-            ErrorKind::AddrNotAvailable => {
-                format!(
-                    "{} is no address of this machine: choose another with {option}",
-                    address.ip()
-                )
-            }
-            _ => format!("cannot listen on {address}: {error}"),
-        })
+            )),
+            ErrorKind::AddrNotAvailable => wrong(format!(
+                "{} is no address of this machine: choose another with {option}",
+                address.ip()
+            )),
+            _ => Error::failure(format!("cannot listen on {address}: {error}")),
+        }
     })
 }
 
 async fn metrics(State(pages): State<Pages>) -> Response {
+    pages.engine.refresh_metrics();
     match tokio::task::spawn_blocking(move || pages.collectors.text()).await {
         Ok(Ok(text)) => {
             ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)

@@ -10,19 +10,22 @@
 pub mod answers;
 mod client;
 mod collectors;
+mod directory;
 mod error;
 mod http;
 mod protocol;
 mod service;
 mod socket;
 
-pub use client::{Answer, Client};
+pub use client::{Answer, Client, opening};
 pub use collectors::Collectors;
+pub use directory::check_directory;
 pub use error::{Code, Error, Result};
 pub use http::{Http, HttpOptions};
 pub use protocol::{
     Access, Encode, Level, NewRecord, PlanFiles, Position, ReplayChoice, Request, RowFormat,
     SchemaText, TableShape,
 };
+pub use service::plans::load_files;
 pub use service::{Reply, Service};
 pub use socket::{SOCKET, Socket};

@@ -21,7 +21,12 @@ use std::path::PathBuf;
 pub enum Request {
     /// The process: version, id, address. Ends with `Process`.
     Process,
-    /// Checks pipeline files against what is there. Rows are the engine's `Explain`.
+    /// Checks pipeline and tests files against what is there: all that would keep them from running.
+    /// Rows of `Checked`.
+    Check {
+        files: PlanFiles,
+    },
+    /// Plans pipeline files against what is there. Rows are the engine's `Explain`.
     Explain {
         files: PlanFiles,
     },
@@ -59,6 +64,7 @@ pub enum Request {
     DescribeTopic {
         topic: String,
     },
+    /// Ends with `Topic`.
     CreateTopic {
         topic: String,
         partitions: u32,
@@ -67,6 +73,7 @@ pub enum Request {
         retention_bytes: Option<u64>,
         hard: bool,
     },
+    /// Ends with `DeletedTopic`.
     DeleteTopic {
         topic: String,
     },
@@ -83,7 +90,7 @@ pub enum Request {
         encode: Option<Encode>,
         records: Vec<NewRecord>,
     },
-    /// Rows of `Record`.
+    /// Rows of `Record`; ends with `Tapped`.
     Tap {
         topic: String,
         from: Position,
@@ -96,6 +103,7 @@ pub enum Request {
     },
     /// Rows of `Table`.
     Tables,
+    /// Ends with `CreatedTable`: one that is there as it was given is no mistake.
     CreateTable {
         table: String,
         shape: TableShape,
@@ -157,7 +165,8 @@ pub enum Request {
     },
     /// Ends with `Letter`, whole.
     ShowDeadLetter {
-        topic: String,
+        /// A topic, or a pipeline whose letters are meant.
+        of: String,
         partition: u32,
         offset: i64,
     },
@@ -198,7 +207,7 @@ pub enum Position {
     Offset(i64),
     /// Milliseconds since 1970.
     Time(i64),
-    /// So many records before the end of each partition.
+    /// The last so many records of all partitions together, by their timestamps.
     Last(u64),
 }
 
@@ -291,9 +300,10 @@ pub enum Line {
 impl Request {
     pub fn access(&self) -> Access {
         match self {
-            Request::Explain { .. } | Request::Preview { .. } | Request::Test { .. } => {
-                Access::ReadOrEmpty
-            }
+            Request::Check { .. }
+            | Request::Explain { .. }
+            | Request::Preview { .. }
+            | Request::Test { .. } => Access::ReadOrEmpty,
             Request::Process
             | Request::Pipelines
             | Request::Offsets { .. }

@@ -35,11 +35,14 @@ enum DeadLettersCommand {
         json: JsonArg,
     },
     /// Show one letter whole: the record, its position, the reason
-    #[command(after_help = "Example:\n  millstream dead-letters show navigation.dead 0:0")]
+    #[command(
+        after_help = "Examples:\n  millstream dead-letters show enrich 0:0\n  millstream dead-letters show navigation.dead 0:0"
+    )]
     Show {
-        /// The topic of the letter
-        topic: String,
-        /// Its place in the topic
+        /// The pipeline of the letter, or the topic that it is in
+        #[arg(value_name = "PIPELINE|TOPIC")]
+        of: String,
+        /// Its place in the topic of the letters
         #[arg(value_name = "PARTITION:OFFSET", value_parser = words::letter)]
         letter: (u32, i64),
         #[command(flatten)]
@@ -75,8 +78,8 @@ impl DeadLettersArgs {
             DeadLettersCommand::List { pipeline, topic, limit, json } => {
                 list(global, &Request::DeadLetters { pipeline, topic, limit: Some(limit) }, json)
             }
-            DeadLettersCommand::Show { topic, letter: (partition, offset), json } => {
-                show(global, &Request::ShowDeadLetter { topic, partition, offset }, json)
+            DeadLettersCommand::Show { of, letter: (partition, offset), json } => {
+                show(global, &Request::ShowDeadLetter { of, partition, offset }, json)
             }
             DeadLettersCommand::Replay { pipeline, letters, all, kind, file, json } => {
                 let choice = match (letters.is_empty(), all, kind) {

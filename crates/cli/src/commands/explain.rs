@@ -6,7 +6,6 @@ use crate::output::{self, JsonArg};
 use crate::plan_files::plan_files;
 use crate::session;
 use clap::Args;
-use millstream_config::ProcessEnv;
 use millstream_console::Request;
 use serde::Deserialize;
 use serde_json::Value;
@@ -79,7 +78,6 @@ struct Column {
 
 impl ExplainArgs {
     pub fn run(self, global: &Global) -> Result<()> {
-        millstream_config::load_many(&self.files, &ProcessEnv)?;
         let request = Request::Explain { files: plan_files(&self.files)? };
         let explained: Vec<Value> = session::rows(global, &request)?;
         if self.json.json {

@@ -54,6 +54,8 @@ enum OffsetsCommand {
         /// Forget it
         #[arg(long)]
         yes: bool,
+        #[command(flatten)]
+        json: JsonArg,
     },
 }
 
@@ -65,7 +67,9 @@ impl OffsetsArgs {
                 let file = file.map(std::path::absolute).transpose()?;
                 (Request::ResetOffsets { pipeline, to, partition, file }, json)
             }
-            OffsetsCommand::Forget { pipeline, yes } => return forget(global, pipeline, yes),
+            OffsetsCommand::Forget { pipeline, yes, json } => {
+                return forget(global, pipeline, yes, json);
+            }
         };
         let offsets: Vec<Offset> = session::rows(global, &request)?;
         if json.json {
@@ -91,7 +95,7 @@ impl OffsetsArgs {
     }
 }
 
-fn forget(global: &Global, pipeline: String, yes: bool) -> Result<()> {
+fn forget(global: &Global, pipeline: String, yes: bool, json: JsonArg) -> Result<()> {
     if !yes {
         return Err(Mistake::new(format!(
             "this forgets how far `{pipeline}` has come: add --yes to do so"
@@ -99,5 +103,8 @@ fn forget(global: &Global, pipeline: String, yes: bool) -> Result<()> {
     }
     let request = Request::ForgetOffsets { pipeline: pipeline.clone() };
     let _: serde_json::Value = session::end(global, &request)?;
+    if json.json {
+        return output::json(&serde_json::json!({"pipeline": pipeline, "forgotten": true}));
+    }
     output::line(format!("forgot {pipeline}"))
 }

@@ -10,7 +10,9 @@ use millstream_console::answers::Pipeline;
 
 /// Show the pipelines: state, rows, lag, latency, what they wait for
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  millstream pipelines --json")]
+#[command(
+    after_help = "Example:\n  millstream pipelines --json\n\nRows are counted from the start of the process; of a stopped pipeline its offsets and lag are known."
+)]
 pub struct PipelinesArgs {
     #[command(flatten)]
     json: JsonArg,
@@ -38,16 +40,17 @@ impl PipelinesArgs {
             "No pipeline runs here, and none has: `millstream run FILE` starts one.",
         );
         let latency = |ms: Option<f64>| ms.map_or_else(|| "-".into(), output::ms);
+        let rows = |rows: Option<u64>| rows.map_or_else(|| "-".into(), output::count);
         for pipeline in &pipelines {
             table.row([
                 pipeline.name.clone(),
                 pipeline.state.clone(),
                 pipeline.source.clone(),
-                output::count(pipeline.rows_in),
-                output::count(pipeline.rows_out),
-                output::count(pipeline.rows_filtered),
-                output::count(pipeline.rows_dead),
-                output::count(pipeline.lag),
+                rows(pipeline.rows_in),
+                rows(pipeline.rows_out),
+                rows(pipeline.rows_filtered),
+                rows(pipeline.rows_dead),
+                pipeline.lag.map_or_else(|| "-".into(), output::count),
                 latency(pipeline.p50_ms),
                 latency(pipeline.p99_ms),
             ]);

@@ -59,7 +59,11 @@ struct Listen(Option<SocketAddr>);
 
 impl RunArgs {
     pub fn run(self, global: &Global) -> Result<()> {
-        let files = millstream_config::load_many(&self.files, &ProcessEnv)?;
+        let loaded = millstream_console::load_files(&self.files, &ProcessEnv);
+        if !loaded.mistakes.0.is_empty() {
+            return Err(loaded.mistakes.into());
+        }
+        let files = loaded.pipelines;
         if let Some(rows) = self.preview {
             return self.preview(global, rows);
         }

@@ -78,6 +78,8 @@ enum SchemasCommand {
         /// Only for this subject
         #[arg(long)]
         subject: Option<String>,
+        #[command(flatten)]
+        json: JsonArg,
     },
 }
 
@@ -123,11 +125,15 @@ impl SchemasArgs {
                 let schema = schema.read()?;
                 compatible(global, &Request::CompatibleSchema { subject, version, schema }, json)
             }
-            SchemasCommand::Level { level, subject } => {
+            SchemasCommand::Level { level, subject, json } => {
                 let request = Request::SetLevel { subject: subject.clone(), level: level.clone() };
                 let _: serde_json::Value = session::end(global, &request)?;
+                let level = level.to_ascii_uppercase();
+                if json.json {
+                    return output::json(&serde_json::json!({"subject": subject, "level": level}));
+                }
                 let whose = subject.unwrap_or_else(|| "every subject without its own".into());
-                output::line(format!("the level of {whose} is {}", level.to_ascii_uppercase()))
+                output::line(format!("the level of {whose} is {level}"))
             }
         }
     }

@@ -6,7 +6,7 @@ use crate::output::{self, JsonArg};
 use crate::session::{self, Session};
 use crate::words;
 use clap::{Args, Subcommand};
-use millstream_console::answers::{Loaded, Table as TableRow};
+use millstream_console::answers::{CreatedTable, Loaded, Table as TableRow};
 use millstream_console::{Request, TableShape};
 use serde_json::Value;
 use std::path::PathBuf;
@@ -28,17 +28,19 @@ enum TablesCommand {
     },
     /// Create an empty table
     #[command(
-        after_help = "Example:\n  millstream tables create sites --column id:bigint --column name:string --key id"
+        after_help = "Example:\n  millstream tables create sites --column id:bigint --column name:string --key id\n\nOne that is there with this shape is left as it is; one with another shape is refused."
     )]
     Create {
         /// The table's name
         table: String,
         #[command(flatten)]
         shape: ShapeArgs,
+        #[command(flatten)]
+        json: JsonArg,
     },
     /// Write the rows of a CSV, JSON Lines or Parquet file (.gz too) into a table
     #[command(
-        after_help = "Example:\n  millstream tables load countries examples/demo/countries.csv --key code\n\nThe table is made where it is missing; columns without a --column are text in CSV."
+        after_help = "Example:\n  millstream tables load countries examples/demo/countries.csv --key code\n\nThe table is made where it is missing; columns without a --column are text in CSV.\nA table that is there keeps its shape: another --key, --clustering or --column is refused."
     )]
     Load {
         /// The table's name
@@ -97,6 +99,8 @@ enum TablesCommand {
         /// Delete it, rows and all
         #[arg(long)]
         yes: bool,
+        #[command(flatten)]
+        json: JsonArg,
     },
 }
 
@@ -120,10 +124,16 @@ impl TablesArgs {
     pub fn run(self, global: &Global) -> Result<()> {
         match self.command {
             TablesCommand::List { json } => list(global, json),
-            TablesCommand::Create { table, shape } => {
+            TablesCommand::Create { table, shape, json } => {
                 let request = Request::CreateTable { table, shape: shape.into() };
-                let made: TableRow = session::end(global, &request)?;
-                output::line(format!("created {}", made.name))
+                let made: CreatedTable = session::end(global, &request)?;
+                if json.json {
+                    return output::json(&made);
+                }
+                output::line(match made.created {
+                    true => format!("created {}", made.table.name),
+                    false => format!("{} is already there, with this shape", made.table.name),
+                })
             }
             TablesCommand::Load { table, file, shape, timestamp, delimiter, json } => {
                 let file = std::path::absolute(&file)?;
@@ -143,7 +153,7 @@ impl TablesArgs {
                 let request = Request::ScanTable { table, prefix, from, to, limit };
                 show(global, &request, json).map(drop)
             }
-            TablesCommand::Drop { table, yes } => drop_table(global, table, yes),
+            TablesCommand::Drop { table, yes, json } => drop_table(global, table, yes, json),
         }
     }
 }
@@ -221,13 +231,16 @@ fn print(rows: &[Value]) -> Result<()> {
     output::out(output::grid(rows, usize::MAX))
 }
 
-fn drop_table(global: &Global, table: String, yes: bool) -> Result<()> {
+fn drop_table(global: &Global, table: String, yes: bool, json: JsonArg) -> Result<()> {
     if !yes {
         return Err(Mistake::new(format!(
             "this deletes all rows of `{table}` for good: add --yes to do so"
         )));
     }
     let _: Value = session::end(global, &Request::DropTable { table: table.clone() })?;
+    if json.json {
+        return output::json(&serde_json::json!({"deleted": true, "table": table}));
+    }
     output::line(format!("deleted {table}"))
 }
 

@@ -6,7 +6,7 @@ use crate::output::{self, JsonArg};
 use crate::session::Session;
 use crate::words;
 use clap::{Args, ValueEnum};
-use millstream_console::answers::Record;
+use millstream_console::answers::{Record, Tapped};
 use millstream_console::{Position, Request, RowFormat};
 use serde_json::Value;
 
@@ -18,7 +18,8 @@ use serde_json::Value;
 pub struct TapArgs {
     /// The topic
     topic: String,
-    /// Where to begin: `earliest`, `latest`, an offset, -N for the last N, a time, how long ago
+    /// Where to begin: `earliest`, `latest`, an offset, a time, how long ago, or -N for the last N
+    /// records of all partitions together, by their timestamps
     #[arg(long, value_name = "PLACE", default_value = "latest", allow_negative_numbers = true, value_parser = words::position)]
     from: Position,
     /// Only this partition
@@ -77,12 +78,22 @@ impl TapArgs {
                 global.data.display()
             ));
         }
-        session.each(&request, |row| {
+        let end = session.each(&request, |row| {
             if self.json.json {
                 return output::json_line(&row);
             }
             show(&serde_json::from_value(row)?)
         })?;
+        let tapped: Tapped = serde_json::from_value(end)?;
+        if tapped.failed > 0 {
+            let failure = tapped.failure.unwrap_or_default();
+            let rows = output::counted(tapped.failed, "row");
+            output::note(format!("The condition failed on {rows}, not shown here: {failure}"));
+        }
+        if tapped.undecoded > 0 {
+            let records = output::counted(tapped.undecoded, "record");
+            output::note(format!("{records} without columns to ask about were left out."));
+        }
         Ok(())
     }
 }

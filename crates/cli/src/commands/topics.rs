@@ -7,7 +7,7 @@ use crate::session::{self, Session};
 use crate::words;
 use clap::{Args, Subcommand, ValueEnum};
 use millstream_console::Request;
-use millstream_console::answers::{Partition, Topic, Verified};
+use millstream_console::answers::{DeletedTopic, Partition, Topic, Verified};
 
 /// List, create, describe, delete and verify topics
 #[derive(Debug, Args)]
@@ -45,6 +45,8 @@ enum TopicsCommand {
         /// Delete it, records and all
         #[arg(long)]
         yes: bool,
+        #[command(flatten)]
+        json: JsonArg,
     },
     /// Read everything and say what is not as it was written
     #[command(
@@ -77,6 +79,8 @@ struct CreateArgs {
     /// Delete even what a known pipeline has not read yet
     #[arg(long)]
     hard: bool,
+    #[command(flatten)]
+    json: JsonArg,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -94,7 +98,7 @@ impl TopicsArgs {
             TopicsCommand::List { json } => list(global, json),
             TopicsCommand::Create(args) => create(global, args),
             TopicsCommand::Describe { topic, json } => describe(global, topic, json),
-            TopicsCommand::Delete { topic, yes } => delete(global, topic, yes),
+            TopicsCommand::Delete { topic, yes, json } => delete(global, topic, yes, json),
             TopicsCommand::Verify { topic, json } => verify(global, topic, json),
         }
     }
@@ -141,6 +145,9 @@ fn create(global: &Global, args: CreateArgs) -> Result<()> {
         hard: args.hard,
     };
     let topic: Topic = session::end(global, &request)?;
+    if args.json.json {
+        return output::json(&serde_json::json!({"created": true, "topic": topic}));
+    }
     output::line(format!(
         "created {} with {}",
         topic.name,
@@ -184,7 +191,7 @@ fn describe(global: &Global, topic: String, json: JsonArg) -> Result<()> {
     table.print()
 }
 
-fn delete(global: &Global, topic: String, yes: bool) -> Result<()> {
+fn delete(global: &Global, topic: String, yes: bool, json: JsonArg) -> Result<()> {
     if !yes {
         let request = Request::DescribeTopic { topic: topic.clone() };
         let found: Topic = session::end(global, &request)?;
@@ -193,9 +200,27 @@ fn delete(global: &Global, topic: String, yes: bool) -> Result<()> {
             output::count(found.records)
         )));
     }
-    let _: serde_json::Value =
-        session::end(global, &Request::DeleteTopic { topic: topic.clone() })?;
-    output::line(format!("deleted {topic}"))
+    let deleted: DeletedTopic = session::end(global, &Request::DeleteTopic { topic })?;
+    if json.json {
+        return output::json(&serde_json::json!({
+            "deleted": true,
+            "topic": deleted.topic,
+            "records": deleted.records,
+            "pipelines": deleted.pipelines,
+        }));
+    }
+    output::line(format!(
+        "deleted {} with {}",
+        deleted.topic,
+        output::counted(deleted.records.unsigned_abs(), "record")
+    ))?;
+    for pipeline in &deleted.pipelines {
+        output::line(format!(
+            "pipeline {pipeline} had offsets in it: `millstream offsets forget {pipeline} --yes` \
+             lets it begin anew"
+        ))?;
+    }
+    Ok(())
 }
 
 fn verify(global: &Global, topic: Option<String>, json: JsonArg) -> Result<()> {

@@ -155,8 +155,17 @@ fn of_the_data_directory() {
         "pipeline: a\nsource: { file: in.txt, format: text }\nsinks: [{ discard: true }]\n",
     );
     let said = program.run(&["--data", "a-file", "topics", "list"]);
-    assert_ne!(said.code, 0);
-    assert!(said.err.contains("a-file"), "{}", said.err);
+    assert_eq!(said.code, 2, "{}", said.err);
+    assert!(said.err.contains("a-file is a file"), "{}", said.err);
+    let said = program.run(&["--data", "a-file/data", "topics", "create", "t"]);
+    assert_eq!(said.code, 2, "{}", said.err);
+    assert!(said.err.contains("a-file is a file"), "{}", said.err);
+    // Nobody may make a directory there, whatever rights they have.
+    for args in [&["topics", "create", "t"][..], &["run", "a.yaml", "--listen", "off"]] {
+        let said = program.run(&[&["--data", "/proc/data"], args].concat());
+        assert_eq!(said.code, 2, "{}", said.err);
+        assert!(said.err.contains("/proc/data") && said.err.contains("--data"), "{}", said.err);
+    }
     let args = ["--data", &long, "run", "a.yaml", "--listen", "off"];
     let said = program.run(&args);
     assert_eq!(said.code, 2, "{}", said.err);
@@ -178,7 +187,7 @@ fn a_directory_of_a_newer_version_is_left_alone() {
 }
 
 #[test]
-fn a_port_in_use_is_a_failure_with_a_way_out() {
+fn a_port_in_use_is_a_mistake_with_a_way_out() {
     let program = Program::new();
     program.write("in.txt", "one\n");
     program.write(
@@ -188,7 +197,7 @@ fn a_port_in_use_is_a_failure_with_a_way_out() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let said = program.run(&["run", "a.yaml", "--listen", &address]);
-    assert_eq!(said.code, 1, "{}", said.err);
+    assert_eq!(said.code, 2, "{}", said.err);
     assert!(said.err.contains("in use") && said.err.contains("--listen"), "{}", said.err);
     assert!(!program.path("millstream-data/log").exists(), "nothing was opened");
 }
@@ -218,7 +227,35 @@ fn a_mistake_in_the_sql_is_json_where_that_is_asked_for() {
     assert_eq!(said.code, 2, "{}", said.err);
     let answer: serde_json::Value = serde_json::from_str(&said.out).unwrap();
     assert_eq!(answer["ok"], false);
-    assert!(answer["mistakes"][0]["message"].as_str().unwrap().contains("nothing"), "{answer}");
+    let mistake = &answer["mistakes"][0];
+    assert!(mistake["message"].as_str().unwrap().contains("nothing"), "{answer}");
+    assert_eq!((&mistake["file"], &mistake["line"]), (&"p.yaml".into(), &4.into()), "{answer}");
+    assert_eq!(mistake["column"], 17, "{answer}");
+    assert!(mistake["hint"].as_str().unwrap().contains("line"), "{answer}");
+}
+
+#[test]
+fn a_directory_of_something_else_is_left_alone() {
+    let program = Program::new();
+    std::fs::create_dir(program.path("photos")).unwrap();
+    program.write("photos/cat.jpg", "x");
+    program.write("in.txt", "one\n");
+    program.write(
+        "a.yaml",
+        "pipeline: a\nsource: { file: in.txt, format: text }\nsinks: [{ discard: true }]\n",
+    );
+    for args in [
+        &["topics", "list"][..],
+        &["topics", "create", "t"],
+        &["check", "a.yaml"],
+        &["run", "a.yaml", "--listen", "off", "--until-end"],
+    ] {
+        let said = program.run(&[&["--data", "photos"], args].concat());
+        assert_eq!(said.code, 2, "{args:?}: {}", said.err);
+        assert!(said.err.contains("`cat.jpg`") && said.err.contains("--data"), "{}", said.err);
+    }
+    let kept: Vec<_> = std::fs::read_dir(program.path("photos")).unwrap().collect();
+    assert_eq!(kept.len(), 1, "nothing was made");
 }
 
 #[test]

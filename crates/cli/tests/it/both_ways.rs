@@ -34,7 +34,7 @@ cases:
 ";
 
 /// A directory with something of everything in it; the pipeline has run over it once.
-fn filled() -> Program {
+pub fn filled() -> Program {
     let program = Program::new();
     program.write("visits.yaml", PIPELINE);
     program.write("visits.test.yaml", TESTS);
@@ -173,6 +173,19 @@ fn letters_are_shown_whole_and_replayed_once() {
             .iter()
             .map(|letter| program.json(&["dead-letters", "show", "graveyard", &place(letter)]))
             .collect();
+        for letter in &whole {
+            // By the pipeline too, though a topic has its name.
+            assert_eq!(program.json(&["dead-letters", "show", "visits", &place(letter)]), *letter);
+        }
+        for (name, words) in [("visits", "no letter 9:9"), ("none", "called `none`")] {
+            let said = program.run(&["dead-letters", "show", name, "9:9"]);
+            assert_eq!(said.code, 2, "{}", said.err);
+            assert!(said.err.contains(words), "{}", said.err);
+        }
+        let nowhere = ["dead-letters", "replay", "visits", "9:9", "--file", "visits.yaml"];
+        let said = program.run(&nowhere);
+        assert_eq!(said.code, 2, "{}", said.err);
+        assert!(said.err.contains("no letter 9:9"), "{}", said.err);
         let broken = whole.iter().find(|letter| letter["key"] == "u5").unwrap();
         assert_eq!(broken["value"], "no json");
         assert_eq!(broken["pipeline"], "visits");

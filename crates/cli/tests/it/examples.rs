@@ -36,10 +36,25 @@ fn the_readme_shows_the_first_pipeline_as_it_is() {
 
 #[test]
 fn the_demo_s_cases_pass() {
+    // No topic is there: the cases bring their rows, and the file its schema.
     let program = Program::new();
-    program.ok(&["topics", "create", "navigation", "--partitions", "20"]);
     for name in ["access", "cran", "enrich"] {
         let file = examples().join(format!("demo/{name}.yaml"));
         program.ok(&["test", file.to_str().unwrap()]);
     }
+}
+
+#[test]
+fn the_demo_s_folder_is_checked_whole() {
+    let program = Program::new();
+    let files: Vec<String> =
+        ["access", "access.test", "cran", "cran.test", "enrich", "enrich.test"]
+            .map(|name| examples().join(format!("demo/{name}.yaml")).display().to_string())
+            .into();
+    let files: Vec<&str> = files.iter().map(String::as_str).collect();
+    let out = program.ok(&[&["check"], files.as_slice()].concat());
+    assert_eq!(out.lines().count(), 6, "{out}");
+    assert!(out.contains("enrich.test.yaml: ok, 3 cases of pipeline enrich"), "{out}");
+    let out = program.ok(&[&["test"], files.as_slice()].concat());
+    assert!(out.contains("8 cases, 0 failed"), "{out}");
 }

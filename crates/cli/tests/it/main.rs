@@ -4,8 +4,12 @@
 
 mod bad_input;
 mod both_ways;
+mod changes;
+mod checks;
 mod demo;
+mod disk;
 mod examples;
 mod help;
 mod program;
 mod run;
+mod tap;

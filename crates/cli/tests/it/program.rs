@@ -86,9 +86,15 @@ impl Program {
 
     /// Starts `run` with these further arguments and waits until it answers.
     pub fn start(&self, args: &[&str]) -> Running {
+        self.start_with(args, &[])
+    }
+
+    /// The same with variables in its environment.
+    pub fn start_with(&self, args: &[&str], variables: &[(&str, &Path)]) -> Running {
         let args = [&["run", "--listen", "127.0.0.1:0"], args].concat();
         let log = std::fs::File::create(self.path("run.log")).unwrap();
         let mut command = self.command(&args);
+        command.envs(variables.iter().copied());
         let mut child = command.stderr(log).stdout(Stdio::null()).spawn().unwrap();
         let socket = self.path("millstream-data/millstream.sock");
         let until = Instant::now() + PATIENCE;

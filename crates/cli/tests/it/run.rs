@@ -165,6 +165,45 @@ fn logs_are_json_where_that_is_asked_for() {
 }
 
 #[test]
+fn a_topic_that_was_made_again_is_another_source() {
+    let program = Program::new();
+    program.ok(&["topics", "create", "t"]);
+    program.write(
+        "a.yaml",
+        "pipeline: a\nsource: { topic: t, format: text }\nsinks: [{ discard: true }]\n",
+    );
+    assert_eq!(program.feed(&["produce", "t"], "one\n").code, 0);
+    program.ok(&["run", "a.yaml", "--exit-when-idle", "--listen", "off"]);
+    let said = program.ok(&["topics", "delete", "t", "--yes"]);
+    assert!(said.contains("pipeline a had offsets in it"), "{said}");
+    program.ok(&["topics", "create", "t"]);
+    for command in [&["check", "a.yaml"][..], &["run", "a.yaml", "--listen", "off"]] {
+        let said = program.run(command);
+        assert_eq!(said.code, 2, "{}", said.err);
+        assert!(said.err.contains("an earlier `t`, which was deleted"), "{}", said.err);
+    }
+    program.ok(&["offsets", "reset", "a", "--to", "earliest", "--file", "a.yaml"]);
+    program.ok(&["check", "a.yaml"]);
+}
+
+#[test]
+fn the_end_of_a_run_says_what_was_settled() {
+    let program = Program::new();
+    program.write("in.txt", "{\"n\":1}\n{\"n\":0}\n{\"n\":-1}\n{\"n\":2}\n");
+    program.write(
+        "a.yaml",
+        "pipeline: a\nsource: { file: in.txt, format: { json: { columns: { n: int } } } }\nsteps:\n  - sql: SELECT 2 / n AS half FROM input WHERE n >= 0\nsinks: [{ topic: out, format: json }]\nmax_dead_ratio: 100%\n",
+    );
+    let args = ["--log-format", "json", "run", "a.yaml", "--until-end", "--listen", "off"];
+    let said = program.run(&args);
+    assert_eq!(said.code, 0, "{}", said.err);
+    let lines = said.err.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let settled = lines.into_iter().find(|line| line["message"] == "settled").unwrap();
+    let counts = ["rows_in", "out", "filtered", "dead"].map(|name| settled[name].clone());
+    assert_eq!(counts, [4, 2, 1, 1].map(Value::from), "{settled}");
+}
+
+#[test]
 fn another_source_is_refused_until_the_offsets_are_reset_to_it() {
     let program = Program::new();
     program.write("in.txt", "one\ntwo\n");
@@ -180,9 +219,15 @@ fn another_source_is_refused_until_the_offsets_are_reset_to_it() {
     program.ok(&run);
     assert_eq!(records(), 2);
     program.write("a.yaml", file("other.txt"));
-    let said = program.run(&run);
-    assert_eq!(said.code, 1, "{}", said.err);
-    assert!(said.err.contains("in.txt") && said.err.contains("other.txt"), "{}", said.err);
+    for command in [&["check", "a.yaml"][..], &run, &["run", "a.yaml", "--preview", "1"]] {
+        let said = program.run(command);
+        assert_eq!(said.code, 2, "{}", said.err);
+        assert!(said.err.contains("has offsets of `in.txt`"), "{}", said.err);
+        assert!(said.err.contains("now reads `other.txt`"), "{}", said.err);
+        assert!(said.err.contains("offsets reset a --file a.yaml --to earliest"), "{}", said.err);
+    }
+    // To look at it, or to try it, no offsets are needed.
+    program.ok(&["explain", "a.yaml"]);
     program.ok(&["offsets", "reset", "a", "--to", "earliest", "--file", "a.yaml"]);
     program.ok(&run);
     assert_eq!(records(), 3);

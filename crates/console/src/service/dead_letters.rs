@@ -1,6 +1,6 @@
 //! Dead letters: what there is, one shown whole, replaying them.
 
-use super::plans::{load, mistakes};
+use super::plans::load;
 use super::rows::text;
 use super::{Reply, Service, blocking, end, nothing};
 use crate::answers;
@@ -48,27 +48,31 @@ impl Service {
         nothing()
     }
 
-    pub async fn show_dead_letter(
-        &self,
-        topic: String,
-        partition: u32,
-        offset: i64,
-    ) -> Result<Value> {
-        let topic = self.topic(&topic)?.name().to_owned();
+    /// The letter at a place of a topic, or of the topic that a pipeline's letters are in.
+    pub async fn show_dead_letter(&self, of: String, partition: u32, offset: i64) -> Result<Value> {
+        let named = self.home().log.topic(&of).map(|topic| topic.name().to_owned());
+        let others = self.letter_topics()?;
         let home = self.home().clone();
         let found = blocking(move || {
-            let letters = millstream_engine::letters(&home, &topic)?;
-            let wanted = |letter: &Letter| letter.partition == partition && letter.offset == offset;
-            letters
-                .into_iter()
-                .find(|(letter, _)| wanted(letter))
-                .map(|(letter, replayed)| whole(&topic, &letter, replayed))
-                .ok_or_else(|| {
-                    Error::mistake(format!(
-                        "{topic} has no letter {partition}:{offset}; `millstream dead-letters \
-                         list` shows what there is"
-                    ))
-                })
+            let mut belongs = named.is_some();
+            let named = named.iter().map(|topic| (topic, true));
+            let others = others.iter().map(|topic| (topic, false));
+            for (topic, is_named) in named.chain(others) {
+                for (letter, replayed) in millstream_engine::letters(&home, topic)? {
+                    let wanted = is_named || letter.pipeline == of;
+                    belongs |= wanted;
+                    if wanted && letter.partition == partition && letter.offset == offset {
+                        return Ok(whole(topic, &letter, replayed));
+                    }
+                }
+            }
+            let what = match belongs {
+                true => format!("`{of}` has no letter {partition}:{offset}"),
+                false => format!("no topic and no pipeline with dead letters is called `{of}`"),
+            };
+            Err(Error::mistake(format!(
+                "{what}; `millstream dead-letters list` shows what there is"
+            )))
         })
         .await?;
         end(found)
@@ -108,8 +112,7 @@ impl Service {
         }
         let mut catalog = Catalog::new(self.home().clone());
         let files = [file];
-        let mut plans =
-            millstream_engine::plan_all(&files, &mut catalog).await.map_err(mistakes)?;
+        let mut plans = millstream_engine::plan_all(&files, &mut catalog).await?;
         let plan = plans.pop().ok_or_else(|| Error::failure("the file has no pipeline"))?;
         let [file] = &files;
         // A replay marks its letters itself; there is nothing else to commit.
@@ -155,7 +158,10 @@ fn holds_letters(topic: &Topic) -> Result<bool> {
 async fn replay(pipeline: &Pipeline, choice: ReplayChoice) -> Result<answers::Replayed> {
     let wanted = match choice {
         ReplayChoice::All => None,
-        ReplayChoice::These(these) => Some(these),
+        ReplayChoice::These(these) => {
+            refuse_missing(pipeline, &these)?;
+            Some(these)
+        }
         ReplayChoice::Kind(kind) => {
             let letters = millstream_engine::letters(&pipeline.home, pipeline.dead_letters.name())?;
             let of_kind: Vec<(u32, i64)> = letters
@@ -176,6 +182,25 @@ async fn replay(pipeline: &Pipeline, choice: ReplayChoice) -> Result<answers::Re
         dead: replayed.dead,
         skipped: replayed.skipped,
     })
+}
+
+/// Places at which a pipeline has no letter are named before anything is replayed.
+fn refuse_missing(pipeline: &Pipeline, wanted: &[(u32, i64)]) -> Result<()> {
+    let topic = pipeline.dead_letters.name();
+    let letters = millstream_engine::letters(&pipeline.home, topic)?;
+    let there: BTreeSet<(u32, i64)> = letters
+        .iter()
+        .filter(|(letter, _)| letter.pipeline == *pipeline.name)
+        .map(|(letter, _)| (letter.partition, letter.offset))
+        .collect();
+    match wanted.iter().find(|place| !there.contains(place)) {
+        None => Ok(()),
+        Some((partition, offset)) => Err(Error::mistake(format!(
+            "`{}` has no letter {partition}:{offset} in {topic}; `millstream dead-letters list \
+             --pipeline {0}` shows what there is",
+            pipeline.name
+        ))),
+    }
 }
 
 fn row(topic: &str, letter: &Letter, replayed: bool) -> answers::Letter {

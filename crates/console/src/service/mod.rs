@@ -3,7 +3,7 @@
 mod dead_letters;
 mod offsets;
 mod pipelines;
-mod plans;
+pub(crate) mod plans;
 mod produce;
 mod rows;
 mod schemas;
@@ -67,6 +67,7 @@ impl Service {
     pub async fn handle(&self, request: Request, reply: Reply) -> Result<Value> {
         match request {
             Request::Process => end(self.process()),
+            Request::Check { files } => self.check(files, reply).await,
             Request::Explain { files } => self.explain(files, reply).await,
             Request::Preview { files, rows } => self.preview(files, rows, reply).await,
             Request::Test { files } => self.test(files, reply).await,
@@ -125,8 +126,8 @@ impl Service {
             Request::DeadLetters { pipeline, topic, limit } => {
                 self.dead_letters(pipeline, topic, limit, reply).await
             }
-            Request::ShowDeadLetter { topic, partition, offset } => {
-                self.show_dead_letter(topic, partition, offset).await
+            Request::ShowDeadLetter { of, partition, offset } => {
+                self.show_dead_letter(of, partition, offset).await
             }
             Request::ReplayDeadLetters { pipeline, choice, file } => {
                 self.replay_dead_letters(pipeline, choice, file).await

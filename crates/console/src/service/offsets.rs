@@ -133,16 +133,15 @@ impl Service {
                 file.spec.pipeline
             )));
         }
-        let id = match &file.spec.source.from {
-            SourceFrom::Topic(from) => format!("topic:{}", self.topic(&from.topic)?.id()),
-            SourceFrom::File(from) => {
-                let path = file.resolve(&from.file);
-                let path = std::fs::canonicalize(&path).map_err(|error| {
-                    Error::mistake(format!("cannot read {}: {error}", path.display()))
-                })?;
-                format!("file:{}", path.display())
-            }
-        };
+        if let SourceFrom::Topic(from) = &file.spec.source.from {
+            self.topic(&from.topic)?;
+        }
+        let id = millstream_engine::source_id(&file, self.home()).ok_or_else(|| {
+            Error::mistake(format!(
+                "cannot read `{}`, the source of `{name}`",
+                file.spec.source.name()
+            ))
+        })?;
         let known = self.home().tables.offsets().get(name);
         Ok(match known {
             Some(known) if known.source.id == id => known,

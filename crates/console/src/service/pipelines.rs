@@ -28,9 +28,9 @@ impl Service {
                     partition: row.partition,
                     state: "stopped".into(),
                     reason: None,
-                    committed: row.committed.unwrap_or(0),
-                    end: row.end.or(row.committed).unwrap_or(0),
-                    lag: row.lag.unwrap_or(0),
+                    committed: row.committed,
+                    end: row.end,
+                    lag: row.lag,
                 })
                 .collect();
             reply
@@ -38,10 +38,10 @@ impl Service {
                     name,
                     state: "stopped".into(),
                     source: committed.source.name,
-                    rows_in: 0,
-                    rows_out: 0,
-                    rows_filtered: 0,
-                    rows_dead: 0,
+                    rows_in: None,
+                    rows_out: None,
+                    rows_filtered: None,
+                    rows_dead: None,
                     lag: partitions.iter().map(|partition| partition.lag).sum(),
                     waits_for: Vec::new(),
                     p50_ms: None,

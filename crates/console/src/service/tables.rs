@@ -10,6 +10,7 @@ use arrow_array::{Array, ArrayRef, Int64Array, RecordBatch};
 use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use millstream_connectors::file::rows as file_rows;
 use millstream_core::types;
+use millstream_engine::Target;
 use millstream_tables::{Database, Scan, Table, TableSpec};
 use serde_json::Value;
 use std::path::PathBuf;
@@ -50,9 +51,32 @@ impl Service {
         }
         let columns = columns(&shape)?;
         let spec = spec(&table, &shape, columns)?;
+        if let Some(known) = self.home().tables.table(&table) {
+            // That it could be one at all is said first.
+            self.home().tables.check_table(&TableSpec { name: format!("{table}.new"), ..spec })?;
+            let columns_missing = known
+                .spec()
+                .columns
+                .fields()
+                .iter()
+                .filter(|field| !shape.columns.iter().any(|(name, _)| name == field.name()));
+            let missing: Vec<_> =
+                columns_missing.map(|f| format!("it has a column `{}`", f.name())).collect();
+            let mut differences = differences(known.spec(), &shape)?;
+            if shape.clustering.is_empty() && !known.spec().clustering.is_empty() {
+                differences
+                    .push(format!("its clustering is {}", known.spec().clustering.join(", ")));
+            }
+            differences.extend(missing);
+            if known.spec().ttl != shape.ttl_ms.map(Duration::from_millis) {
+                differences.push(format!("its time-to-live is {}", ttl_text(known.spec().ttl)));
+            }
+            refuse_other_shape(&table, &differences, "drop it first, or choose another name")?;
+            return end(answers::CreatedTable { created: false, table: row(&known)? });
+        }
         let tables = self.home().tables.clone();
-        let made = blocking(move || row(&tables.create_table(spec)?)).await?;
-        end(made)
+        let table = blocking(move || row(&tables.create_table(spec)?)).await?;
+        end(answers::CreatedTable { created: true, table })
     }
 
     pub async fn drop_table(&self, name: String) -> Result<Value> {
@@ -66,12 +90,9 @@ impl Service {
     /// A running pipeline would find its table gone and hold.
     fn refuse_table_in_use(&self, table: &str) -> Result<()> {
         let Some(engine) = &self.0.engine else { return Ok(()) };
-        let label = format!("table {table}");
+        let target = Target::Table(table.to_owned());
         for report in engine.reports() {
-            let writes = engine.pipeline(&report.name).is_some_and(|pipeline| {
-                pipeline.sinks.iter().any(|sink| &*sink.name == table || *sink.name == *label)
-            });
-            if writes {
+            if engine.pipeline(&report.name).is_some_and(|pipeline| pipeline.writes(&target)) {
                 return Err(Error::mistake(format!(
                     "the pipeline `{}` writes the table `{table}`: stop it before dropping the table",
                     report.name
@@ -128,6 +149,13 @@ impl Load {
         let known = tables.table(&self.table);
         let mut wanted = columns(&self.shape)?;
         if let Some(table) = &known {
+            let differences = differences(table.spec(), &self.shape)?;
+            refuse_other_shape(
+                &self.table,
+                &differences,
+                "leave --key, --clustering and --column out to load into it as it is, or load into \
+                 another table",
+            )?;
             // The table's own types, for the columns that the file has.
             let in_file = file_rows::columns_of(&self.file, delimiter).map_err(Error::mistake)?;
             wanted = table
@@ -144,34 +172,46 @@ impl Load {
         };
         let mut loaded = answers::Loaded { created: known.is_none(), ..answers::Loaded::default() };
         let mut table = known;
-        file_rows::read(&self.file, wanted, delimiter, |batch| {
-            let table = match &table {
-                Some(table) => table,
-                None => {
-                    let fields =
-                        batch.schema().fields().iter().map(|f| f.as_ref().clone()).collect();
-                    let made = spec(&self.table, &self.shape, fields)
-                        .and_then(|spec| Ok(tables.create_table(spec)?))
-                        .map_err(|error| error.message)?;
-                    table.insert(made)
-                }
-            };
-            let times = match &self.timestamp {
-                Some(column) => Some(times(&batch, column).map_err(|error| error.message)?),
-                None => None,
-            };
-            let ttl = self.shape.ttl_ms.map(Duration::from_millis);
-            let written =
-                table.write(&batch, times.as_ref(), ttl).map_err(|e| Error::from(e).message)?;
-            loaded.rows += written.rows;
-            loaded.rejected += written.rejected.len() as u64;
-            let room = REASONS_MAX.saturating_sub(loaded.reasons.len());
-            loaded.reasons.extend(written.rejected.into_iter().take(room).map(|(_, why)| why));
-            Ok(())
-        })
-        .map_err(Error::mistake)?;
+        // The file's mistakes come as text; what the table says keeps whose turn it is.
+        let mut failed = None;
+        let read = file_rows::read(&self.file, wanted, delimiter, |batch| {
+            self.write(tables, &mut table, &batch, &mut loaded).map_err(|error| {
+                let said = error.message.clone();
+                failed = Some(error);
+                said
+            })
+        });
+        match (failed, read) {
+            (Some(error), _) => return Err(error),
+            (None, read) => read.map_err(Error::mistake)?,
+        };
         tables.persist()?;
         Ok(loaded)
+    }
+
+    fn write(
+        &self,
+        tables: &Database,
+        table: &mut Option<Table>,
+        batch: &RecordBatch,
+        loaded: &mut answers::Loaded,
+    ) -> Result<()> {
+        let table = match table {
+            Some(table) => table,
+            None => {
+                let fields = batch.schema().fields().iter().map(|f| f.as_ref().clone()).collect();
+                let spec = spec(&self.table, &self.shape, fields)?;
+                table.insert(tables.create_table(spec)?)
+            }
+        };
+        let times = self.timestamp.as_ref().map(|column| times(batch, column)).transpose()?;
+        let ttl = self.shape.ttl_ms.map(Duration::from_millis);
+        let written = table.write(batch, times.as_ref(), ttl)?;
+        loaded.rows += written.rows;
+        loaded.rejected += written.rejected.len() as u64;
+        let room = REASONS_MAX.saturating_sub(loaded.reasons.len());
+        loaded.reasons.extend(written.rejected.into_iter().take(room).map(|(_, why)| why));
+        Ok(())
     }
 
     /// The columns that were given types, and all others of the file as they are.
@@ -237,6 +277,53 @@ fn spec(table: &str, shape: &TableShape, fields: Vec<Field>) -> Result<TableSpec
         ttl: shape.ttl_ms.map(Duration::from_millis),
         grace: TableSpec::GRACE,
     })
+}
+
+/// What a table that is there has otherwise than what was given; what was not given is no
+/// difference.
+fn differences(known: &TableSpec, shape: &TableShape) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for (what, is, given) in [
+        ("key", &known.partition_key, &shape.key),
+        ("clustering", &known.clustering, &shape.clustering),
+    ] {
+        if !given.is_empty() && is != given {
+            let list = |names: &[String]| match names {
+                [] => "none".to_owned(),
+                names => names.join(", "),
+            };
+            found.push(format!("its {what} is {}, not {}", list(is), list(given)));
+        }
+    }
+    for field in columns(shape)? {
+        let given = millstream_tables::canonical(field.data_type())
+            .map_err(|why| Error::mistake(format!("column `{}`: {why}", field.name())))?;
+        match known.columns.field_with_name(field.name()) {
+            Ok(is) if *is.data_type() == given => {}
+            Ok(is) => found.push(format!(
+                "its column `{}` is {}, not {}",
+                field.name(),
+                types::name(is.data_type()),
+                types::name(&given)
+            )),
+            Err(_) => found.push(format!("it has no column `{}`", field.name())),
+        }
+    }
+    Ok(found)
+}
+
+fn refuse_other_shape(table: &str, differences: &[String], way_out: &str) -> Result<()> {
+    if differences.is_empty() {
+        return Ok(());
+    }
+    Err(Error::mistake(format!(
+        "the table `{table}` is there with another shape: {}; {way_out}",
+        differences.join(", ")
+    )))
+}
+
+fn ttl_text(ttl: Option<Duration>) -> String {
+    ttl.map_or_else(|| "none".to_owned(), |ttl| format!("{} ms", ttl.as_millis()))
 }
 
 fn columns(shape: &TableShape) -> Result<Vec<Field>> {

@@ -3,6 +3,7 @@
 use super::{Reply, Service, blocking, end, nothing, unknown};
 use crate::answers;
 use crate::{Error, Result};
+use millstream_engine::Target;
 use millstream_log::{Codec, Topic, TopicOptions};
 use serde_json::Value;
 
@@ -51,11 +52,28 @@ impl Service {
     }
 
     pub async fn delete_topic(&self, name: String) -> Result<Value> {
-        self.topic(&name)?;
+        let topic = self.topic(&name)?;
         self.refuse_in_use(&name)?;
+        let deleted = answers::DeletedTopic {
+            topic: name.clone(),
+            records: row(&topic).records,
+            pipelines: self.pipelines_on(&topic),
+        };
         let log = self.home().log.clone();
         blocking(move || Ok(log.delete_topic(&name)?)).await?;
-        nothing()
+        end(deleted)
+    }
+
+    /// The pipelines that have offsets in a topic.
+    fn pipelines_on(&self, topic: &Topic) -> Vec<String> {
+        let id = format!("topic:{}", topic.id());
+        let offsets = self.home().tables.offsets();
+        let mut names = offsets.pipelines();
+        names.retain(|name| {
+            millstream_engine::is_pipeline(name)
+                && offsets.get(name).is_some_and(|known| known.source.id == id)
+        });
+        names
     }
 
     pub async fn verify_topics(&self, name: Option<String>, reply: Reply) -> Result<Value> {
@@ -93,10 +111,7 @@ impl Service {
             let reads = report.source == topic;
             let writes = engine.pipeline(&report.name).is_some_and(|pipeline| {
                 pipeline.dead_letters.name() == topic
-                    || pipeline
-                        .sinks
-                        .iter()
-                        .any(|sink| &*sink.name == topic || *sink.name == *format!("topic {topic}"))
+                    || pipeline.writes(&Target::Topic(topic.to_owned()))
             });
             if reads || writes {
                 return Err(Error::mistake(format!(

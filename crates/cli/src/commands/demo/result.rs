@@ -67,7 +67,7 @@ pub async fn show(
         output::line("\nThe dead letter, kept whole:\n")?;
         let (topic, partition, offset) = (letter.topic, letter.partition, letter.offset);
         let whole: Letter =
-            client.end(&Request::ShowDeadLetter { topic, partition, offset }).await?;
+            client.end(&Request::ShowDeadLetter { of: topic, partition, offset }).await?;
         output::out(wrapped(&describe(&whole)))?;
     }
 

@@ -1,54 +1,31 @@
-//! Follows a topic and shows its records decoded, those that a condition in SQL keeps.
+//! Turns records into rows: by schema id, by what the value looks like, or as asked for.
 
-use super::offsets::seek;
-use super::rows::{base64, objects, text};
-use super::topics::no_partition;
-use super::{Reply, Service, nothing};
-use crate::answers;
-use crate::protocol::{Position, RowFormat};
+use super::super::rows::{base64, objects, text};
+use crate::answers::{self, Tapped};
+use crate::protocol::RowFormat;
 use crate::{Error, Result};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
-use futures::StreamExt;
-use futures::stream;
-use millstream_core::{Batch, Decoder, Records};
-use millstream_formats::avro::{AvroDecoder, AvroOptions, AvroText, Framing};
+use millstream_core::{Batch, Decoder, Records, Schemas};
+use millstream_formats::avro::{self, AvroDecoder, AvroOptions, AvroText, Framing};
 use millstream_formats::json::{JsonDecoder, JsonOptions};
 use millstream_formats::text::{TextDecoder, TextOptions};
-use millstream_log::Reader;
 use millstream_registry::Registry;
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-/// What one read brings at most, so that a topic of many partitions is not all in memory.
-const READ_BYTES: usize = 128 << 10;
 const RECORD_BYTES_MAX: usize = 128 << 20;
 
-pub struct Order {
-    pub topic: String,
-    pub from: Position,
-    pub partition: Option<u32>,
-    pub filter: Option<String>,
-    pub limit: Option<u64>,
-    pub follow: bool,
-    pub format: RowFormat,
-}
-
-/// One partition and where to stop.
-struct Feed {
-    partition: u32,
-    reader: Reader,
-    upto: Option<i64>,
-}
-
-/// Turns records into rows: by schema id, with the plan of the condition kept for each shape.
-struct Rows {
+/// Keeps a decoder and the plan of the condition for each shape that was met.
+pub struct Rows {
     registry: Registry,
     format: RowFormat,
     filter: Option<String>,
     avro: HashMap<u32, Writer>,
     json: Option<Shaped>,
     text: Option<Shaped>,
+    /// What the condition could not be asked of.
+    pub not_shown: Tapped,
 }
 
 /// What is known of a schema id.
@@ -75,71 +52,36 @@ enum Kind {
     Raw,
 }
 
-impl Service {
-    pub async fn tap(&self, order: Order, reply: Reply) -> Result<Value> {
-        let topic = self.topic(&order.topic)?;
-        let chosen = match order.partition {
-            Some(index) if index >= topic.partitions() => return Err(no_partition(&topic, index)),
-            Some(index) => index..index + 1,
-            None => 0..topic.partitions(),
-        };
-        // Nothing is appended to a directory that is stopped.
-        let follow = order.follow && self.0.engine.is_some();
-        let mut feeds = Vec::new();
-        for index in chosen {
-            let partition = topic.partition(index).ok_or_else(|| no_partition(&topic, index))?;
-            let from = match seek(&partition, order.from) {
-                // With many partitions an offset need not be in each.
-                Err(_) if order.partition.is_none() => partition.end_offset(),
-                from => from?,
-            };
-            let reader = Reader::new(&partition, from, READ_BYTES)?;
-            let upto = (!follow).then(|| partition.end_offset());
-            feeds.push(Feed { partition: index, reader, upto });
-        }
-        let mut rows = Rows {
-            registry: self.home().registry.clone(),
-            format: order.format,
-            filter: order.filter,
+impl Rows {
+    pub fn new(registry: Registry, format: RowFormat, filter: Option<String>) -> Self {
+        Self {
+            registry,
+            format,
+            filter,
             avro: HashMap::new(),
             json: None,
             text: None,
-        };
-        let mut left = order.limit.unwrap_or(u64::MAX);
-        let mut records = stream::select_all(feeds.into_iter().map(|feed| Box::pin(read(feed))));
-        while left > 0
-            && let Some(read) = records.next().await
-        {
-            let (partition, records) = read?;
-            for row in rows.of(partition, &records).await? {
-                reply.row(row).await?;
-                left -= 1;
-                if left == 0 {
-                    break;
-                }
-            }
+            not_shown: Tapped::default(),
         }
-        nothing()
     }
-}
 
-fn read(feed: Feed) -> impl futures::Stream<Item = Result<(u32, Records)>> {
-    stream::unfold(Some(feed), async |feed| {
-        let mut feed = feed?;
-        let next = match feed.upto {
-            Some(upto) if feed.reader.offset() >= upto => return None,
-            Some(_) => feed.reader.try_next().transpose()?,
-            None => feed.reader.next().await,
-        };
-        match next {
-            Ok(records) => Some((Ok((feed.partition, records)), Some(feed))),
-            Err(error) => Some((Err(error.into()), None)),
+    /// Finds what is wrong with the condition before there is a row: its syntax, and its columns
+    /// where a topic without records has a schema for them.
+    pub async fn check_condition(&mut self, empty_topic: Option<&str>) -> Result<()> {
+        let Some(condition) = &self.filter else { return Ok(()) };
+        millstream_sql::check_syntax(&sql_of(condition)).map_err(refused)?;
+        let avro = matches!(self.format, RowFormat::Auto | RowFormat::Avro);
+        let Some(topic) = empty_topic.filter(|_| avro) else { return Ok(()) };
+        if let Some(schema) = self.registry.latest(&format!("{topic}-value")).await?
+            && schema.references.is_empty()
+            && let Ok(columns) = avro::arrow_schema(&schema.text)
+        {
+            plan(condition, &columns)?;
         }
-    })
-}
+        Ok(())
+    }
 
-impl Rows {
-    async fn of(&mut self, partition: u32, records: &Records) -> Result<Vec<answers::Record>> {
+    pub async fn of(&mut self, partition: u32, records: &Records) -> Result<Vec<answers::Record>> {
         let mut rows = Vec::with_capacity(records.len());
         let mut from = 0;
         while from < records.len() {
@@ -185,7 +127,10 @@ impl Rows {
         let shaped = match kind {
             Kind::Avro(id) => match self.by_id(id)? {
                 Writer::Columns(shaped) => shaped,
-                Writer::Records(_) | Writer::Unknown(_) if filtered => return Ok(()),
+                Writer::Records(_) | Writer::Unknown(_) if filtered => {
+                    self.not_shown.undecoded += records.len() as u64;
+                    return Ok(());
+                }
                 Writer::Records(text) => {
                     for row in 0..records.len() {
                         let plain = plain(kind, partition, records, row);
@@ -204,7 +149,10 @@ impl Rows {
             Kind::Json if filtered => self.as_json(records)?,
             Kind::Text if filtered => self.as_text()?,
             // A condition on columns holds for no record that has none.
-            Kind::Raw if filtered => return Ok(()),
+            Kind::Raw if filtered => {
+                self.not_shown.undecoded += records.len() as u64;
+                return Ok(());
+            }
             Kind::Json | Kind::Text | Kind::Raw => {
                 rows.extend((0..records.len()).map(|row| plain(kind, partition, records, row)));
                 return Ok(());
@@ -212,6 +160,7 @@ impl Rows {
         };
         shaped.decoder.prepare(records).await?;
         let decoded = shaped.decoder.decode(records)?;
+        let undecoded = if filtered { decoded.rejected.len() as u64 } else { 0 };
         for rejected in decoded.rejected.iter().filter(|_| !filtered) {
             let row = rejected.source_row as usize;
             rows.push(answers::Record {
@@ -219,10 +168,20 @@ impl Rows {
                 ..plain(Kind::Raw, partition, records, row)
             });
         }
+        let mut failed = Vec::new();
         let Batch { rows: columns, origin } = match &shaped.filter {
-            Some(step) => step.run(decoded.batch).await?.batch,
+            Some(step) => {
+                let ran = step.run(decoded.batch).await?;
+                failed = ran.rejected;
+                ran.batch
+            }
             None => decoded.batch,
         };
+        self.not_shown.undecoded += undecoded;
+        self.not_shown.failed += failed.len() as u64;
+        if self.not_shown.failure.is_none() {
+            self.not_shown.failure = failed.into_iter().next().map(|rejected| rejected.reason);
+        }
         for (row, value) in objects(&columns)?.into_iter().enumerate() {
             let source = origin.of(row) as usize;
             rows.push(answers::Record { value, ..plain(kind, partition, records, source) });
@@ -317,15 +276,20 @@ impl Rows {
 }
 
 fn plan(condition: &str, schema: &SchemaRef) -> Result<millstream_sql::Step> {
-    let sql = format!("SELECT * FROM input WHERE ({condition}\n)");
-    let query = millstream_sql::plan(&sql, schema, &BTreeMap::new()).map_err(|errors| {
-        let said = errors.into_iter().map(|error| match error.hint {
-            Some(hint) => format!("{} ({hint})", error.message),
-            None => error.message,
-        });
-        Error::mistake(format!("the condition: {}", said.collect::<Vec<_>>().join("; ")))
-    })?;
-    Ok(query.bind(Vec::new())?)
+    let query = millstream_sql::plan(&sql_of(condition), schema, &BTreeMap::new());
+    Ok(query.map_err(refused)?.bind(Vec::new())?)
+}
+
+fn sql_of(condition: &str) -> String {
+    format!("SELECT * FROM input WHERE ({condition}\n)")
+}
+
+fn refused(errors: Vec<millstream_sql::SqlError>) -> Error {
+    let said = errors.into_iter().map(|error| match error.hint {
+        Some(hint) => format!("{} ({hint})", error.message),
+        None => error.message,
+    });
+    Error::mistake(format!("the condition: {}", said.collect::<Vec<_>>().join("; ")))
 }
 
 fn one_by_one(text: &AvroText, value: &[u8], plain: answers::Record) -> answers::Record {

@@ -1,0 +1,99 @@
+//! What a data directory looks like from outside, before anything in it is opened: ours, new, or
+//! somebody else's.
+
+use crate::socket::SOCKET;
+use crate::{Error, Result};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+/// By any of these a directory is known as ours.
+const OURS: [&str; 6] =
+    ["log/format", "log/lock", "tables/format", "registry", "demo.json", SOCKET];
+/// What a file system puts into a volume by itself.
+const NOBODYS: &str = "lost+found";
+
+/// Refuses what cannot be a data directory, or is somebody else's: a file, or a directory with other
+/// things in it.
+pub fn check_directory(dir: &Path) -> Result<()> {
+    if let Some(file) = file_on_the_way(dir) {
+        let what = match file == dir {
+            true => format!("{} is a file, not a directory", dir.display()),
+            false => format!(
+                "{} cannot be a data directory: {} is a file",
+                dir.display(),
+                file.display()
+            ),
+        };
+        return Err(Error::mistake(format!("{what}; name a directory with --data")));
+    }
+    let entries = match entries(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => {
+            return Err(Error::mistake(format!(
+                "cannot read the data directory {}: {error}; name another with --data",
+                dir.display()
+            )));
+        }
+    };
+    // A start that was killed early has left an empty folder of ours.
+    let stranger = entries.iter().find(|name| *name != "log");
+    match stranger {
+        Some(stranger) if !is_ours(dir) => Err(Error::mistake(format!(
+            "{} holds `{stranger}` and nothing of Millstream's: name a new or an empty directory \
+             with --data, or the one that was meant",
+            dir.display()
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Whether nothing has run on this directory yet: it is not there, or it is empty, as a volume is
+/// that was just mounted.
+pub(crate) fn is_new(dir: &Path) -> bool {
+    !dir.exists() || entries(dir).is_ok_and(|entries| entries.is_empty())
+}
+
+fn is_ours(dir: &Path) -> bool {
+    OURS.iter().any(|name| dir.join(name).exists())
+}
+
+fn entries(dir: &Path) -> std::io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        names.push(entry?.file_name().to_string_lossy().into_owned());
+    }
+    names.retain(|name| name != NOBODYS);
+    names.sort();
+    Ok(names)
+}
+
+/// The part of a path that is a file and should be a directory.
+fn file_on_the_way(dir: &Path) -> Option<PathBuf> {
+    dir.ancestors().find(|part| part.is_file()).map(Path::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_is_new_ours_or_somebody_elses() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("d");
+        assert!(is_new(&dir) && check_directory(&dir).is_ok());
+        std::fs::create_dir(&dir).unwrap();
+        std::fs::create_dir(dir.join("lost+found")).unwrap();
+        assert!(is_new(&dir) && check_directory(&dir).is_ok());
+        // What a first start has made before it was killed.
+        std::fs::create_dir(dir.join("log")).unwrap();
+        assert!(check_directory(&dir).is_ok());
+        std::fs::write(dir.join("notes.txt"), "mine").unwrap();
+        let refused = check_directory(&dir).unwrap_err();
+        assert!(refused.message.contains("`notes.txt`"), "{refused}");
+        std::fs::write(dir.join("log/format"), "millstream-log 1").unwrap();
+        assert!(!is_new(&dir) && check_directory(&dir).is_ok());
+        let below = check_directory(&dir.join("notes.txt/data")).unwrap_err();
+        assert!(below.message.contains("notes.txt is a file"), "{below}");
+    }
+}
