@@ -179,7 +179,7 @@ impl<'a> Binder<'a> {
                     let DataType::Timestamp(unit, _) = leaf(&node.kind, Some(logical)) else {
                         return self.mismatch(id, array, path);
                     };
-                    timestamps(array, units_per_second(unit)).or_mismatch(self, id, array, path)?
+                    timestamps(array, unit).or_mismatch(self, id, array, path)?
                 }
             },
             (Type::Float, DataType::Float32) => {
@@ -343,10 +343,11 @@ fn times(array: &ArrayRef, units: i64, narrow: bool) -> Option<Put<'_>> {
         _ => return None,
     };
     let (times, per) = ratio(units, own);
-    Some(Put::Scaled(values, times, per, narrow))
+    Some(Put::Scaled(values, times, per, narrow, None))
 }
 
-fn timestamps(array: &ArrayRef, units: i64) -> Option<Put<'_>> {
+fn timestamps(array: &ArrayRef, unit: TimeUnit) -> Option<Put<'_>> {
+    let units = units_per_second(unit);
     let (values, own): (&[i64], i64) = match array.data_type() {
         DataType::Timestamp(TimeUnit::Second, _) => {
             (array.as_primitive::<TimestampSecondType>().values(), 1)
@@ -369,7 +370,7 @@ fn timestamps(array: &ArrayRef, units: i64) -> Option<Put<'_>> {
     };
     Some(match ratio(units, own) {
         (1, 1) => Put::Long(values),
-        (times, per) => Put::Scaled(values, times, per, false),
+        (times, per) => Put::Scaled(values, times, per, false, Some(unit)),
     })
 }
 

@@ -9,6 +9,7 @@ use crate::values;
 use arrow_array::types::IntervalMonthDayNano;
 use arrow_array::{BinaryViewArray, BooleanArray, FixedSizeBinaryArray, StringViewArray};
 use arrow_buffer::{NullBuffer, i256};
+use arrow_schema::TimeUnit;
 
 /// Writes the values of one column (or of a field's default).
 pub(crate) enum Put<'a> {
@@ -27,8 +28,9 @@ pub(crate) enum Put<'a> {
     /// Integers of another width, which must fit: `true` where 32 bits are the most.
     Integers(Vec<i64>, bool),
     Unsigned(&'a [u64]),
-    /// Times `.1`, then divided by `.2`; `.3` where 32 bits are the most.
-    Scaled(&'a [i64], i64, i64, bool),
+    /// Times `.1`, then divided by `.2`; `.3` where 32 bits are the most; `.4` where
+    /// it is a timestamp, what that counts.
+    Scaled(&'a [i64], i64, i64, bool, Option<TimeUnit>),
     Days(&'a [i32], i64),
     Float(&'a [f32]),
     FloatToDouble(&'a [f32]),
@@ -147,9 +149,9 @@ impl Put<'_> {
                 let value = i64::try_from(values[row]);
                 put_long(value.map_err(|_| out_of_range(values[row]))?, out);
             }
-            Put::Scaled(values, times, per, narrow) => {
+            Put::Scaled(values, times, per, narrow, unit) => {
                 let scaled = values[row].checked_mul(*times);
-                let scaled = scaled.ok_or_else(|| out_of_range(values[row]))?.div_euclid(*per);
+                let scaled = scaled.ok_or_else(|| beyond(values[row], *unit))?.div_euclid(*per);
                 put_long(fit(scaled, *narrow)?, out);
             }
             Put::Days(values, units) => put_long(i64::from(values[row]) * units, out),
@@ -268,6 +270,17 @@ fn fit(value: i64, narrow: bool) -> Result<i64, Fault> {
         return Err(out_of_range(value));
     }
     Ok(value)
+}
+
+#[cold]
+fn beyond(value: i64, unit: Option<TimeUnit>) -> Fault {
+    match unit {
+        Some(unit) => {
+            let range = values::timestamps_of(unit);
+            Fault::new(format!("the timestamp {value} is out of range: {range}"))
+        }
+        None => out_of_range(value),
+    }
 }
 
 #[cold]

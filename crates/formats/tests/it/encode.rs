@@ -88,6 +88,21 @@ fn moments_numbers_and_addresses_are_converted() {
     let beyond = batch(vec![("a", Arc::new(TimestampMillisecondArray::from(vec![i64::MAX])) as _)]);
     let refused = written(&logical("long", "timestamp-micros"), &beyond);
     assert!(refused[0].as_ref().unwrap_err().contains("out of range"));
+    let last = 253_402_300_799_999;
+    let latest = batch(vec![("a", Arc::new(TimestampMillisecondArray::from(vec![last])) as _)]);
+    assert_eq!(
+        first(&logical("long", "timestamp-micros"), &latest),
+        Value::TimestampMicros(last * 1000)
+    );
+    let nanos = written(&logical("long", "timestamp-nanos"), &latest);
+    let why = nanos[0].as_ref().unwrap_err();
+    assert!(why.contains("253402300799999") && why.contains("to 2262-04-11"), "{why}");
+    let day = batch(vec![("a", Arc::new(Date32Array::from(vec![2_932_896])) as _)]);
+    assert_eq!(first(&logical("int", "date"), &day), Value::Date(2_932_896));
+    assert_eq!(
+        first(&logical("long", "timestamp-millis"), &day),
+        Value::TimestampMillis(2_932_896 * 86_400_000)
+    );
     let time = batch(vec![("a", Arc::new(Time64MicrosecondArray::from(vec![1_500])) as _)]);
     assert_eq!(first(&logical("int", "time-millis"), &time), Value::TimeMillis(1));
 

@@ -99,6 +99,22 @@ fn broken_frames_are_named() {
 }
 
 #[test]
+fn tombstones_are_passed_over_where_that_is_asked_for() {
+    let schema = r#"{"type":"record","name":"R","fields":[{"name":"x","type":"long"}]}"#;
+    let registry = Registry::new([] as [(u32, &str); 0]);
+    let decoder = AvroDecoder::new(options(Framing::Bare, schema), registry).unwrap();
+    let mut decoder = millstream_formats::skipping_tombstones(Box::new(decoder));
+    let values = [None, Some(&[2][..]), None, Some(&[][..]), Some(&[4][..]), None];
+    let decoded = decoder.decode(&records(values)).unwrap();
+    // No row and no rejection: the acknowledgement counts such a record as filtered.
+    assert_eq!(decoded.batch.origin.iter().collect::<Vec<_>>(), [1, 4]);
+    let rejected: Vec<_> = decoded.rejected.iter().map(|r| (r.source_row, r.kind)).collect();
+    assert_eq!(rejected, [(3, "malformed")]);
+    let decoded = decoder.decode(&records([None, None])).unwrap();
+    assert_eq!((decoded.batch.len(), decoded.rejected.len()), (0, 0));
+}
+
+#[test]
 fn a_record_over_the_limit_costs_itself() {
     let schema = r#"{"type":"record","name":"R","fields":[{"name":"s","type":"string"}]}"#;
     let options = AvroOptions { record_bytes_max: 1 << 20, ..options(Framing::Bare, schema) };

@@ -197,7 +197,7 @@ fn fuzz_json() {
     ]);
     let mut decoder =
         JsonDecoder::new(columns(&all), JsonOptions { record_bytes_max: 1 << 20 }).unwrap();
-    let good = r#"{"b":true,"i":-1,"l":9007199254740993,"f":0.1,"d":1e300,"n":"12.34","s":"aé\n\ud83e\udd80","day":"2024-02-29","at":"12:00:00.5","t":"2024-01-31T12:00:00Z","u":1700000000000000,"ip":"10.0.0.1","y":"AAEC","tags":[["a"],null,[]],"m":{"k":{"x":1,"more":[1.5]}},"site":{"id":3,"name":null,"at":"2024-01-31T12:00:00.123Z"},"other":[{}]}"#;
+    let good = r#"{"b":true,"i":-1,"l":9007199254740993,"f":0.1,"d":1e300,"n":"12.34","s":"aé\n\ud83e\udd80","day":"2024-02-29","at":"12:00:00.5","t":"2024-01-31T12:00:00Z","u":1700000000000,"ip":"10.0.0.1","y":"AAEC","tags":[["a"],null,[]],"m":{"k":{"x":1,"more":[1.5]}},"site":{"id":3,"name":null,"at":"2024-01-31T12:00:00.123Z"},"other":[{}]}"#;
     let corpus = [good, "{}", r#"{"tags":[],"m":{},"site":null,"n":1.2345e1}"#, " { \"i\" : 7 } "];
     fuzz::run_text("fuzz_json", &corpus, &WORDS, |text| {
         between(&mut decoder, good.as_bytes(), text.as_bytes());

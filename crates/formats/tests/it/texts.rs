@@ -223,3 +223,43 @@ fn a_megabyte_line_is_one_value() {
     assert_eq!(rows.column(0).null_count(), 0);
     assert!(rows.column(0).as_primitive_opt::<Int32Type>().is_none());
 }
+
+#[test]
+fn the_years_1_to_9999_go_in_and_out_and_others_are_told_their_range() {
+    let columns = [("day", "date"), ("ms", "timestamp"), ("us", "timestamp_us")]
+        .map(|(name, t)| Field::new(name, types::parse(t).unwrap(), true));
+    let nanos = DataType::Timestamp(arrow_schema::TimeUnit::Nanosecond, Some("UTC".into()));
+    let columns = columns.into_iter().chain([Field::new("ns", nanos, true)]).collect::<Vec<_>>();
+    let columns: SchemaRef = Arc::new(Schema::new(columns));
+    let mut decoder =
+        JsonDecoder::new(columns.clone(), JsonOptions { record_bytes_max: 1 << 20 }).unwrap();
+    let good: [&[u8]; 2] = [
+        br#"{"day":"0001-01-01","ms":"0001-01-01T00:00:00Z","us":"0001-01-01T00:00:00Z","ns":"1677-09-21T00:12:43.145224192Z"}"#,
+        br#"{"day":"9999-12-31","ms":"9999-12-31T23:59:59.999Z","us":"9999-12-31T23:59:59.999999Z","ns":"2262-04-11T23:47:16.854775807Z"}"#,
+    ];
+    for (text, result) in good.iter().zip(through(&mut decoder, &good)) {
+        assert_eq!(result.unwrap().as_bytes(), *text);
+    }
+    for (bad, range) in [
+        (
+            r#"{"day":"10000-01-01"}"#,
+            "`10000-01-01` is not a date as 2024-05-31, from 0001-01-01 to 9999-12-31",
+        ),
+        (r#"{"ms":"9999-12-31T23:59:59-01:00"}"#, "to 9999-12-31T23:59:59.999Z"),
+        (
+            r#"{"ms":253402300800000}"#,
+            "253402300800000 milliseconds since 1970 are out of range: from 0001-01-01T00:00:00Z to 9999",
+        ),
+        (r#"{"ns":"2263-01-01T00:00:00Z"}"#, "to 2262-04-11T23:47:16.854775807Z"),
+    ] {
+        let why = through(&mut decoder, &[bad.as_bytes()])[0].clone().unwrap_err();
+        assert!(why.contains(range), "{why}");
+    }
+    // Avro and tables hold more than the calendar has: what cannot be written is told.
+    let beyond = arrow_array::TimestampMillisecondArray::from(vec![253_402_300_800_000, 0]);
+    let rows = arrow_array::RecordBatch::try_from_iter([("at", Arc::new(beyond) as _)]).unwrap();
+    let encoded = JsonEncoder::new(rows.schema()).unwrap().encode(&rows).unwrap();
+    let why = "column `at`: the timestamp 253402300800000 (milliseconds since 1970) is out of \
+               range: from 0001-01-01T00:00:00Z to 9999-12-31T23:59:59.999Z";
+    assert_eq!(encoded.rejected, [(0, why.to_owned())]);
+}
