@@ -59,6 +59,9 @@ impl Faults {
     }
 
     pub(crate) fn sync(&self) -> std::io::Result<()> {
+        if millstream_core::fault::journal_fails() {
+            return Err(std::io::Error::other("the journal is made to fail"));
+        }
         let left = |left: u32| left.checked_sub(1);
         match self.syncs.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left) {
             Ok(_) => Err(std::io::Error::other("a test lets this sync fail")),

@@ -32,11 +32,19 @@ impl Env for NoEnv {
 
 impl Bench {
     pub fn at(dir: &Path) -> Self {
-        let home = Home::open(dir, HomeOptions::default()).unwrap();
+        Self::with(dir, HomeOptions::default())
+    }
+
+    pub fn with(dir: &Path, options: HomeOptions) -> Self {
+        let home = Home::open(dir, options).unwrap();
         let (committer, commits) = Committer::new(home.clone(), Duration::from_millis(5));
         tokio::spawn(commits);
         let engine = Engine::new(tokio::runtime::Handle::current());
         Self { home, engine, metrics: Metrics::new(), committer }
+    }
+
+    pub fn committer(&self) -> &Committer {
+        &self.committer
     }
 
     /// The same data directory with nothing running on it and all counters at zero.

@@ -10,6 +10,7 @@ use futures::FutureExt;
 use millstream_core::{Error, Found, Lookup, Result};
 use millstream_engine::{CacheOptions, Guarded, Metrics, Policy, Waits};
 use parking_lot::Mutex;
+use rand::{Rng, SeedableRng};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -389,6 +390,69 @@ fn guard_wide(options: CacheOptions, bytes: usize) -> (Arc<Guarded>, Metrics) {
         Arc::default(),
     );
     (Arc::new(guarded.unwrap()), metrics)
+}
+
+fn texts(found: &Found) -> Vec<String> {
+    let texts = found.rows.column(2).as_string::<i32>();
+    texts.iter().map(|text| text.unwrap().to_owned()).collect()
+}
+
+fn gauge(metrics: &Metrics, name: &str) -> usize {
+    let text = metrics.text();
+    let line = text.lines().find(|l| l.starts_with(&format!("millstream_lookup_cache_{name}{{")));
+    line.unwrap().rsplit_once(' ').unwrap().1.parse().unwrap()
+}
+
+#[tokio::test]
+async fn the_cache_keeps_its_bound_in_bytes_and_says_what_it_takes() {
+    const BOUND: usize = 1 << 20;
+    const WIDTH: usize = 1000;
+    let options = CacheOptions { entries_max: 100_000, bytes_max: BOUND, ..cache() };
+    let (guarded, metrics) = guard_wide(options, WIDTH);
+    // Single keys, and a batch of more than there is room for.
+    for at_once in [1, 7, 100, 3000] {
+        for keys in (0..3000).collect::<Vec<i64>>().chunks(at_once) {
+            let keys = keys.iter().map(|key| key * 10 + at_once as i64).collect();
+            guarded.get_many(&column("k", keys)).await.unwrap();
+            let (entries, bytes) = (gauge(&metrics, "entries"), gauge(&metrics, "bytes"));
+            assert!(bytes <= BOUND, "{bytes} bytes");
+            // What it says is what the rows take, and a little more.
+            let rows = entries * (8 + 2 * (WIDTH + 4));
+            assert!(bytes >= rows && bytes <= rows + entries * 600 + 4096, "{entries}: {bytes}");
+        }
+        assert!(gauge(&metrics, "bytes") > BOUND * 3 / 4, "the room is used");
+    }
+    drop(guarded);
+    assert_eq!((gauge(&metrics, "entries"), gauge(&metrics, "bytes")), (0, 0));
+}
+
+#[tokio::test]
+async fn every_key_gets_its_own_rows_whatever_moves_in_the_cache() {
+    let mut random = rand::rngs::StdRng::seed_from_u64(7);
+    for (entries_max, bytes_max) in [(50, 1 << 20), (100_000, 40_000), (2, 1 << 20), (1000, 1)] {
+        let ttl = Duration::from_millis(3);
+        let options = CacheOptions {
+            entries_max,
+            bytes_max,
+            ttl,
+            stale: Duration::from_millis(3),
+            ..cache()
+        };
+        let (guarded, metrics) = guard_wide(options, 20);
+        for _ in 0..300 {
+            let mut keys: Vec<i64> = (0..random.random_range(1..60))
+                .map(|_| random.random_range(0..200i64).min(random.random_range(0..200)))
+                .collect();
+            keys.sort_unstable();
+            keys.dedup();
+            let found = guarded.get_many(&column("k", keys.clone())).await.unwrap();
+            let want: Vec<_> = keys.iter().map(|key| format!("{key:0>20}")).collect();
+            assert_eq!(texts(&found), want);
+            assert_eq!(found.ends, (1..=keys.len() as u32).collect::<Vec<_>>());
+            assert!(gauge(&metrics, "entries") <= entries_max);
+            assert!(gauge(&metrics, "bytes") <= bytes_max);
+        }
+    }
 }
 
 #[tokio::test]

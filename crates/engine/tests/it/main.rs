@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod branches;
+mod budget;
 mod demo;
 mod harness;
 mod letters;
@@ -10,5 +11,6 @@ mod lookups;
 mod offsets;
 mod order;
 mod panics;
+mod reopen;
 mod sinks;
 mod tables;

@@ -1,9 +1,9 @@
 //! Sinks that fail, in each of the ways a sink may.
 
-use crate::harness::{Bench, FakeSink, numbered, simple, written};
+use crate::harness::{Bench, FakeSink, file, numbered, simple, written};
 use futures::FutureExt;
 use millstream_core::{Error, Receipt};
-use millstream_engine::PartitionState;
+use millstream_engine::{PartitionState, Target};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -219,5 +219,47 @@ async fn a_drain_finishes_what_is_in_flight_and_gives_up_on_a_stuck_sink() {
         bench.start(&[simple(dir.path(), SMALL)]).await;
         bench.idle().await;
         assert_eq!(bench.ids("out"), (done..1000).collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_that_holds_shows_its_lag_when_metrics_are_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::at(dir.path());
+    bench.topic("in", 1);
+    bench.produce("in", 0, &numbered(0..10)).await;
+    bench
+        .start_with(&simple(dir.path(), SMALL), |pipeline| {
+            pipeline.sinks[0].open = Box::new(|| {
+                Ok(Box::new(FakeSink(|_| Err(Error::stop("gone", "somebody took it away")))))
+            });
+        })
+        .await;
+    bench.until("holding", |b| b.report("p").state == PartitionState::Holding).await;
+    bench.produce("in", 0, &numbered(10..40)).await;
+    bench.engine.refresh_metrics();
+    assert_eq!(bench.metric("lag_rows", "p"), 40);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_sink_writes_is_known_whatever_it_is_called() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::at(dir.path());
+    bench.topic("in", 1);
+    let text = "
+pipeline: p
+source: { topic: in, format: { json: { columns: { id: bigint } } } }
+sinks:
+  - { name: one, table: t, key: [id] }
+  - { name: two, topic: out, format: json }
+  - { discard: true }
+";
+    let pipeline = bench.open(&file(dir.path(), "p.yaml", text)).await.unwrap();
+    let [table, topic] = [Target::Table("t".into()), Target::Topic("out".into())];
+    assert!(pipeline.writes(&table) && pipeline.writes(&topic));
+    for other in
+        [Target::Table("one".into()), Target::Table("out".into()), Target::Topic("t".into())]
+    {
+        assert!(!pipeline.writes(&other), "{other:?}");
     }
 }
