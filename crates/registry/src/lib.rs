@@ -1,4 +1,5 @@
-//! The embedded schema registry: Confluent's REST interface over one journal file.
+//! The embedded schema registry: Confluent's REST interface over one journal file. [`client`] asks a
+//! registry elsewhere.
 //!
 //! ```text
 //! curl, Kafka clients ─► router ─┐
@@ -12,6 +13,7 @@
 
 pub mod avro;
 pub mod avro_compat;
+pub mod client;
 mod content;
 mod decide;
 mod error;

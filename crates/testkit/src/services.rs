@@ -211,6 +211,10 @@ impl Registry {
     pub fn ca(&self) -> PathBuf {
         self.settings.get("SERVICES_CA").into()
     }
+
+    pub fn files(&self) -> Files {
+        self.settings.files()
+    }
 }
 
 /// What `dev/services` prints, a `KEY=VALUE` a line.

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "what does not unwrap fails its test")]
 
+mod client;
 mod compat;
 mod fuzz;
 mod persist;

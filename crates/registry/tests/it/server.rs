@@ -17,6 +17,10 @@ impl Server {
     }
 
     pub fn with(registry: Registry) -> Server {
+        Self::serve(router(registry))
+    }
+
+    pub fn serve(app: axum::Router) -> Server {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -24,7 +28,6 @@ impl Server {
             .unwrap();
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
-        let app = router(registry);
         runtime.spawn(async move { axum::serve(listener, app).await.unwrap() });
         Server { address, _runtime: runtime }
     }

@@ -1,0 +1,267 @@
+//! One HTTP exchange with one of the registry's addresses.
+//!
+//! Each exchange has a connection of its own: schemas are asked for once, so that there is nothing
+//! to keep open, and a certificate that was renewed on disk is the one that is shown.
+
+use super::Options;
+use super::answer::{Answer, Failure};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Bytes;
+use hyper::{Request, header};
+use hyper_util::rt::TokioIo;
+use millstream_core::{Error, Result};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use std::convert::Infallible;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use url::Url;
+
+/// The longest answer that is read.
+const ANSWER_BYTES_MAX: usize = 16 << 20;
+const CONTENT_TYPE: &str = "application/vnd.schemaregistry.v1+json";
+
+/// Who we are to the registry. Its `Debug` shows no secret.
+#[derive(Clone, Default)]
+pub enum Auth {
+    #[default]
+    None,
+    Basic {
+        user: String,
+        password: String,
+    },
+    Bearer {
+        token: String,
+    },
+}
+
+/// Files in PEM, read for each connection, so that renewed ones are used.
+#[derive(Debug, Clone, Default)]
+pub struct Tls {
+    /// Whom to trust; the system's own authorities unless given.
+    pub ca: Option<PathBuf>,
+    /// The certificate to show, with the chain above it, and its key.
+    pub certificate: Option<(PathBuf, PathBuf)>,
+}
+
+pub(super) struct Transport {
+    urls: Vec<Url>,
+    /// The value of the `Authorization` header, by address.
+    authorizations: Vec<Option<String>>,
+    tls: Tls,
+    timeout: Duration,
+    /// The address that answered last.
+    current: AtomicUsize,
+}
+
+impl Transport {
+    pub fn new(options: &Options) -> Result<Transport> {
+        let mistake = |message: String| Error::stop("registry_options", message);
+        let mut transport = Transport {
+            urls: Vec::new(),
+            authorizations: Vec::new(),
+            tls: options.tls.clone(),
+            timeout: options.timeout,
+            current: AtomicUsize::new(0),
+        };
+        for text in &options.urls {
+            let wrong = "the address of the schema registry is not one; write \
+                         `http://HOST:PORT` or `https://HOST:PORT`";
+            // The address is not repeated: it may have a password in it.
+            let mut url = Url::parse(text).map_err(|why| mistake(format!("{wrong}: {why}")))?;
+            if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
+                return Err(mistake(wrong.to_owned()));
+            }
+            let basic = |user: &str, password: &str| {
+                Some(format!("Basic {}", BASE64.encode(format!("{user}:{password}"))))
+            };
+            let authorization = match (&options.auth, url.username()) {
+                (Auth::Basic { user, password }, _) => basic(user, password),
+                (Auth::Bearer { token }, _) => Some(format!("Bearer {token}")),
+                (Auth::None, "") => None,
+                (Auth::None, user) => {
+                    let password = decoded(url.password().unwrap_or_default());
+                    basic(&decoded(user), &password)
+                }
+            };
+            // Neither fails: the address has a host.
+            let _ = (url.set_username(""), url.set_password(None));
+            transport.urls.push(url);
+            transport.authorizations.push(authorization);
+        }
+        match transport.urls.is_empty() {
+            true => Err(mistake("the schema registry has no address".to_owned())),
+            false => Ok(transport),
+        }
+    }
+
+    /// One attempt. The next one goes to the next address when this one could not be reached.
+    pub async fn exchange(
+        &self,
+        method: &'static str,
+        path: &[&str],
+        query: Option<&str>,
+        body: &str,
+    ) -> Result<Answer, Failure> {
+        let at = self.current.load(Ordering::Relaxed) % self.urls.len();
+        let mut url = self.urls[at].clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().extend(path);
+        }
+        url.set_query(query);
+        let exchange = self.with(&url, self.authorizations[at].as_deref(), method, body);
+        let answer = match tokio::time::timeout(self.timeout, exchange).await {
+            Ok(answer) => answer,
+            Err(_) => Err(format!("no answer within {:?}", self.timeout)),
+        };
+        let well = answer.as_ref().is_ok_and(|answer| answer.status < 500);
+        if !well {
+            self.current.store(at + 1, Ordering::Relaxed);
+        }
+        answer.map_err(|why| {
+            let place = url.authority();
+            Failure::unavailable(format!("the schema registry at {place} cannot be asked: {why}"))
+        })
+    }
+
+    /// Errors are the rest of a sentence.
+    async fn with(
+        &self,
+        url: &Url,
+        authorization: Option<&str>,
+        method: &'static str,
+        body: &str,
+    ) -> Result<Answer, String> {
+        // IPv6 addresses have brackets in an address, and none elsewhere.
+        let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+        let port = url.port_or_known_default().unwrap_or(80);
+        let target = match url.query() {
+            Some(query) => format!("{}?{query}", url.path()),
+            None => url.path().to_owned(),
+        };
+        let mut request = Request::builder()
+            .method(method)
+            .uri(target)
+            .header(header::HOST, url.authority())
+            .header(header::ACCEPT, format!("{CONTENT_TYPE}, application/json"))
+            .header(header::CONNECTION, "close");
+        if !body.is_empty() {
+            request = request.header(header::CONTENT_TYPE, CONTENT_TYPE);
+        }
+        if let Some(authorization) = authorization {
+            request = request.header(header::AUTHORIZATION, authorization);
+        }
+        let request = request.body(Full::new(Bytes::from(body.to_owned())));
+        let request = request.map_err(|error| error.to_string())?;
+        let stream = TcpStream::connect((host, port)).await.map_err(|error| error.to_string())?;
+        let _ = stream.set_nodelay(true);
+        if url.scheme() == "http" {
+            return send(stream, request).await;
+        }
+        let tls = self.tls.clone();
+        let config = tokio::task::spawn_blocking(move || tls.config());
+        let config = config.await.map_err(|error| error.to_string())??;
+        let name = ServerName::try_from(host.to_owned()).map_err(|error| error.to_string())?;
+        let connector = TlsConnector::from(Arc::new(config));
+        let stream = connector.connect(name, stream).await.map_err(|error| error.to_string())?;
+        send(stream, request).await
+    }
+}
+
+async fn send(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    request: Request<Full<Bytes>>,
+) -> Result<Answer, String> {
+    let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream));
+    let (mut sender, connection) = handshake.await.map_err(|error| error.to_string())?;
+    let exchange = async move {
+        let answer = sender.send_request(request).await.map_err(|error| error.to_string())?;
+        let status = answer.status().as_u16();
+        let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
+        let body = body.map_err(|error| error.to_string())?.to_bytes().to_vec();
+        Ok(Answer { status, body })
+    };
+    // The connection works only while it is polled; it may end before the answer is read.
+    let driver = async move {
+        let _ = connection.await;
+        std::future::pending::<Infallible>().await
+    };
+    tokio::select! {
+        answer = exchange => answer,
+        never = driver => match never {},
+    }
+}
+
+impl Tls {
+    /// Blocks on disk.
+    fn config(&self) -> Result<ClientConfig, String> {
+        let mut roots = RootCertStore::empty();
+        match &self.ca {
+            Some(ca) => {
+                for certificate in certificates(ca)? {
+                    roots.add(certificate).map_err(|error| file(ca, error))?;
+                }
+            }
+            None => {
+                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            }
+        }
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?
+            .with_root_certificates(roots);
+        let Some((certificate, key)) = &self.certificate else {
+            return Ok(builder.with_no_client_auth());
+        };
+        let chain = certificates(certificate)?;
+        let private = PrivateKeyDer::from_pem_file(key).map_err(|error| file(key, error))?;
+        builder.with_client_auth_cert(chain, private).map_err(|error| file(certificate, error))
+    }
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let all = CertificateDer::pem_file_iter(path).map_err(|error| file(path, error))?;
+    let all: Vec<_> = all.collect::<Result<_, _>>().map_err(|error| file(path, error))?;
+    match all.is_empty() {
+        true => Err(format!("{} has no certificate in PEM", path.display())),
+        false => Ok(all),
+    }
+}
+
+fn file(path: &Path, error: impl fmt::Display) -> String {
+    format!("{}: {error}", path.display())
+}
+
+fn decoded(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut plain = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let hex = (bytes[at] == b'%').then(|| text.get(at + 1..at + 3)).flatten();
+        match hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+            Some(byte) => (plain.push(byte), at += 3),
+            None => (plain.push(bytes[at]), at += 1),
+        };
+    }
+    String::from_utf8_lossy(&plain).into_owned()
+}
+
+impl fmt::Debug for Auth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Auth::None => "None",
+            Auth::Basic { .. } => "Basic",
+            Auth::Bearer { .. } => "Bearer",
+        })
+    }
+}
