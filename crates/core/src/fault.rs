@@ -5,6 +5,8 @@
 //! - `MILLSTREAM_PANIC_ON=text` panics on every record whose value contains the text.
 //! - `MILLSTREAM_BUG=name` switches the seeded bug `name` on.
 //! - `MILLSTREAM_DISK_FULL=path` fills the disk for as long as a file of this name exists.
+//! - `MILLSTREAM_JOURNAL_FAILS=path` keeps the tables' journal from being synced or opened again for
+//!   as long as a file of this name exists.
 
 /// Dies here when the environment asks for it.
 #[inline(always)]
@@ -53,6 +55,16 @@ pub fn disk_is_full() -> bool {
     false
 }
 
+/// Whether the tables' journal fails, because the environment's file exists. Always false in a
+/// release build.
+#[inline(always)]
+pub fn journal_fails() -> bool {
+    #[cfg(debug_assertions)]
+    return debug::JOURNAL_FAILS.as_ref().is_some_and(|file| file.exists());
+    #[cfg(not(debug_assertions))]
+    false
+}
+
 #[cfg(debug_assertions)]
 mod debug {
     use std::path::PathBuf;
@@ -74,6 +86,8 @@ mod debug {
         LazyLock::new(|| std::env::var("MILLSTREAM_PANIC_ON").ok().filter(|t| !t.is_empty()));
     pub static DISK_FULL: LazyLock<Option<PathBuf>> =
         LazyLock::new(|| std::env::var_os("MILLSTREAM_DISK_FULL").map(PathBuf::from));
+    pub static JOURNAL_FAILS: LazyLock<Option<PathBuf>> =
+        LazyLock::new(|| std::env::var_os("MILLSTREAM_JOURNAL_FAILS").map(PathBuf::from));
     static BUG: LazyLock<Option<String>> = LazyLock::new(|| std::env::var("MILLSTREAM_BUG").ok());
 
     pub fn point(name: &str) {
