@@ -49,22 +49,30 @@ pub fn exit_code(result: Result<()>) -> ExitCode {
         _ => 1,
     };
     let label = if colours() { "\x1b[1;31merror\x1b[0m" } else { "error" };
-    let _ = writeln!(io::stderr(), "{label}: {}", sentence(&error));
+    let mut said = sentence(&error);
+    if error.is::<millstream_console::Error>() {
+        said = from_here(&said);
+    }
+    let _ = writeln!(io::stderr(), "{label}: {said}");
     ExitCode::from(code)
 }
 
 /// Mistakes with the paths that people wrote: the process that runs was asked with absolute ones.
 pub fn relative(mistakes: Vec<millstream_config::Mistake>) -> millstream_config::Mistakes {
     let mut mistakes = millstream_config::Mistakes(mistakes);
-    if let Ok(here) = std::env::current_dir() {
-        let here = format!("{}/", here.display());
-        for mistake in &mut mistakes.0 {
-            mistake.file = mistake.file.replace(&here, "");
-            mistake.message = mistake.message.replace(&here, "");
-            mistake.hint = mistake.hint.take().map(|hint| hint.replace(&here, ""));
-        }
+    for mistake in &mut mistakes.0 {
+        mistake.file = from_here(&mistake.file);
+        mistake.message = from_here(&mistake.message);
+        mistake.hint = mistake.hint.take().map(|hint| from_here(&hint));
     }
     mistakes
+}
+
+fn from_here(text: &str) -> String {
+    match std::env::current_dir() {
+        Ok(here) if here.parent().is_some() => text.replace(&format!("{}/", here.display()), ""),
+        _ => text.to_owned(),
+    }
 }
 
 /// The chain in one line, without a layer that only repeats the one above it.

@@ -82,6 +82,7 @@ fn of_names_that_are_not_there() {
             (&["offsets", "forget", "none", "--yes"], 2, &["`none`"]),
             (&["dead-letters", "show", "visits", "0:0"], 2, &["0:0"]),
             (&["dead-letters", "list", "--topic", "none"], 2, &["`none`"]),
+            (&["dead-letters", "list", "--pipeline", "none"], 2, &["`none`"]),
             (&["dead-letters", "replay", "none", "--all"], 2, &["none", "--file"]),
         ],
     );

@@ -1,4 +1,4 @@
-//! The disk runs full under a running job, and has room again.
+//! The disk fails a running job: it runs full and has room again, or the journal cannot be written.
 
 use crate::program::{Program, eventually};
 use millstream_testkit::events::{Event, Fate, Generator};
@@ -84,7 +84,40 @@ fn a_full_disk_is_waited_for_and_nothing_is_lost() {
     let pipelines = program.json(&["pipelines"]);
     assert_eq!(pipelines[0]["waits_for"], serde_json::json!([]));
     assert_eq!(running.end(), 0);
+    nothing_is_lost(&program, &events);
+}
 
+#[test]
+fn a_journal_that_stays_broken_ends_the_run_and_the_next_goes_on() {
+    let program = Program::new();
+    program.write("numbers.yaml", PIPELINE);
+    program.write("numbers.jsonl", "");
+    let mut generator = Generator::new(8, 11);
+    let events: Vec<Event> = (0..600).map(|_| generator.event()).collect();
+    let broken = program.path("journal-fails");
+    append(&program, &events[..300]);
+    let running = program.start_with(&["numbers.yaml"], &[("MILLSTREAM_JOURNAL_FAILS", &broken)]);
+    let rows_in = || program.json(&["pipelines"])[0]["rows_in"].as_u64().unwrap();
+    eventually("the first events are in", || (rows_in() == 300).then_some(()));
+    std::fs::write(&broken, "").unwrap();
+    append(&program, &events[300..]);
+    assert_eq!(running.wait().code(), Some(1));
+    let log = std::fs::read_to_string(program.path("run.log")).unwrap();
+    assert!(log.contains("the tables' journal failed"), "{log}");
+    assert!(log.contains("start again"), "{log}");
+
+    std::fs::remove_file(&broken).unwrap();
+    let running = program.start(&["numbers.yaml"]);
+    eventually("the rest is in", || {
+        let pipelines = program.json(&["pipelines"]);
+        (rows_in() > 0 && pipelines[0]["lag"] == 0).then_some(())
+    });
+    assert_eq!(running.end(), 0);
+    nothing_is_lost(&program, &events);
+}
+
+/// Every event is where it should be; those that come again are no loss.
+fn nothing_is_lost(program: &Program, events: &[Event]) {
     let of = |fate: Fate| -> BTreeSet<(String, u64)> {
         let those = events.iter().filter(|event| event.fate == fate);
         those.map(|event| (event.key.clone(), event.seq)).collect()
@@ -92,11 +125,13 @@ fn a_full_disk_is_waited_for_and_nothing_is_lost() {
     let out = program.ok(&["tap", "out", "--from", "earliest", "--no-follow", "--json"]);
     let out = places(&out, |row| row["value"].clone());
     assert_eq!(out.iter().cloned().collect::<BTreeSet<_>>(), of(Fate::Out));
+    let wanted = of(Fate::Out);
     let mut last = BTreeMap::new();
     for (key, seq) in &out {
         // An event that comes again may come late, a new one never early.
         let newest = last.entry(key).or_insert(0);
-        let missed = of(Fate::Out).range((key.clone(), *newest + 1)..(key.clone(), *seq)).count();
+        let between = |(of, n): &&(String, u64)| of == key && *n > *newest && n < seq;
+        let missed = wanted.iter().filter(between).count();
         assert_eq!(missed, 0, "{key}/{seq} came before an older one");
         *newest = *seq.max(newest);
     }

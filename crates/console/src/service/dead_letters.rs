@@ -2,7 +2,7 @@
 
 use super::plans::load;
 use super::rows::text;
-use super::{Reply, Service, blocking, end, nothing};
+use super::{Reply, Service, blocking, end, nothing, unknown};
 use crate::answers;
 use crate::protocol::ReplayChoice;
 use crate::{Error, Result};
@@ -27,6 +27,7 @@ impl Service {
             None => self.letter_topics()?,
         };
         let home = self.home().clone();
+        let known = self.known_pipelines();
         blocking(move || {
             let mut found: Vec<answers::Letter> = Vec::new();
             for topic in topics {
@@ -35,6 +36,13 @@ impl Service {
                         found.push(row(&topic, &letter, replayed));
                     }
                 }
+            }
+            if let Some(name) = &pipeline
+                && found.is_empty()
+                && !known.contains(name)
+            {
+                let known: Vec<&str> = known.iter().map(String::as_str).collect();
+                return Err(Error::mistake(unknown("pipeline", name, &known)));
             }
             found.sort_by_key(|letter| letter.rejected_at);
             let limit =

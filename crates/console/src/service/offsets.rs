@@ -100,6 +100,12 @@ impl Service {
                 }
             }
             None => match (committed.source.id.strip_prefix("file:"), *to) {
+                (Some(_), _) if partition.is_some_and(|index| index > 0) => {
+                    return Err(Error::mistake(format!(
+                        "`{}` is a file, which has only the partition 0",
+                        committed.source.name
+                    )));
+                }
                 (Some(path), to) => {
                     let notes = self.home().file_notes(name);
                     let source =
@@ -161,7 +167,7 @@ impl Service {
         })
     }
 
-    fn known_pipelines(&self) -> Vec<String> {
+    pub(super) fn known_pipelines(&self) -> Vec<String> {
         let mut names = self.home().tables.offsets().pipelines();
         names.retain(|name| millstream_engine::is_pipeline(name));
         names
