@@ -19,7 +19,7 @@ use crate::{Error, Result};
 use fjall::KeyspaceCreateOptions;
 use fjall::compaction::filter::Factory;
 use millstream_core::lock;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeMap;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -43,6 +43,8 @@ struct Shared {
     counters: Arc<Counters>,
     report: RwLock<OpenReport>,
     store: RwLock<Arc<Store>>,
+    /// It is opened by the first that needs it.
+    later: Mutex<bool>,
 }
 
 impl Database {
@@ -59,6 +61,37 @@ impl Database {
         Self::open_as(dir.as_ref(), options, true)
     }
 
+    /// The same, but nothing is opened before [`ready`](Self::ready) or the first use: for those who
+    /// may not need the tables at all.
+    pub fn open_read_only_later(dir: impl AsRef<Path>, options: Options) -> Result<Self> {
+        let dir = dir.as_ref();
+        if check_format(dir)?.is_none() {
+            return Err(Error::NotThere { dir: dir.to_owned() });
+        }
+        let counters = Arc::<Counters>::default();
+        let store = Store::closed(dir.to_owned(), options.clone(), counters.clone());
+        Ok(Self(Arc::new(Shared {
+            dir: dir.to_owned(),
+            options,
+            read_only: true,
+            counters,
+            report: RwLock::default(),
+            store: RwLock::new(Arc::new(store)),
+            later: Mutex::new(true),
+        })))
+    }
+
+    /// Opens what was left for later. Who uses it without asking finds nothing in it where this
+    /// fails.
+    pub fn ready(&self) -> Result<()> {
+        let mut later = self.0.later.lock();
+        if *later {
+            self.open_again()?;
+            *later = false;
+        }
+        Ok(())
+    }
+
     fn open_as(dir: &Path, options: Options, read_only: bool) -> Result<Self> {
         let counters = Arc::<Counters>::default();
         let (opened, report) = open(dir, &options, read_only)?;
@@ -71,6 +104,7 @@ impl Database {
             counters,
             report: RwLock::new(report),
             store: RwLock::new(Arc::new(store)),
+            later: Mutex::new(false),
         })))
     }
 
@@ -88,14 +122,17 @@ impl Database {
     /// written and not committed may be gone: handles from before answer `Reopened`, and whoever
     /// wrote through them goes on from the last commit. When it fails it may be tried again.
     pub fn reopen(&self) -> Result<OpenReport> {
+        *self.0.later.lock() = false;
+        self.open_again()
+    }
+
+    fn open_again(&self) -> Result<OpenReport> {
         let shared = &*self.0;
         let mut store = shared.store.write();
         store.close();
-        if millstream_core::fault::journal_fails() {
-            let error = std::io::Error::other("the journal is made to fail");
-            return Err(io("cannot open the tables in", &shared.dir)(error));
+        if !shared.read_only {
+            rewrite::journals(&shared.dir.join(STORE))?;
         }
-        rewrite::journals(&shared.dir.join(STORE))?;
         let (opened, report) = open(&shared.dir, &shared.options, shared.read_only)?;
         *store = Arc::new(Store::new(
             shared.dir.clone(),
@@ -212,6 +249,9 @@ impl Database {
     }
 
     fn store(&self) -> Arc<Store> {
+        if let Err(error) = self.ready() {
+            tracing::error!(%error, "the tables cannot be opened");
+        }
         self.0.store.read().clone()
     }
 }

@@ -47,7 +47,7 @@ impl std::fmt::Display for JournalCut {
 }
 
 /// The generation outside the database, in two slots of which a torn write spoils one.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Outside {
     file: Option<File>,
 }

@@ -127,6 +127,25 @@ impl Store {
         }
     }
 
+    /// One that nothing is in yet: its handles answer `Reopened`.
+    pub fn closed(dir: PathBuf, options: Options, counters: Arc<Counters>) -> Self {
+        Self {
+            dir,
+            options,
+            read_only: true,
+            counters,
+            open: RwLock::new(None),
+            failed: AtomicBool::new(false),
+            stamp_us: AtomicU64::new(0),
+            unchecked_bytes: AtomicU64::new(0),
+            released_at: AtomicU64::new(0),
+            written: AtomicU64::new(0),
+            synced: Mutex::new(0),
+            outside: Outside::default(),
+            positions: Mutex::default(),
+        }
+    }
+
     /// Enters the store. Not to be called while holding what it gave before.
     pub fn enter(&self) -> Result<MappedRwLockReadGuard<'_, Open>> {
         RwLockReadGuard::try_map(self.open.read(), Option::as_ref).map_err(|_| Error::Reopened)

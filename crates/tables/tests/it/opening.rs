@@ -2,7 +2,7 @@
 
 use crate::support::*;
 use millstream_core::Disposition;
-use millstream_tables::{Database, Error, Options, Source, TableSpec};
+use millstream_tables::{Database, Error, Faults, Options, Source, TableSpec};
 use std::fs;
 use std::time::Duration;
 
@@ -170,4 +170,46 @@ fn handles_from_before_a_reopen_answer_so() {
     table.write(&row("b", 1, "v"), None, None).unwrap();
     assert_eq!(all(&table), ["a|1|v", "b|1|v"]);
     assert_eq!(db.offsets().get("p").unwrap().offsets, [(0, 1)].into());
+}
+
+#[test]
+fn what_is_opened_later_is_opened_by_who_needs_it() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(matches!(
+        Database::open_read_only_later(dir.path(), Options::default()),
+        Err(Error::NotThere { .. })
+    ));
+    let db = open(dir.path());
+    let table = people(&db);
+    table.write(&row("a", 1, "v"), None, None).unwrap();
+    db.write_out().unwrap();
+    let later = Database::open_read_only_later(dir.path(), Options::default()).unwrap();
+    assert!(matches!(later.ready(), Err(Error::Locked { .. })), "nothing was opened before");
+    drop((table, db));
+    later.ready().unwrap();
+    assert_eq!(all(&later.table("people").unwrap()), ["a|1|v"]);
+    drop(later);
+    let later = Database::open_read_only_later(dir.path(), Options::default()).unwrap();
+    assert_eq!(later.tables().len(), 1, "the first use opens it too");
+}
+
+#[test]
+fn a_sync_that_fails_asks_for_a_reopening_which_keeps_what_was_committed() {
+    let dir = tempfile::tempdir().unwrap();
+    let faults = Faults::default();
+    let options = Options { faults: faults.clone(), ..Options::default() };
+    let db = Database::open(dir.path(), options).unwrap();
+    let table = people(&db);
+    table.write(&row("a", 1, "v"), None, None).unwrap();
+    db.persist().unwrap();
+    faults.fail_syncs(1);
+    let error = db.persist().unwrap_err();
+    assert!(error.needs_reopen() && db.needs_reopen(), "{error:?}");
+    assert!(matches!(table.write(&row("b", 1, "v"), None, None), Err(Error::Failed)));
+    db.reopen().unwrap();
+    assert!(!db.needs_reopen());
+    let table = db.table("people").unwrap();
+    table.write(&row("b", 1, "v"), None, None).unwrap();
+    db.persist().unwrap();
+    assert_eq!(all(&table), ["a|1|v", "b|1|v"]);
 }

@@ -1,0 +1,170 @@
+//! The columns of look-ups, and whether they can be asked by what the SQL joins on.
+
+use super::{Planner, nearest, schema_of};
+use arrow_schema::{Schema, SchemaRef};
+use millstream_config::{LookupFrom, LookupSpec, PipelineSpec};
+use millstream_connectors::file::{FileLookup, FileLookupOptions, rows};
+use millstream_core::LookupKey;
+use millstream_sql::{KEY_COLUMNS, KEY_RANGE, Query};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Opens a file look-up by its spec and key.
+pub fn open_file_lookup(
+    file: &millstream_config::FileLookup,
+    path: PathBuf,
+    key: &LookupKey,
+) -> Result<FileLookup, String> {
+    let options = FileLookupOptions {
+        path,
+        columns: file.columns.as_ref().map(schema_of),
+        delimiter: file.delimiter.0,
+        reload: file.reload.0,
+    };
+    FileLookup::open(options, key)
+}
+
+impl Planner<'_> {
+    /// The columns of each look-up, and the names of those whose columns are not known.
+    pub(super) fn lookup_schemas(
+        &mut self,
+        spec: &PipelineSpec,
+    ) -> (BTreeMap<String, SchemaRef>, Vec<String>) {
+        let mut schemas = BTreeMap::new();
+        for (name, lookup) in &spec.lookups {
+            match &lookup.from {
+                LookupFrom::Table(from) if self.catalog.is_untold_table(&from.table) => {}
+                LookupFrom::Table(from) => match self.catalog.table(&from.table) {
+                    Some(table) => {
+                        let key = table.partition_key.iter().chain(&table.clustering);
+                        let key = key.map(String::as_str).collect::<Vec<_>>().join(",");
+                        let columns = declared(&table.columns, KEY_COLUMNS, key);
+                        schemas.insert(name.clone(), columns);
+                    }
+                    None => {
+                        let hint =
+                            nearest(&from.table, self.catalog.table_names()).unwrap_or_else(|| {
+                                format!(
+                                    "load it with `millstream tables load {} FILE --key COLUMN`, \
+                                     or run the pipeline that writes it in the same command",
+                                    from.table
+                                )
+                            });
+                        let message = format!("there is no table `{}`", from.table);
+                        self.mistake(&format!("/lookups/{name}/table"), message, Some(hint));
+                    }
+                },
+                LookupFrom::File(from) => {
+                    let path = self.file.resolve(&from.file);
+                    let columns = match &from.columns {
+                        Some(columns) => {
+                            let columns = schema_of(columns);
+                            let there = rows::columns_of(&path, from.delimiter.0);
+                            there.and_then(|there| has_all(&there, &columns).map(|()| columns))
+                        }
+                        None => rows::columns_of(&path, from.delimiter.0),
+                    };
+                    match columns {
+                        Ok(columns) => {
+                            let columns = match &lookup.range {
+                                Some(range) => declared(&columns, KEY_RANGE, range.join(",")),
+                                None => columns,
+                            };
+                            schemas.insert(name.clone(), columns);
+                        }
+                        Err(error) => {
+                            self.mistake(&format!("/lookups/{name}/file"), error, None);
+                        }
+                    }
+                }
+            }
+        }
+        let untold = spec.lookups.keys().filter(|name| !schemas.contains_key(*name)).cloned();
+        let untold = untold.collect();
+        (schemas, untold)
+    }
+
+    /// Whether each look-up can be asked by the columns that the SQL joins on.
+    pub(super) fn check_keys(&mut self, step: usize, spec: &PipelineSpec, query: &Query) {
+        for used in query.lookups() {
+            let Some(lookup) = spec.lookups.get(&used.name) else { continue };
+            if let Err((message, hint)) = self.check_key(lookup, &used.name, &used.key) {
+                let line = 0;
+                let path = format!("/steps/{step}/sql");
+                let mistake = self.file.mistake_in_block(&path, line, 1, message, Some(hint));
+                self.mistakes.push(mistake);
+            }
+        }
+    }
+
+    fn check_key(
+        &self,
+        lookup: &LookupSpec,
+        name: &str,
+        key: &LookupKey,
+    ) -> Result<(), (String, String)> {
+        match (key, &lookup.range) {
+            (LookupKey::Range { start, end }, Some([s, e])) if s == start && e == end => {}
+            (LookupKey::Range { start, end }, _) => {
+                return Err((
+                    format!(
+                        "`{name}` is joined by the range {start} to {end}, which it does not declare"
+                    ),
+                    format!("write `range: [{start}, {end}]` in the lookup"),
+                ));
+            }
+            (LookupKey::Equal(columns), Some([s, e])) => {
+                return Err((
+                    format!("`{name}` is a range look-up but is joined by {}", columns.join(", ")),
+                    format!("join it `ON value BETWEEN {name}.\"{s}\" AND {name}.\"{e}\"`"),
+                ));
+            }
+            _ => {}
+        }
+        let (LookupFrom::Table(from), LookupKey::Equal(columns)) = (&lookup.from, key) else {
+            return match &lookup.from {
+                LookupFrom::Table(_) => Err((
+                    format!("`{name}` is a table, which is asked by its key, not by a range"),
+                    "use a file lookup for ranges".into(),
+                )),
+                LookupFrom::File(_) => Ok(()),
+            };
+        };
+        let Some(table) = self.catalog.table(&from.table) else { return Ok(()) };
+        let all: Vec<_> = table.partition_key.iter().chain(&table.clustering).collect();
+        let prefix = columns.len() >= table.partition_key.len()
+            && all.iter().take(columns.len()).all(|key| columns.contains(key));
+        if prefix && columns.len() <= all.len() {
+            return Ok(());
+        }
+        Err((
+            format!("table `{}` cannot be asked by {}", from.table, columns.join(", ")),
+            format!(
+                "its key is {}: join on {}",
+                all.iter().map(|s| s.as_str()).collect::<Vec<_>>().join(", "),
+                table.partition_key.join(" and ")
+            ),
+        ))
+    }
+}
+
+/// Tells the SQL by which columns a look-up can be asked.
+fn declared(columns: &Schema, what: &str, names: String) -> SchemaRef {
+    let metadata = [(what.to_owned(), names)].into();
+    Arc::new(Schema::new_with_metadata(columns.fields().clone(), metadata))
+}
+
+fn has_all(there: &Schema, wanted: &Schema) -> Result<(), String> {
+    for field in wanted.fields() {
+        if there.field_with_name(field.name()).is_err() {
+            let known: Vec<_> = there.fields().iter().map(|f| f.name().as_str()).collect();
+            return Err(format!(
+                "the file has no column `{}`; it has {}",
+                field.name(),
+                known.join(", ")
+            ));
+        }
+    }
+    Ok(())
+}
