@@ -174,12 +174,33 @@ impl Draft {
         }
         Ok(Plan {
             input: input.iter().map(|column| self.planner.scope.field(*column).clone()).collect(),
+            input_paths: self.paths(&input),
             input_columns_all: self.input_columns_all,
             stages,
             lookups,
             schema: Arc::new(Schema::new(self.fields)),
             explain,
         })
+    }
+
+    /// For each column the paths of the fields that are read within it; none where all of it is.
+    fn paths(&self, columns: &[ColumnId]) -> Vec<Vec<String>> {
+        let mut read: BTreeMap<ColumnId, Option<BTreeSet<String>>> = BTreeMap::new();
+        for planned in self.nodes.iter().flat_map(Node::expressions) {
+            planned.accesses(|column, path| {
+                let Some(id) = self.planner.scope.id_of(column) else { return };
+                let paths = read.entry(id).or_insert_with(|| Some(BTreeSet::new()));
+                match (path.as_slice(), paths) {
+                    ([], paths) => *paths = None,
+                    (path, Some(paths)) => {
+                        paths.insert(path.join("."));
+                    }
+                    (_, None) => {}
+                }
+            });
+        }
+        let paths = |column| read.get(column).cloned().flatten().unwrap_or_default();
+        columns.iter().map(|column| paths(column).into_iter().collect()).collect()
     }
 
     fn layout(&self, columns: &[ColumnId]) -> Layout {
@@ -311,17 +332,20 @@ impl Draft {
 }
 
 impl Node {
-    fn reads(&self) -> Box<dyn Iterator<Item = ColumnId> + '_> {
-        let of = |planned: &Planned| planned.columns.clone();
+    fn expressions(&self) -> Box<dyn Iterator<Item = &Planned> + '_> {
         match self {
-            Node::Filter(conditions) => Box::new(conditions.iter().flat_map(of)),
+            Node::Filter(conditions) => Box::new(conditions.iter()),
             Node::Lookup { join, .. } => {
-                Box::new(join.keys.iter().chain(&join.before).chain(&join.after).flat_map(of))
+                Box::new(join.keys.iter().chain(&join.before).chain(&join.after))
             }
-            Node::Unnest { lists, .. } => Box::new(lists.iter().flat_map(of)),
-            Node::Project(items) => Box::new(items.iter().flat_map(move |(_, item)| of(item))),
+            Node::Unnest { lists, .. } => Box::new(lists.iter()),
+            Node::Project(items) => Box::new(items.iter().map(|(_, item)| item)),
             Node::Dropped(_) => Box::new(std::iter::empty()),
         }
+    }
+
+    fn reads(&self) -> impl Iterator<Item = ColumnId> + '_ {
+        self.expressions().flat_map(|planned| planned.columns.clone())
     }
 
     /// Whether it is a lookup that gives each row once, and nothing that is needed: then the store

@@ -19,7 +19,7 @@ use arrow_cast::{CastOptions, cast_with_options};
 use arrow_schema::{ArrowError, DataType, Field, FieldRef, TimeUnit};
 use datafusion_common::config::ConfigOptions;
 use datafusion_common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion_common::{Column, DFSchema, DataFusionError, TableReference, plan_err};
+use datafusion_common::{Column, DFSchema, DataFusionError, ScalarValue, TableReference, plan_err};
 use datafusion_expr::execution_props::ExecutionProps;
 use datafusion_expr::expr::ScalarFunction;
 use datafusion_expr::physical_planning_context::PhysicalPlanningContext;
@@ -221,6 +221,19 @@ impl Planned {
         self
     }
 
+    /// Gives each column that is read with the names of the fields within it that are, none where it
+    /// is read whole: `site` and `geo`, `lat` of `site.geo.lat`.
+    pub fn accesses(&self, mut each: impl FnMut(&Column, Vec<&str>)) {
+        let walked = self.expr.apply(|node| match access(node) {
+            Some((column, path)) => {
+                each(column, path);
+                Ok(TreeNodeRecursion::Jump)
+            }
+            None => Ok(TreeNodeRecursion::Continue),
+        });
+        walked.expect("the walk itself fails nowhere");
+    }
+
     pub fn as_column(&self) -> Option<&Column> {
         match &self.expr {
             Expr::Column(column) => Some(column),
@@ -284,6 +297,25 @@ fn simplify_function(
             Transformed::no(Expr::ScalarFunction(ScalarFunction { func, args }))
         }
     })
+}
+
+/// A column, or fields of one by their names.
+fn access(expr: &Expr) -> Option<(&Column, Vec<&str>)> {
+    match expr {
+        Expr::Column(column) => Some((column, Vec::new())),
+        Expr::ScalarFunction(call) if call.func.name() == "get_field" => {
+            let (root, names) = call.args.split_first()?;
+            let (column, mut path) = access(root)?;
+            for name in names {
+                match name {
+                    Expr::Literal(ScalarValue::Utf8(Some(name)), _) => path.push(name),
+                    _ => return None,
+                }
+            }
+            Some((column, path))
+        }
+        _ => None,
+    }
 }
 
 /// Whether no row can give a null. What DataFusion says of functions is not relied on.

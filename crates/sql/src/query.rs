@@ -24,6 +24,8 @@ pub struct Query {
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub input: Vec<FieldRef>,
+    /// Which fields of an input column are read, by their paths; all, where there are none.
+    pub input_paths: Vec<Vec<String>>,
     pub input_columns_all: usize,
     pub stages: Vec<Stage>,
     pub lookups: Vec<LookupUse>,
@@ -132,6 +134,18 @@ impl Query {
     /// decoded. A batch to run on has these columns, by name, and may have more.
     pub fn input_columns(&self) -> Vec<String> {
         self.plan.input.iter().map(|field| field.name().clone()).collect()
+    }
+
+    /// As [`Self::input_columns`], with the fields that are read of a column that is not read whole:
+    /// `site.name`, `site.geo.lat`. A path may go on into a map, by a key.
+    pub fn input_paths(&self) -> Vec<String> {
+        let columns = self.plan.input.iter().zip(&self.plan.input_paths);
+        columns
+            .flat_map(|(field, paths)| match paths.as_slice() {
+                [] => vec![field.name().clone()],
+                paths => paths.iter().map(|path| format!("{}.{path}", field.name())).collect(),
+            })
+            .collect()
     }
 
     pub fn lookups(&self) -> &[LookupUse] {

@@ -31,7 +31,8 @@ pub struct AvroOptions {
     pub framing: Framing,
     /// The schema that rows are given in, with everything it refers to written out.
     pub reader_schema: String,
-    /// The top-level columns that are used; the others are stepped over, not built.
+    /// The columns that are used, or fields of records in them (`site.name`); the others are stepped
+    /// over, not built.
     pub columns: Option<Vec<String>>,
     /// The schema of bare records, where it is not the reader's.
     pub writer_schema: Option<String>,

@@ -38,6 +38,13 @@ pub fn arrow_schema(avro_json: &str) -> Result<SchemaRef> {
         .map_err(|why| Error::stop("schema", format!("avro schema: {why}")))
 }
 
+/// The columns that a decoder gives with [`AvroOptions::columns`].
+pub fn arrow_schema_of(avro_json: &str, columns: &[String]) -> Result<SchemaRef> {
+    Schema::parse(avro_json, [])
+        .and_then(|schema| shape::arrow_schema_of(&schema, columns))
+        .map_err(|why| Error::stop("schema", format!("avro schema: {why}")))
+}
+
 /// Shows records of one schema as JSON.
 #[derive(Debug)]
 pub struct AvroText {

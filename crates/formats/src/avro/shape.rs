@@ -41,27 +41,39 @@ pub(crate) fn arrow_schema(schema: &Schema) -> Result<SchemaRef, String> {
     Ok(Arc::new(arrow_schema::Schema::new(fields)))
 }
 
-/// The shape of the rows, with the named top-level columns only.
+/// The shape of the rows, with the named columns only: `site`, or `site.name` for one field of a
+/// record. A path goes as deep as records do, and names all that is below its end.
 pub(crate) fn rows(schema: &Schema, columns: Option<&[String]>) -> Result<Shape, String> {
     let fields = schema.root_fields()?;
-    if let Some(columns) = columns {
-        for column in columns {
-            if !fields.iter().any(|f| f.name == *column) {
-                return Err(format!("the reader schema has no field `{column}`"));
-            }
+    let paths = columns.map(|columns| columns.iter().map(String::as_str).collect::<Vec<_>>());
+    for path in paths.iter().flatten() {
+        let column = path.split('.').next().unwrap_or(path);
+        if !fields.iter().any(|f| f.name == column) {
+            return Err(format!("the reader schema has no field `{column}`"));
         }
     }
     let mut shaper = Shaper { schema, open: vec![schema.root], left: COLUMNS_MAX };
-    let mut shapes = Vec::new();
-    let mut names = Vec::new();
-    for field in fields {
-        if columns.is_none_or(|columns| columns.contains(&field.name)) {
-            shapes.push(shaper.shape(field.type_id, false)?);
-            names.push(field.name.clone());
-        }
-    }
+    let (names, shapes) = shaper.fields(fields, false, paths.as_deref())?;
     let data_type = struct_of(names, &shapes);
     Ok(Shape { id: schema.root, nullable: false, form: Form::Struct(shapes), data_type })
+}
+
+/// The columns that [`rows`] gives.
+pub(crate) fn arrow_schema_of(schema: &Schema, columns: &[String]) -> Result<SchemaRef, String> {
+    let shape = rows(schema, Some(columns))?;
+    let DataType::Struct(fields) = shape.data_type else { unreachable!("rows are structs") };
+    Ok(Arc::new(arrow_schema::Schema::new(fields)))
+}
+
+/// What the paths name below a field: nothing of it, all of it, or these paths.
+fn below<'p>(paths: &[&'p str], field: &str) -> Option<Option<Vec<&'p str>>> {
+    let mut named = paths.iter().filter_map(|path| {
+        let rest = path.strip_prefix(field)?;
+        if rest.is_empty() { Some(None) } else { rest.strip_prefix('.').map(Some) }
+    });
+    let mut deeper = vec![named.next()?];
+    deeper.extend(named);
+    Some(deeper.into_iter().collect())
 }
 
 /// The name of a union's branch as a field of a struct.
@@ -124,9 +136,42 @@ struct Shaper<'a> {
 }
 
 impl Shaper<'_> {
+    /// The fields of a record that the paths name, all without paths.
+    fn fields(
+        &mut self,
+        fields: &[super::schema::Field],
+        nullable: bool,
+        paths: Option<&[&str]>,
+    ) -> Result<(Vec<String>, Vec<Shape>), String> {
+        // A path to a field that is not there names the whole record.
+        let known = |path: &&str| {
+            let first = path.split('.').next().unwrap_or(path);
+            fields.iter().any(|field| field.name == first)
+        };
+        let paths = paths.filter(|paths| paths.iter().all(known));
+        let (mut names, mut shapes) = (Vec::new(), Vec::new());
+        for field in fields {
+            let deeper = match paths {
+                None => None,
+                Some(paths) => match below(paths, &field.name) {
+                    None => continue,
+                    Some(deeper) => deeper,
+                },
+            };
+            shapes.push(self.shape(field.type_id, nullable, deeper.as_deref())?);
+            names.push(field.name.clone());
+        }
+        Ok((names, shapes))
+    }
+
     /// `within_optional`: what lies in a nullable struct is nullable too, so that a reader who
     /// looks past the struct's own nulls still sees them.
-    fn shape(&mut self, id: Id, within_optional: bool) -> Result<Shape, String> {
+    fn shape(
+        &mut self,
+        id: Id,
+        within_optional: bool,
+        paths: Option<&[&str]>,
+    ) -> Result<Shape, String> {
         self.left = self
             .left
             .checked_sub(1)
@@ -142,32 +187,32 @@ impl Shaper<'_> {
                 let nullable = within_optional || some.len() < branches.len();
                 match some.as_slice() {
                     [] => Ok(self.leaf(branches[0], true)),
-                    [one] => self.solid(*one, nullable),
+                    [one] => self.solid(*one, nullable, paths),
                     many => {
                         let names = branch_names(schema, many);
                         let shapes: Result<Vec<_>, _> =
-                            many.iter().map(|b| self.shape(*b, true)).collect();
+                            many.iter().map(|b| self.shape(*b, true, None)).collect();
                         let shapes = shapes?;
                         let data_type = struct_of(names, &shapes);
                         Ok(Shape { id, nullable, form: Form::Branches(shapes), data_type })
                     }
                 }
             }
-            _ => self.solid(id, within_optional),
+            _ => self.solid(id, within_optional, paths),
         }
     }
 
-    fn solid(&mut self, id: Id, nullable: bool) -> Result<Shape, String> {
+    fn solid(&mut self, id: Id, nullable: bool, paths: Option<&[&str]>) -> Result<Shape, String> {
         let schema = self.schema;
         Ok(match schema.kind(id) {
             Type::Array(items) => {
-                let item = self.shape(*items, false)?;
+                let item = self.shape(*items, false, None)?;
                 let field = Field::new("item", item.data_type.clone(), item.nullable);
                 let data_type = DataType::List(Arc::new(field));
                 Shape { id, nullable, form: Form::List(Box::new(item)), data_type }
             }
             Type::Map(values) => {
-                let value = self.shape(*values, false)?;
+                let value = self.shape(*values, false, None)?;
                 let entries = Fields::from(vec![
                     Field::new("key", DataType::Utf8, false),
                     Field::new("value", value.data_type.clone(), value.nullable),
@@ -181,11 +226,10 @@ impl Shaper<'_> {
             }
             Type::Record(_, fields) => {
                 self.open.push(id);
-                let shapes: Result<Vec<_>, _> =
-                    fields.iter().map(|f| self.shape(f.type_id, nullable)).collect();
+                let shaped = self.fields(fields, nullable, paths);
                 self.open.pop();
-                let shapes = shapes?;
-                let data_type = struct_of(fields.iter().map(|f| f.name.clone()), &shapes);
+                let (names, shapes) = shaped?;
+                let data_type = struct_of(names, &shapes);
                 Shape { id, nullable, form: Form::Struct(shapes), data_type }
             }
             _ => self.leaf(id, nullable),

@@ -237,3 +237,28 @@ fn explain_tells_the_stages() {
     select  site string  = n.site.name
     ");
 }
+
+#[test]
+fn the_fields_that_are_read_of_a_column() {
+    let input = schema(
+        "id int, site struct<name string, geo struct<lat double, lon double>>, params map<string>",
+    );
+    for (sql, paths) in [
+        ("SELECT n.site.name FROM input n", &["site.name"][..]),
+        ("SELECT id FROM input WHERE site.geo.lat > 1", &["id", "site.geo.lat"]),
+        ("SELECT site.geo.lat, site['name'] AS n FROM input", &["site.geo.lat", "site.name"]),
+        ("SELECT site.name FROM input WHERE site IS NOT NULL", &["site"]),
+        ("SELECT site, site.name FROM input", &["site"]),
+        ("SELECT site.geo FROM input", &["site.geo"]),
+        (
+            "SELECT upper(site.name) AS u, params['utm'] AS p FROM input",
+            &["site.name", "params.utm"],
+        ),
+        ("SELECT coalesce(site.geo, site.geo).lat AS x FROM input", &["site.geo"]),
+        ("SELECT params[site.name] AS p FROM input", &["site.name", "params"]),
+        ("SELECT * FROM input", &["id", "site", "params"]),
+    ] {
+        let query = millstream_sql::plan(sql, &input, &Default::default()).unwrap();
+        assert_eq!(query.input_paths(), paths, "{sql}");
+    }
+}
