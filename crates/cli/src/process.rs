@@ -157,7 +157,7 @@ impl Process {
     pub fn end(self) -> bool {
         let drained = self.runtimes.io().block_on(self.engine.drain(DRAIN_DEADLINE));
         self.console.cancel();
-        if let Err(error) = self.home.tables.persist() {
+        if let Err(error) = self.home.tables.write_out() {
             tracing::warn!(%error, "the tables could not be persisted at the end");
         }
         self.home.log.close();

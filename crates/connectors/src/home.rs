@@ -52,7 +52,8 @@ impl Home {
         self.dir.join("files").join(pipeline)
     }
 
-    /// Opens a stopped data directory to look at it.
+    /// Opens a stopped data directory to look at it. The tables are opened when they are needed:
+    /// who needs them asks [`Database::ready`] first.
     pub fn open_read_only(dir: &Path) -> anyhow::Result<Home> {
         use anyhow::Context;
         if !dir.is_dir() {
@@ -66,7 +67,7 @@ impl Home {
             dir: dir.to_owned(),
             log: Log::open_read_only(&dir.join("log"))
                 .with_context(|| format!("opening the log in {}", dir.display()))?,
-            tables: Database::open_read_only(dir.join("tables"), Default::default())
+            tables: Database::open_read_only_later(dir.join("tables"), Default::default())
                 .with_context(|| format!("opening the tables in {}", dir.display()))?,
             registry: Registry::open_read_only(&dir.join("registry"))
                 .with_context(|| format!("opening the schema registry in {}", dir.display()))?,

@@ -6,6 +6,7 @@ use crate::protocol::{Access, Line, Request};
 use crate::service::{Reply, Rows, Service};
 use crate::socket::{SOCKET, check_path};
 use crate::{Error, Result};
+use anyhow::Context;
 use millstream_connectors::{Home, HomeOptions};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -56,7 +57,7 @@ impl Client {
                 let side = Side::Local(Service::stopped(home));
                 return Ok(Self { side, _scratch: Some(scratch) });
             }
-            if is_new(dir) && access == Access::Read {
+            if is_new(dir) && matches!(access, Access::Read | Access::ReadTopics) {
                 return Err(Error::mistake(format!(
                     "nothing has been kept in {} yet: name the data directory with --data, or start \
                      with `millstream run FILE`",
@@ -191,7 +192,14 @@ async fn connect(dir: &Path) -> Result<Option<UnixStream>> {
 async fn open_home(dir: PathBuf, access: Access) -> anyhow::Result<Home> {
     tokio::task::spawn_blocking(move || match access {
         Access::Write => Home::open(&dir, HomeOptions::default()),
-        Access::Read | Access::ReadOrEmpty => Home::open_read_only(&dir),
+        Access::ReadTopics => Home::open_read_only(&dir),
+        Access::Read | Access::ReadOrEmpty => {
+            let home = Home::open_read_only(&dir)?;
+            home.tables
+                .ready()
+                .with_context(|| format!("opening the tables in {}", dir.display()))?;
+            Ok(home)
+        }
     })
     .await?
 }

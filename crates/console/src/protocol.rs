@@ -193,7 +193,9 @@ pub struct PlanFiles {
 pub enum Access {
     /// It looks only; where there is no directory there is nothing to see.
     Read,
-    /// The same, and no directory is as good as an empty one.
+    /// The same, and of topics and schemas only.
+    ReadTopics,
+    /// It looks at all, and no directory is as good as an empty one.
     ReadOrEmpty,
     Write,
 }
@@ -307,18 +309,18 @@ impl Request {
             Request::Process
             | Request::Pipelines
             | Request::Offsets { .. }
-            | Request::Topics
-            | Request::DescribeTopic { .. }
-            | Request::VerifyTopic { .. }
-            | Request::Tap { .. }
             | Request::Tables
             | Request::GetRow { .. }
             | Request::ScanTable { .. }
-            | Request::Schemas
-            | Request::ShowSchema { .. }
-            | Request::CompatibleSchema { .. }
             | Request::DeadLetters { .. }
             | Request::ShowDeadLetter { .. } => Access::Read,
+            Request::Topics
+            | Request::DescribeTopic { .. }
+            | Request::VerifyTopic { .. }
+            | Request::Tap { .. }
+            | Request::Schemas
+            | Request::ShowSchema { .. }
+            | Request::CompatibleSchema { .. } => Access::ReadTopics,
             Request::ResetOffsets { .. }
             | Request::ForgetOffsets { .. }
             | Request::CreateTopic { .. }

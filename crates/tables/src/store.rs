@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 /// How many bytes may be written between two looks at the free space and the journals.
 const CHECK_BYTES: u64 = 4 * 1024 * 1024;
@@ -28,6 +29,9 @@ const RELEASE_BYTES: u64 = 32 * 1024 * 1024;
 /// Merging takes memory by the size of a file, and files of 64 MiB, fjall's own, are merged oftener
 /// than what the small memtables write would need.
 const FILE_BYTES: u64 = 16 * 1024 * 1024;
+
+/// How long the end of a process waits for the tables to be written out.
+const WRITE_OUT_WITHIN: Duration = Duration::from_secs(5);
 
 pub(crate) struct Store {
     pub dir: PathBuf,
@@ -165,15 +169,24 @@ impl Store {
         self.failed.load(Ordering::Acquire) || self.open.read().is_none()
     }
 
-    /// Writes all rows and then the offsets out of memory, and waits until that is done.
+    /// Writes all rows and then the offsets out of memory. Gives up after a while: what stays in the
+    /// journal is read from there.
     pub fn write_out(&self) -> Result<()> {
         let open = self.enter_to_write()?;
         let _positions = self.positions.lock();
-        let tables: Vec<_> = open.tables.read().values().cloned().collect();
-        let keyspaces = tables.iter().map(|table| &table.keyspace);
-        for keyspace in keyspaces.chain([&open.catalog, &open.offsets]) {
-            if keyspace.tree.active_memtable().size() > 0 {
-                keyspace.rotate_memtable_and_wait().doing("cannot write out the tables")?;
+        let deadline = Instant::now() + WRITE_OUT_WITHIN;
+        let tables: Vec<_> = open.tables.read().values().map(|t| t.keyspace.clone()).collect();
+        for keyspaces in [tables, vec![open.catalog.clone(), open.offsets.clone()]] {
+            for keyspace in &keyspaces {
+                if keyspace.tree.active_memtable().size() > 0 {
+                    keyspace.rotate_memtable().doing("cannot write out the tables")?;
+                }
+            }
+            while keyspaces.iter().any(|keyspace| keyspace.tree.sealed_memtable_count() > 0) {
+                if Instant::now() >= deadline {
+                    return Ok(());
+                }
+                std::thread::sleep(Duration::from_millis(2));
             }
         }
         Ok(())
