@@ -4,6 +4,7 @@
 //! |---|---|---|---|
 //! | `topic` | a topic of the embedded log | | the same |
 //! | `table` | | an embedded table | the same |
+//! | `kafka` | topics of a Kafka cluster, as a member of a group | | |
 //! | `file` | lines of a file | rows of a CSV, JSON Lines or Parquet file | |
 //! | `discard` | | | nowhere, counted |
 //!
@@ -12,8 +13,11 @@
 mod discard;
 pub mod file;
 mod home;
+pub mod kafka;
+mod record_columns;
 pub mod table;
 pub mod topic;
 
 pub use discard::DiscardSink;
 pub use home::{Home, HomeOptions};
+pub use record_columns::RecordColumns;

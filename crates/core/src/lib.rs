@@ -31,4 +31,4 @@ pub use lookup::{Found, Lookup, LookupKey};
 pub use records::{Header, Headers, Record, Records, RecordsBuilder};
 pub use schemas::{RegisteredSchema, SchemaKind, Schemas};
 pub use sink::{Receipt, Sink};
-pub use source::{Partition, PartitionReader, Place, Source, Start};
+pub use source::{Change, Group, Partition, PartitionReader, Place, Release, Source, Start};

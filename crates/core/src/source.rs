@@ -1,4 +1,5 @@
-//! What a source gives: one reader for each of its partitions.
+//! What a source gives: one reader for each of its partitions, and where a group shares them out,
+//! word of which of them are ours.
 
 use crate::{Records, Result};
 use async_trait::async_trait;
@@ -57,6 +58,93 @@ pub trait Source: Send + Sync {
 
     /// The offset that a place in the partition has now.
     async fn offset_of(&self, partition: u32, place: Place) -> Result<i64>;
+
+    /// Where a partition's rows come from. A source of several topics numbers the partitions of all
+    /// of them in one row; these numbers mean nothing to another process.
+    fn place_of(&self, partition: u32) -> Partition {
+        Partition { source: self.name().into(), index: partition }
+    }
+
+    /// The offset at which a partition ends now, where that is known without asking.
+    fn end_of(&self, _partition: u32) -> Option<i64> {
+        None
+    }
+
+    /// The group that shares the partitions out and keeps the commits. `None` where all partitions
+    /// are ours and commits are kept in the data directory.
+    fn group(&self) -> Option<std::sync::Arc<dyn Group>> {
+        None
+    }
+}
+
+/// A member's view of a group that shares a source's partitions out among processes.
+///
+/// ```text
+///            Assigned(p)                  Revoked(p, release)
+///   not ours ──────────► ours: read, commit ──────────► finish, commit, release.done()
+///      ▲                    │ Lost(p): drop everything, commit nothing     │
+///      └────────────────────┴──────────────────────────────────────────────┘
+/// ```
+///
+/// Heartbeats and everything else that keeps the membership go on by themselves, also while nobody
+/// calls `next`.
+#[async_trait]
+pub trait Group: Send + Sync {
+    /// What has changed. For one caller, who is told each change once.
+    ///
+    /// An error with the disposition `Stop` needs the operator; the caller may go on calling.
+    /// Cancel safe.
+    async fn next(&self) -> Result<Change>;
+
+    /// Where an assigned partition begins: at its last commit, or where the options say.
+    /// `None` when it is not ours.
+    fn start_of(&self, partition: u32) -> Option<i64>;
+
+    /// Commits the offsets of partitions that are ours, and passes over those that are not any
+    /// more. Gives what is durable now. An error may be tried again.
+    ///
+    /// Cancel safe: the commit may or may not have been made.
+    async fn commit(&self, offsets: &[(u32, i64)]) -> Result<Vec<(u32, i64)>>;
+
+    /// Sets the offsets of partitions of a group that has no members now.
+    async fn reset(&self, offsets: &[(u32, i64)]) -> Result<()>;
+
+    /// Gives everything back. What was not committed comes again, here or elsewhere.
+    async fn leave(&self);
+}
+
+/// What a [`Group`] tells its member.
+#[derive(Debug)]
+pub enum Change {
+    /// These are ours from now on.
+    Assigned(Vec<u32>),
+    /// These are to be given up.
+    Revoked(Vec<u32>, Release),
+    /// These are somebody else's already: nothing of them may be committed.
+    Lost(Vec<u32>),
+}
+
+/// Says that revoked partitions are given up. Dropping it says the same.
+#[derive(Debug)]
+pub struct Release {
+    /// After this their commits are refused.
+    pub within: std::time::Duration,
+    done: Option<tokio::sync::oneshot::Sender<()>>,
+}
+
+impl Release {
+    /// The receiver resolves when the member has given them up.
+    pub fn new(within: std::time::Duration) -> (Self, tokio::sync::oneshot::Receiver<()>) {
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        (Self { within, done: Some(sender) }, receiver)
+    }
+
+    /// Nothing of the partitions is in flight, and their last commits are durable.
+    pub fn done(mut self) {
+        if let Some(done) = self.done.take() {
+            let _ = done.send(());
+        }
+    }
 }
 
 /// A place in a partition that an operator can name.

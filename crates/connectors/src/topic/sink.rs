@@ -1,16 +1,14 @@
 //! Writes rows to a topic of the embedded log: encoded by a format, keyed by a column, partitioned
 //! by the key's murmur2 as Kafka's Java client does, one record batch a partition.
 
-use arrow_array::cast::AsArray;
-use arrow_array::types::TimestampMillisecondType;
-use arrow_array::{Array, ArrayRef, RecordBatch};
-use arrow_schema::{DataType, Schema, TimeUnit};
+use crate::record_columns::RecordColumns;
+use arrow_array::RecordBatch;
+use arrow_schema::Schema;
 use async_trait::async_trait;
 use futures::FutureExt;
 use millstream_core::{Batch, Encoder, Receipt, Result, Sink};
 use millstream_log::{BatchBuilder, Durable, Topic, partition_for};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 pub struct TopicSinkOptions {
     pub topic: Topic,
@@ -23,6 +21,7 @@ pub struct TopicSinkOptions {
 
 pub struct TopicSink {
     options: TopicSinkOptions,
+    columns: RecordColumns,
     builders: Vec<BatchBuilder>,
     /// Where the next batch without keys goes.
     next_partition: u32,
@@ -50,12 +49,6 @@ impl Half {
     }
 }
 
-/// The value of a key column as a record's key.
-enum KeyColumn {
-    Text(ArrayRef),
-    Bytes(ArrayRef),
-}
-
 impl TopicSink {
     pub fn new(options: TopicSinkOptions) -> Self {
         let codec = options.topic.options().codec;
@@ -64,6 +57,7 @@ impl TopicSink {
             builders: (0..partitions).map(|_| BatchBuilder::new(codec)).collect(),
             next_partition: 0,
             half: None,
+            columns: columns(options.key.as_deref(), options.timestamp.as_deref()),
             options,
         }
     }
@@ -74,88 +68,15 @@ impl TopicSink {
         key: Option<&str>,
         timestamp: Option<&str>,
     ) -> Result<(), String> {
-        let find = |name: &str| {
-            schema.field_with_name(name).map_err(|_| {
-                let known: Vec<_> = schema.fields().iter().map(|f| f.name().as_str()).collect();
-                format!("there is no column `{name}`; there are {}", known.join(", "))
-            })
-        };
-        if let Some(key) = key {
-            let field = find(key)?;
-            match field.data_type() {
-                DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Binary => {}
-                DataType::Dictionary(..) | DataType::Boolean => {}
-                t if t.is_integer() || t.is_temporal() => {}
-                other => {
-                    return Err(format!(
-                        "column `{key}` is {}: a key is text, bytes or a whole number",
-                        millstream_core::types::name(other)
-                    ));
-                }
-            }
-        }
-        if let Some(timestamp) = timestamp {
-            let field = find(timestamp)?;
-            if !matches!(field.data_type(), DataType::Timestamp(..) | DataType::Int64) {
-                return Err(format!(
-                    "column `{timestamp}` is {}: a record's timestamp is a timestamp or a bigint of milliseconds",
-                    millstream_core::types::name(field.data_type())
-                ));
-            }
-        }
-        Ok(())
-    }
-
-    fn timestamps(&self, rows: &RecordBatch) -> Result<Option<ArrayRef>> {
-        let Some(name) = &self.options.timestamp else { return Ok(None) };
-        let column = column(rows, name)?;
-        let millis = DataType::Timestamp(TimeUnit::Millisecond, None);
-        let cast = |array: &ArrayRef, to: &DataType| {
-            arrow_cast::cast(array, to).map_err(|e| {
-                millstream_core::Error::stop("timestamp", "casting a timestamp").because(e)
-            })
-        };
-        let column = match column.data_type() {
-            DataType::Int64 => cast(&column, &millis)?,
-            DataType::Timestamp(TimeUnit::Millisecond, _) => column,
-            _ => cast(&column, &millis)?,
-        };
-        Ok(Some(column))
-    }
-
-    fn keys(&self, rows: &RecordBatch) -> Result<Option<KeyColumn>> {
-        let Some(name) = &self.options.key else { return Ok(None) };
-        let column = column(rows, name)?;
-        Ok(Some(match column.data_type() {
-            DataType::Utf8 => KeyColumn::Text(column),
-            DataType::Binary => KeyColumn::Bytes(column),
-            _ => KeyColumn::Text(
-                arrow_cast::cast(&column, &DataType::Utf8)
-                    .map_err(|e| millstream_core::Error::stop("key", "casting a key").because(e))?,
-            ),
-        }))
+        columns(key, timestamp).accepts(schema)
     }
 }
 
-fn column(rows: &RecordBatch, name: &str) -> Result<ArrayRef> {
-    rows.column_by_name(name).cloned().ok_or_else(|| {
-        millstream_core::Error::stop("no_column", format!("the rows have no column `{name}`"))
-    })
-}
-
-impl KeyColumn {
-    #[inline]
-    fn get(&self, row: usize) -> Option<&[u8]> {
-        match self {
-            KeyColumn::Text(array) => {
-                let array = array.as_string::<i32>();
-                (!array.is_null(row)).then(|| array.value(row).as_bytes())
-            }
-            KeyColumn::Bytes(array) => {
-                let array = array.as_binary::<i32>();
-                (!array.is_null(row)).then(|| array.value(row))
-            }
-        }
+fn columns(key: Option<&str>, timestamp: Option<&str>) -> RecordColumns {
+    RecordColumns {
+        key: key.map(str::to_owned),
+        timestamp: timestamp.map(str::to_owned),
+        headers: None,
     }
 }
 
@@ -163,10 +84,7 @@ impl KeyColumn {
 impl Sink for TopicSink {
     async fn write(&mut self, batch: &Batch) -> Result<Receipt> {
         let encoded = self.options.encoder.encode(&batch.rows)?;
-        let keys = self.keys(&batch.rows)?;
-        let timestamps = self.timestamps(&batch.rows)?;
-        let timestamps = timestamps.as_ref().map(|t| t.as_primitive::<TimestampMillisecondType>());
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64);
+        let parts = self.columns.of(&batch.rows)?;
 
         let partitions = self.builders.len() as u32;
         let begun = self.half.take().filter(|half| half.is_of(&batch.rows));
@@ -188,12 +106,9 @@ impl Sink for TopicSink {
             if refused.next_if_eq(&row).is_some() {
                 continue;
             }
-            let key = keys.as_ref().and_then(|keys| keys.get(row));
+            let key = parts.key(row);
             let partition = key.map_or(half.unkeyed, |key| partition_for(key, partitions));
-            let timestamp = match timestamps {
-                Some(times) if !times.is_null(row) => times.value(row),
-                _ => now,
-            };
+            let timestamp = parts.timestamp(row);
             self.builders[partition as usize].push(timestamp, key, Some(encoded.row(row)), &[]);
         }
 

@@ -1,0 +1,259 @@
+//! What stands between the fetches of a partition and its reader: a bounded queue of chunks.
+
+use super::fetcher::Fetcher;
+use super::records::Chunk;
+use async_trait::async_trait;
+use millstream_core::{Error, PartitionReader, Records, Result};
+use parking_lot::Mutex;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+/// A partition that is ours.
+pub(super) struct Feed {
+    /// The source's number of it.
+    pub id: u32,
+    pub topic: Arc<str>,
+    pub topic_id: Uuid,
+    pub index: i32,
+    /// The offset after the last record that may be read.
+    end: AtomicI64,
+    state: Mutex<State>,
+    ready: Notify,
+}
+
+struct State {
+    /// Which reader the queue is for. A later one makes an earlier one's fetches stale.
+    reader: u64,
+    attached: bool,
+    position: i64,
+    queue: VecDeque<Chunk>,
+    queued: usize,
+    /// Records that were lost before `position` and not told yet.
+    skipped: u64,
+    failed: Option<Error>,
+    rewound: Option<i64>,
+    fetched: Instant,
+}
+
+/// Where a fetch of a feed begins, and for which of its readers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    reader: u64,
+    pub offset: i64,
+}
+
+impl Feed {
+    pub fn new(id: u32, topic: Arc<str>, topic_id: Uuid, index: i32) -> Self {
+        Self {
+            id,
+            topic,
+            topic_id,
+            index,
+            end: AtomicI64::new(0),
+            state: Mutex::new(State {
+                reader: 0,
+                attached: false,
+                position: 0,
+                queue: VecDeque::new(),
+                queued: 0,
+                skipped: 0,
+                failed: None,
+                rewound: None,
+                fetched: Instant::now(),
+            }),
+            ready: Notify::new(),
+        }
+    }
+
+    pub fn end(&self) -> i64 {
+        self.end.load(Ordering::Relaxed)
+    }
+
+    pub fn set_end(&self, end: i64) {
+        self.end.store(end, Ordering::Relaxed);
+    }
+
+    /// Starts anew at an offset, for a new reader.
+    fn attach(&self, offset: i64) -> u64 {
+        let mut state = self.state.lock();
+        state.reader += 1;
+        state.attached = true;
+        state.position = offset;
+        state.queue.clear();
+        state.queued = 0;
+        state.skipped = 0;
+        state.failed = None;
+        state.fetched = Instant::now();
+        state.reader
+    }
+
+    fn detach(&self, reader: u64) {
+        let mut state = self.state.lock();
+        if state.reader == reader {
+            state.attached = false;
+            state.queue.clear();
+            state.queued = 0;
+        }
+    }
+
+    /// Whether somebody reads it and nothing stands in the way.
+    pub fn is_read(&self) -> bool {
+        let state = self.state.lock();
+        state.attached && state.failed.is_none()
+    }
+
+    /// Where to fetch next, while less than this many bytes wait.
+    pub fn wanted(&self, queued_max: usize) -> Option<Place> {
+        let state = self.state.lock();
+        (state.attached && state.failed.is_none() && state.queued < queued_max)
+            .then_some(Place { reader: state.reader, offset: state.position })
+    }
+
+    /// Takes in what a fetch from `place` brought, unless the reader has gone elsewhere meanwhile.
+    pub fn deliver(&self, place: Place, chunk: Option<Chunk>) {
+        let mut state = self.state.lock();
+        state.fetched = Instant::now();
+        let Some(mut chunk) = chunk.filter(|_| state.is_at(place)) else { return };
+        chunk.skip(std::mem::take(&mut state.skipped));
+        state.position = chunk.next_offset();
+        state.queued += chunk.len();
+        state.queue.push_back(chunk);
+        drop(state);
+        self.ready.notify_one();
+    }
+
+    /// Goes on at a later offset: the records between are gone.
+    pub fn skip_to(&self, place: Place, offset: i64) {
+        let mut state = self.state.lock();
+        if state.is_at(place) {
+            state.skipped += offset.saturating_sub(state.position).max(0) as u64;
+            state.position = offset;
+        }
+    }
+
+    /// Tells the reader, after it has read what waits.
+    pub fn fail(&self, place: Place, error: Error) {
+        let mut state = self.state.lock();
+        if state.is_at(place) {
+            state.failed = Some(error);
+            drop(state);
+            self.ready.notify_one();
+        }
+    }
+
+    /// Tells the reader, and lets the next one begin at an earlier offset.
+    pub fn rewind(&self, place: Place, offset: i64, error: Error) {
+        self.state.lock().rewound = Some(offset);
+        self.fail(place, error);
+    }
+
+    /// Where the next reader has to begin, when it is not at the commit.
+    pub fn rewound(&self) -> Option<i64> {
+        self.state.lock().rewound.take()
+    }
+
+    /// Whether nobody has asked the broker about it for this long.
+    pub fn is_quiet(&self, since: Instant) -> bool {
+        let mut state = self.state.lock();
+        let quiet = state.fetched < since;
+        if quiet {
+            state.fetched = Instant::now();
+        }
+        quiet
+    }
+
+    /// Cancel safe.
+    async fn chunk(&self, reader: u64) -> Result<Chunk> {
+        loop {
+            let ready = self.ready.notified();
+            {
+                let mut state = self.state.lock();
+                if state.reader != reader {
+                    return Err(Error::retry("gone", "another reader took this one's place"));
+                }
+                if let Some(chunk) = state.queue.pop_front() {
+                    state.queued -= chunk.len();
+                    return Ok(chunk);
+                }
+                if let Some(error) = state.failed.take() {
+                    // Nothing is fetched until a new reader begins.
+                    state.attached = false;
+                    return Err(error);
+                }
+            }
+            ready.await;
+        }
+    }
+}
+
+impl State {
+    fn is_at(&self, place: Place) -> bool {
+        self.attached && self.reader == place.reader && self.position == place.offset
+    }
+}
+
+/// Reads one partition. Dropped, it pauses the partition.
+pub(super) struct Reader {
+    feed: Arc<Feed>,
+    fetcher: Arc<Fetcher>,
+    number: u64,
+    chunk: Option<Chunk>,
+    /// What one chunk brought beyond a batch's rows.
+    ready: VecDeque<Records>,
+    rows_max: usize,
+    bytes_max: usize,
+}
+
+impl Reader {
+    pub fn new(
+        feed: Arc<Feed>,
+        fetcher: Arc<Fetcher>,
+        offset: i64,
+        rows_max: usize,
+        bytes_max: usize,
+    ) -> Self {
+        let number = feed.attach(offset);
+        fetcher.changed();
+        Self { feed, fetcher, number, chunk: None, ready: VecDeque::new(), rows_max, bytes_max }
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.feed.detach(self.number);
+    }
+}
+
+#[async_trait]
+impl PartitionReader for Reader {
+    async fn next(&mut self) -> Result<Option<Records>> {
+        if let Some(records) = self.ready.pop_front() {
+            return Ok(Some(records));
+        }
+        if self.chunk.is_none() {
+            self.chunk = Some(self.feed.chunk(self.number).await?);
+            self.fetcher.has_room();
+        }
+        let Some(chunk) = &mut self.chunk else { return Ok(None) };
+        let records = chunk.take(self.bytes_max)?;
+        if chunk.is_empty() {
+            self.chunk = None;
+        }
+        if records.len() <= self.rows_max {
+            return Ok(Some(records));
+        }
+        for from in (0..records.len()).step_by(self.rows_max) {
+            let to = records.len().min(from + self.rows_max);
+            self.ready.push_back(records.slice_rows(from, to));
+        }
+        Ok(self.ready.pop_front())
+    }
+
+    fn end_offset(&self) -> i64 {
+        self.feed.end()
+    }
+}

@@ -1,0 +1,366 @@
+//! Membership of a consumer group: which partitions are ours, and the commits.
+//!
+//! Two protocols do the same thing. The newer one (KIP-848), where the broker decides and tells each
+//! member in its heartbeats, is tried first; a broker that does not have it, or a group of older
+//! members, gets the classic one with cooperative rebalancing (KIP-429).
+
+mod assignor;
+mod classic;
+mod modern;
+mod offsets;
+mod ours;
+mod subscription;
+
+pub(super) use ours::Ours;
+pub(super) use subscription::Subscribed;
+pub use subscription::Topics;
+
+use super::cluster::{Cluster, Purpose};
+use super::connection::Connection;
+use super::feed::Feed;
+use super::fetcher::{Backoff, Fetcher};
+use super::trouble::Trouble;
+use assignor::TopicPartition;
+use async_trait::async_trait;
+use kafka_protocol::protocol::StrBytes;
+use millstream_core::{Change, Disposition, Error, Group, Release, Result};
+use parking_lot::Mutex;
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+/// How long `leave` waits for the coordinator to hear of it.
+const LEAVE_WITHIN: Duration = Duration::from_secs(5);
+
+/// Where a partition begins that the group has no offset of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum StartAt {
+    #[default]
+    Earliest,
+    Latest,
+    /// The first record at or after this time, in milliseconds since 1970.
+    Time(i64),
+    /// Nowhere: it holds.
+    Committed,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Protocol {
+    /// The newer one where the broker has it.
+    #[default]
+    Auto,
+    Classic,
+    /// KIP-848, and nothing else.
+    Consumer,
+}
+
+#[derive(Debug, Clone)]
+pub struct GroupOptions {
+    pub group: String,
+    /// A name of this process that outlives it: a restart within the session time-out moves no
+    /// partitions.
+    pub instance: Option<String>,
+    pub start: StartAt,
+    pub protocol: Protocol,
+    pub session_timeout: Duration,
+    /// How long a member may take to finish what it gives up.
+    pub rebalance_timeout: Duration,
+}
+
+impl GroupOptions {
+    pub fn new(group: impl Into<String>) -> Self {
+        Self {
+            group: group.into(),
+            instance: None,
+            start: StartAt::default(),
+            protocol: Protocol::default(),
+            session_timeout: Duration::from_secs(45),
+            rebalance_timeout: Duration::from_secs(60),
+        }
+    }
+}
+
+/// A member, for as long as it lives.
+pub(super) struct Membership {
+    context: Arc<Context>,
+    ended: watch::Receiver<bool>,
+}
+
+/// What both protocols work with.
+struct Context {
+    cluster: Cluster,
+    options: GroupOptions,
+    committed_only: bool,
+    fetcher: Arc<Fetcher>,
+    ours: Arc<Ours>,
+    subscribed: watch::Receiver<Arc<Subscribed>>,
+    /// Looks for topics now.
+    look: Arc<Notify>,
+    /// Partitions that were there when we began.
+    at_start: HashSet<TopicPartition>,
+    coordinator: Mutex<Option<i32>>,
+    trouble: Trouble,
+    stop: CancellationToken,
+}
+
+/// How a protocol's work came to its end.
+enum Ended {
+    Left,
+    /// The group or the broker speaks the other protocol.
+    UseClassic(String),
+}
+
+impl Membership {
+    /// Joins in the background.
+    #[expect(clippy::too_many_arguments, reason = "the parts of one source, put together once")]
+    pub fn join(
+        cluster: Cluster,
+        options: GroupOptions,
+        topics: Topics,
+        found: Subscribed,
+        committed_only: bool,
+        fetcher: Arc<Fetcher>,
+        ours: Arc<Ours>,
+        stop: CancellationToken,
+    ) -> Self {
+        let at_start: HashSet<_> = found.partitions().collect();
+        let (told, subscribed) = watch::channel(Arc::new(found));
+        let look = Arc::new(Notify::new());
+        let watching =
+            subscription::watch(topics, cluster.clone(), told, look.clone(), stop.clone());
+        let io = cluster.io().clone();
+        io.spawn(watching);
+        let context = Arc::new(Context {
+            trouble: Trouble::new(format!("group `{}`", options.group)),
+            cluster,
+            options,
+            committed_only,
+            fetcher,
+            ours,
+            subscribed,
+            look,
+            at_start,
+            coordinator: Mutex::default(),
+            stop,
+        });
+        let (done, ended) = watch::channel(false);
+        let running = context.clone();
+        io.spawn(async move {
+            running.run().await;
+            done.send_replace(true);
+        });
+        Self { context, ended }
+    }
+}
+
+#[async_trait]
+impl Group for Membership {
+    async fn next(&self) -> Result<Change> {
+        self.context.ours.next().await
+    }
+
+    fn start_of(&self, partition: u32) -> Option<i64> {
+        self.context.ours.start_of(partition)
+    }
+
+    async fn commit(&self, offsets: &[(u32, i64)]) -> Result<Vec<(u32, i64)>> {
+        self.context.commit(offsets).await
+    }
+
+    async fn reset(&self, offsets: &[(u32, i64)]) -> Result<()> {
+        let subscribed = self.context.subscribed.borrow().clone();
+        let named = offsets.iter().filter_map(|(number, offset)| {
+            let (topic, index) = self.context.ours.name(*number)?;
+            let id = subscribed.topics.get(&topic)?.id;
+            Some((Arc::new(Feed::new(*number, topic, id, index)), *offset))
+        });
+        self.context.set_offsets(&named.collect::<Vec<_>>()).await
+    }
+
+    async fn leave(&self) {
+        self.context.stop.cancel();
+        let mut ended = self.ended.clone();
+        let _ = tokio::time::timeout(LEAVE_WITHIN, ended.wait_for(|ended| *ended)).await;
+    }
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        self.context.stop.cancel();
+    }
+}
+
+impl Context {
+    async fn run(self: Arc<Self>) {
+        let mut classic = self.options.protocol == Protocol::Classic;
+        while !self.stop.is_cancelled() {
+            let ended = match classic {
+                true => self.run_classic().await,
+                false => self.run_modern().await,
+            };
+            match ended {
+                Ended::Left => return,
+                Ended::UseClassic(why) if self.options.protocol == Protocol::Auto => {
+                    tracing::info!(
+                        "group `{}`: the classic protocol is used: {why}",
+                        self.options.group
+                    );
+                    classic = true;
+                }
+                Ended::UseClassic(why) => {
+                    let told = format!(
+                        "group `{}` cannot be joined with `protocol: consumer`: {why}",
+                        self.options.group
+                    );
+                    self.ours.tell(Err(Error::stop("group_protocol", told)));
+                    return self.stop.cancelled().await;
+                }
+            }
+        }
+    }
+
+    fn instance(&self) -> Option<StrBytes> {
+        self.options.instance.clone().map(StrBytes::from_string)
+    }
+
+    async fn coordinator(&self, purpose: Purpose) -> Result<Arc<Connection>> {
+        let known = *self.coordinator.lock();
+        let node = match known {
+            Some(node) => node,
+            None => {
+                let node = self.cluster.coordinator(&self.options.group).await?;
+                *self.coordinator.lock() = Some(node);
+                node
+            }
+        };
+        let connection = self.cluster.broker(node, purpose).await;
+        if connection.is_err() {
+            self.forget_coordinator();
+        }
+        connection
+    }
+
+    fn forget_coordinator(&self) {
+        *self.coordinator.lock() = None;
+    }
+
+    /// Something went wrong that may pass, or that the operator must see to.
+    async fn failed(&self, error: Error, backoff: &mut Backoff) {
+        self.trouble.is(&error.chain());
+        self.forget_coordinator();
+        if error.disposition() == Disposition::Stop {
+            self.ours.tell(Err(error));
+        }
+        tokio::select! {
+            () = backoff.wait() => {}
+            () = self.stop.cancelled() => {}
+        }
+    }
+
+    fn numbers(&self, partitions: impl IntoIterator<Item = TopicPartition>) -> Vec<u32> {
+        partitions.into_iter().map(|partition| self.ours.number(&partition)).collect()
+    }
+
+    /// Takes partitions in and finds out in the background where they begin.
+    fn take_in(self: &Arc<Self>, partitions: impl IntoIterator<Item = TopicPartition>) {
+        let subscribed = self.subscribed.borrow().clone();
+        let mut feeds = Vec::new();
+        for (topic, index) in partitions {
+            let id = subscribed.topics.get(&topic).map_or(Uuid::nil(), |topic| topic.id);
+            let number = self.ours.number(&(topic.clone(), index));
+            let feed = Arc::new(Feed::new(number, topic, id, index));
+            self.ours.take_in(feed.clone());
+            self.fetcher.add(feed.clone());
+            feeds.push(feed);
+        }
+        if !feeds.is_empty() {
+            tokio::spawn(self.clone().resolve(feeds));
+        }
+    }
+
+    async fn resolve(self: Arc<Self>, feeds: Vec<Arc<Feed>>) {
+        let trouble = Trouble::new(format!("group `{}`: where to begin", self.options.group));
+        let mut backoff = Backoff::new();
+        loop {
+            let begins = tokio::select! {
+                begins = self.begins(&feeds) => begins,
+                () = self.stop.cancelled() => return,
+            };
+            match begins {
+                Ok(begins) => {
+                    trouble.over();
+                    return self.ours.resolved(begins);
+                }
+                Err(error) => {
+                    trouble.is(&error.chain());
+                    if error.disposition() == Disposition::Stop {
+                        self.ours.tell(Err(error));
+                    }
+                }
+            }
+            tokio::select! {
+                () = backoff.wait() => {}
+                () = self.stop.cancelled() => return,
+            }
+            let still = |feed: &Arc<Feed>| {
+                self.ours.feed(feed.id).is_some_and(|known| Arc::ptr_eq(&known, feed))
+            };
+            if !feeds.iter().any(still) {
+                return;
+            }
+        }
+    }
+
+    /// Has the engine give partitions up, at most for `within`.
+    async fn revoke(self: Arc<Self>, partitions: BTreeSet<TopicPartition>, within: Duration) {
+        let numbers = self.numbers(partitions);
+        let leaving = self.ours.begin_leaving(&numbers);
+        if !leaving.is_empty() {
+            let (release, released) = Release::new(within);
+            self.ours.tell(Ok(Change::Revoked(leaving, release)));
+            if tokio::time::timeout(within, released).await.is_err() {
+                tracing::warn!(
+                    "group `{}`: partitions were not given up in {} s: what is in flight is not committed",
+                    self.options.group,
+                    within.as_secs()
+                );
+            }
+        }
+        self.ours.give_up(&numbers);
+        self.ours.no_commits().await;
+        numbers.iter().for_each(|number| self.fetcher.remove(*number));
+    }
+
+    fn lose(&self, partitions: impl IntoIterator<Item = TopicPartition>) {
+        let numbers = self.numbers(partitions);
+        self.ours.lose(&numbers);
+        numbers.iter().for_each(|number| self.fetcher.remove(*number));
+    }
+
+    fn lose_all(&self) {
+        self.lose(self.ours.owned());
+    }
+
+    /// Ours that are of a topic that is gone, or that was made again.
+    fn lose_what_is_gone(&self, subscribed: &Subscribed) {
+        let gone = self.ours.feeds().into_iter().filter(|feed| {
+            let topic = subscribed.topics.get(&feed.topic);
+            !topic.is_some_and(|topic| topic.id == feed.topic_id)
+        });
+        let gone: Vec<_> = gone.map(|feed| (feed.topic.clone(), feed.index)).collect();
+        if let Some((topic, _)) = gone.first() {
+            tracing::warn!(
+                "topic `{topic}` is gone or was made again: what is in flight is dropped"
+            );
+        }
+        self.lose(gone);
+    }
+
+    /// How long a revocation may take: less than the coordinator waits for us.
+    fn release_within(&self) -> Duration {
+        self.options.rebalance_timeout * 3 / 4
+    }
+}

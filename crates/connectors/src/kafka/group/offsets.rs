@@ -1,0 +1,309 @@
+//! The group's offsets: fetched when a partition becomes ours, committed while it is.
+//!
+//! A commit carries the topic's id as its note. A topic that was made again has another one, so
+//! that an old offset is never taken for one of the new topic.
+
+use super::super::cluster::{EARLIEST, LATEST, Purpose, moved, topic_name};
+use super::super::error::{
+    FENCED_INSTANCE_ID, FENCED_MEMBER_EPOCH, ILLEGAL_GENERATION, REBALANCE_IN_PROGRESS,
+    STALE_MEMBER_EPOCH, UNKNOWN_MEMBER_ID, answered,
+};
+use super::super::feed::Feed;
+use super::assignor::TopicPartition;
+use super::ours::{Begin, Member};
+use super::{Context, StartAt};
+use kafka_protocol::messages::offset_commit_request::{
+    OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+};
+use kafka_protocol::messages::offset_fetch_request::{
+    OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics,
+};
+use kafka_protocol::messages::{OffsetCommitRequest, OffsetFetchRequest};
+use kafka_protocol::protocol::StrBytes;
+use millstream_core::{Error, Result};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// What stands before the topic's id in a commit's note.
+const NOTE: &str = "topic ";
+
+struct Found {
+    offset: i64,
+    note: String,
+}
+
+impl Context {
+    /// Where each of these begins.
+    pub(super) async fn begins(&self, feeds: &[Arc<Feed>]) -> Result<Vec<(Arc<Feed>, Begin)>> {
+        let partitions = feeds.iter().map(|f| (f.topic.clone(), f.index)).collect();
+        let known = self.fetch_offsets(&partitions).await?;
+        let mut begins = Vec::new();
+        let mut to_keep = Vec::new();
+        for feed in feeds {
+            let partition = (feed.topic.clone(), feed.index);
+            let found = known.get(&partition);
+            let of_another = found.is_some_and(|found| is_of_another(&found.note, feed.topic_id));
+            if of_another {
+                tracing::warn!(
+                    topic = &*feed.topic,
+                    partition = feed.index,
+                    "the topic was made again: its old offset is not used, it is read from its beginning"
+                );
+            }
+            let at =
+                |time| self.cluster.offset_at(&feed.topic, feed.index, time, self.committed_only);
+            let earliest = async || Ok::<_, Error>(at(EARLIEST).await?.unwrap_or(0));
+            let mut refused = None;
+            let offset = match found.filter(|_| !of_another) {
+                Some(found) => found.offset,
+                // Nobody has read it: what came before we knew of it counts too.
+                None if of_another || !self.at_start.contains(&partition) => earliest().await?,
+                None => match self.options.start {
+                    StartAt::Earliest => earliest().await?,
+                    StartAt::Latest => {
+                        let offset = at(LATEST).await?.unwrap_or(0);
+                        to_keep.push((feed.clone(), offset));
+                        offset
+                    }
+                    StartAt::Time(time) => match at(time).await? {
+                        Some(offset) => offset,
+                        None => at(LATEST).await?.unwrap_or(0),
+                    },
+                    StartAt::Committed => {
+                        refused = Some(format!(
+                            "group `{}` has no offset for partition {} of `{}`: set one with \
+                             `millstream offsets reset`, or choose another `start`",
+                            self.options.group, feed.index, feed.topic
+                        ));
+                        0
+                    }
+                },
+            };
+            begins.push((feed.clone(), Begin { offset, refused }));
+        }
+        // A task that comes after this one, before anything else was committed, must not begin at a
+        // later end.
+        if !to_keep.is_empty() {
+            self.commit_for(self.ours.member(), &to_keep).await?;
+        }
+        Ok(begins)
+    }
+
+    async fn fetch_offsets(
+        &self,
+        partitions: &BTreeSet<TopicPartition>,
+    ) -> Result<HashMap<TopicPartition, Found>> {
+        let group = &self.options.group;
+        let doing = || format!("asking for the offsets of group `{group}`");
+        let mut by_topic: BTreeMap<&Arc<str>, Vec<i32>> = BTreeMap::new();
+        for (topic, index) in partitions {
+            by_topic.entry(topic).or_default().push(*index);
+        }
+        let connection = self.coordinator(Purpose::Commit).await?;
+        let version = connection.version::<OffsetFetchRequest>(9)?;
+        let id = StrBytes::from_string(group.clone());
+        let request = match version {
+            8.. => OffsetFetchRequest::default().with_require_stable(true).with_groups(vec![
+                OffsetFetchRequestGroup::default()
+                    .with_group_id(id.into())
+                    .with_member_epoch(-1)
+                    .with_topics(Some(
+                        by_topic
+                            .into_iter()
+                            .map(|(topic, indexes)| {
+                                OffsetFetchRequestTopics::default()
+                                    .with_name(topic_name(topic))
+                                    .with_partition_indexes(indexes)
+                            })
+                            .collect(),
+                    )),
+            ]),
+            _ => OffsetFetchRequest::default()
+                .with_group_id(id.into())
+                .with_require_stable(version >= 7)
+                .with_topics(Some(
+                    by_topic
+                        .into_iter()
+                        .map(|(topic, indexes)| {
+                            OffsetFetchRequestTopic::default()
+                                .with_name(topic_name(topic))
+                                .with_partition_indexes(indexes)
+                        })
+                        .collect(),
+                )),
+        };
+        let response = connection.call(&request, version, self.cluster.timeout()).await?;
+        let (code, topics) =
+            match response.groups.into_iter().next() {
+                Some(group) => {
+                    let topics = group.topics.into_iter().map(|topic| {
+                        let partitions = topic.partitions.into_iter().map(|p| {
+                            (p.partition_index, p.committed_offset, p.metadata, p.error_code)
+                        });
+                        (topic.name, partitions.collect::<Vec<_>>())
+                    });
+                    (group.error_code, topics.collect::<Vec<_>>())
+                }
+                None => {
+                    let topics = response.topics.into_iter().map(|topic| {
+                        let partitions = topic.partitions.into_iter().map(|p| {
+                            (p.partition_index, p.committed_offset, p.metadata, p.error_code)
+                        });
+                        (topic.name, partitions.collect::<Vec<_>>())
+                    });
+                    (response.error_code, topics.collect::<Vec<_>>())
+                }
+            };
+        if code != 0 {
+            self.moved_if(code);
+            return Err(answered(doing(), code));
+        }
+        let mut found = HashMap::new();
+        for (topic, partitions) in topics {
+            let topic: Arc<str> = topic.as_str().into();
+            for (index, offset, note, code) in partitions {
+                if code != 0 {
+                    return Err(answered(doing(), code));
+                }
+                if offset >= 0 {
+                    let note = note.map(|note| note.as_str().to_owned()).unwrap_or_default();
+                    found.insert((topic.clone(), index), Found { offset, note });
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Commits what is ours and gives what is durable.
+    pub(super) async fn commit(&self, offsets: &[(u32, i64)]) -> Result<Vec<(u32, i64)>> {
+        let (_under_way, member, ours) = self.ours.to_commit(offsets);
+        if ours.is_empty() {
+            return Ok(Vec::new());
+        }
+        let done = self.commit_for(member, &ours).await?;
+        for (feed, offset) in &done {
+            self.ours.committed(feed, *offset);
+        }
+        Ok(done.into_iter().map(|(feed, offset)| (feed.id, offset)).collect())
+    }
+
+    async fn commit_for(
+        &self,
+        member: Member,
+        offsets: &[(Arc<Feed>, i64)],
+    ) -> Result<Vec<(Arc<Feed>, i64)>> {
+        let group = &self.options.group;
+        let doing = || format!("committing for group `{group}`");
+        let mut topics: BTreeMap<&str, Vec<OffsetCommitRequestPartition>> = BTreeMap::new();
+        for (feed, offset) in offsets {
+            let note = StrBytes::from_string(format!("{NOTE}{}", feed.topic_id));
+            topics.entry(&feed.topic).or_default().push(
+                OffsetCommitRequestPartition::default()
+                    .with_partition_index(feed.index)
+                    .with_committed_offset(*offset)
+                    .with_committed_leader_epoch(-1)
+                    .with_committed_metadata(Some(note)),
+            );
+        }
+        let topics = topics.into_iter().map(|(topic, partitions)| {
+            OffsetCommitRequestTopic::default()
+                .with_name(topic_name(topic))
+                .with_partitions(partitions)
+        });
+        let request = OffsetCommitRequest::default()
+            .with_group_id(StrBytes::from_string(group.clone()).into())
+            .with_generation_id_or_member_epoch(member.generation)
+            .with_member_id(StrBytes::from_string(member.id.clone()))
+            .with_group_instance_id(match member.id.is_empty() {
+                true => None,
+                false => self.instance(),
+            })
+            .with_topics(topics.collect());
+        let connection = self.coordinator(Purpose::Commit).await?;
+        let version = connection.version::<OffsetCommitRequest>(9)?;
+        let response = connection.call(&request, version, self.cluster.timeout()).await?;
+        let mut done = Vec::new();
+        let mut failed = None;
+        for topic in response.topics {
+            for partition in topic.partitions {
+                match partition.error_code {
+                    0 => {
+                        let found = offsets.iter().find(|(feed, _)| {
+                            *feed.topic == *topic.name.as_str()
+                                && feed.index == partition.partition_index
+                        });
+                        done.extend(found.cloned());
+                    }
+                    UNKNOWN_MEMBER_ID | FENCED_MEMBER_EPOCH => {
+                        self.ours.poke.notify_one();
+                        failed = Some(Error::retry(
+                            "not_a_member",
+                            format!("{}: the group has gone on without us", doing()),
+                        ));
+                    }
+                    REBALANCE_IN_PROGRESS | ILLEGAL_GENERATION | STALE_MEMBER_EPOCH => {
+                        self.ours.poke.notify_one();
+                        failed = Some(Error::retry(
+                            "rebalancing",
+                            format!("{}: the group is being shared out anew", doing()),
+                        ));
+                    }
+                    FENCED_INSTANCE_ID => return Err(answered(doing(), FENCED_INSTANCE_ID)),
+                    code => {
+                        self.moved_if(code);
+                        failed = Some(answered(doing(), code));
+                    }
+                }
+            }
+        }
+        match failed {
+            // What was taken is durable whatever became of the rest, which is offered again.
+            Some(error) if done.is_empty() => Err(error),
+            _ => Ok(done),
+        }
+    }
+
+    /// Sets offsets of a group without members.
+    pub(super) async fn set_offsets(&self, offsets: &[(Arc<Feed>, i64)]) -> Result<()> {
+        let nobody = Member { id: String::new(), generation: -1 };
+        let group = &self.options.group;
+        let done = self.commit_for(nobody, offsets).await.map_err(|error| match error.kind() {
+            "not_a_member" | "rebalancing" => Error::stop(
+                "group_in_use",
+                format!("group `{group}` has members: stop every process that reads with it first"),
+            ),
+            _ => error,
+        })?;
+        match done.len() == offsets.len() {
+            true => Ok(()),
+            false => Err(Error::retry("broker", "only some of the offsets were set: try again")),
+        }
+    }
+
+    fn moved_if(&self, code: i16) {
+        if moved(code) {
+            self.forget_coordinator();
+        }
+    }
+}
+
+fn is_of_another(note: &str, topic_id: Uuid) -> bool {
+    let noted = note.strip_prefix(NOTE).and_then(|id| id.parse::<Uuid>().ok());
+    noted.is_some_and(|noted| noted != topic_id && !topic_id.is_nil())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_offset_of_a_topic_that_was_made_again_is_known() {
+        let (old, new) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        assert!(is_of_another(&format!("topic {old}"), new));
+        assert!(!is_of_another(&format!("topic {new}"), new));
+        // Another program's commit says nothing.
+        assert!(!is_of_another("", new));
+        assert!(!is_of_another("topic of conversation", new));
+    }
+}

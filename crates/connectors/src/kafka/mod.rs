@@ -1,0 +1,35 @@
+//! Kafka as a source and a sink, in the protocol's own bytes.
+//!
+//! ```text
+//!  Cluster: connections by purpose, metadata           (TLS, SASL)
+//!     ├─ Fetcher ─► Feed ─► Reader ─► Records          a long poll a broker; batches decoded by the task
+//!     ├─ Membership: classic or KIP-848 ─► Change      and the group's commits
+//!     └─ Producer ◄─ KafkaSink                         batches from Arrow columns, idempotent
+//! ```
+//!
+//! Record batches are fetched and produced as bytes: nothing is allocated for a record. Why this is
+//! our own client over the messages of `kafka-protocol` is in `docs/decisions/0006-kafka-client.md`.
+
+mod cluster;
+mod connection;
+mod destinations;
+mod error;
+mod feed;
+mod fetcher;
+mod group;
+mod options;
+mod producer;
+mod records;
+mod sasl;
+mod sink;
+mod source;
+mod tls;
+mod trouble;
+
+pub use cluster::Cluster;
+pub use destinations::Destinations;
+pub use fetcher::OnLostOffset;
+pub use group::{GroupOptions, Protocol, StartAt, Topics};
+pub use options::{ClusterOptions, Hidden, Mechanism, SaslOptions, TlsOptions};
+pub use sink::{KafkaSink, KafkaSinkOptions, Target};
+pub use source::{KafkaSource, KafkaSourceOptions};

@@ -1,0 +1,81 @@
+//! How to reach a cluster: brokers, TLS, SASL.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A cluster, and who we are to it.
+#[derive(Debug, Clone)]
+pub struct ClusterOptions {
+    /// `host:port` of some brokers; the others are learnt from them.
+    pub brokers: Vec<String>,
+    /// What the broker's logs and quotas call us.
+    pub client_id: String,
+    pub tls: Option<TlsOptions>,
+    pub sasl: Option<SaslOptions>,
+    /// How long a broker may take to answer.
+    pub request_timeout: Duration,
+    /// How often to look for new topics, partitions and leaders.
+    pub metadata_refresh: Duration,
+}
+
+/// Paths to PEM files. They are read again for a new connection when they have changed.
+#[derive(Debug, Clone, Default)]
+pub struct TlsOptions {
+    /// Certificates to trust; the system's own without it.
+    pub ca: Option<PathBuf>,
+    pub certificate: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone)]
+pub struct SaslOptions {
+    pub mechanism: Mechanism,
+    pub username: String,
+    /// The password, or the token for [`Mechanism::OAuthBearer`].
+    pub password: Hidden,
+    /// A file with the token, read for every connection, instead of `password`.
+    pub token_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mechanism {
+    Plain,
+    ScramSha256,
+    ScramSha512,
+    OAuthBearer,
+}
+
+/// A text that is never printed.
+#[derive(Clone, Default)]
+pub struct Hidden(pub String);
+
+impl ClusterOptions {
+    pub fn new(brokers: Vec<String>, client_id: impl Into<String>) -> Self {
+        Self {
+            brokers,
+            client_id: client_id.into(),
+            tls: None,
+            sasl: None,
+            request_timeout: Duration::from_secs(30),
+            metadata_refresh: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Mechanism {
+    pub fn name(self) -> &'static str {
+        match self {
+            Mechanism::Plain => "PLAIN",
+            Mechanism::ScramSha256 => "SCRAM-SHA-256",
+            Mechanism::ScramSha512 => "SCRAM-SHA-512",
+            Mechanism::OAuthBearer => "OAUTHBEARER",
+        }
+    }
+}
+
+impl fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}

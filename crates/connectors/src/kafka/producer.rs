@@ -1,0 +1,653 @@
+//! Sends record batches, numbered so that the broker takes each once and in order.
+//!
+//! ```text
+//!  submit ─► lane of a partition ─► up to 5 requests in flight ─► acknowledged, in order
+//!               ▲                        │ lost, leader moved, not enough replicas
+//!               └── the same numbers ◄───┘ one at a time until one is through
+//! ```
+//!
+//! One of these belongs to one sink. After a failure that it cannot mend everything that was not
+//! acknowledged is *unknown*; a new producer begins with a new id.
+
+use super::cluster::{Cluster, Purpose, topic_name};
+use super::error::{
+    DUPLICATE_SEQUENCE, INVALID_PRODUCER_EPOCH, MESSAGE_TOO_LARGE, OUT_OF_ORDER_SEQUENCE,
+    RECORD_LIST_TOO_LARGE, UNKNOWN_PRODUCER_ID, UNKNOWN_TOPIC_OR_PARTITION, answered,
+};
+use super::trouble::Trouble;
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
+use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use kafka_protocol::messages::produce_response::PartitionProduceResponse;
+use kafka_protocol::messages::{InitProducerIdRequest, ProduceRequest, ProduceResponse};
+use millstream_core::{Disposition, Error, Result};
+use millstream_log::EncodedBatch;
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Notify, oneshot, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// As many as the broker remembers of a producer.
+const IN_FLIGHT_MAX: usize = 5;
+/// What may wait or be in flight before `room` waits.
+const BYTES_MAX: usize = 8 << 20;
+/// What one request carries, if more than one batch.
+const REQUEST_BYTES: usize = 4 << 20;
+/// How long a topic may be missing before it is gone: after it was made not every broker knows it.
+const MISSING_FOR: Duration = Duration::from_secs(30);
+
+pub(super) type Partition = (Arc<str>, i32);
+
+pub(super) struct Producer {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    jobs: Mutex<VecDeque<Job>>,
+    submitted: Notify,
+    bytes: watch::Sender<usize>,
+    failed: Mutex<Option<Failure>>,
+    closed: CancellationToken,
+}
+
+struct Job {
+    partition: Partition,
+    batch: Vec<u8>,
+    records: i32,
+    done: oneshot::Sender<Result<()>>,
+}
+
+/// What every batch that is not acknowledged is told.
+#[derive(Debug, Clone)]
+struct Failure {
+    disposition: Disposition,
+    kind: &'static str,
+    told: String,
+}
+
+/// A batch was too large for its topic: its bytes.
+pub(super) type OnTooLarge = Arc<dyn Fn(&Partition, usize) + Send + Sync>;
+
+impl Producer {
+    pub fn start(cluster: Cluster, name: &str, on_too_large: OnTooLarge) -> Self {
+        let shared = Arc::new(Shared {
+            jobs: Mutex::default(),
+            submitted: Notify::new(),
+            bytes: watch::Sender::new(0),
+            failed: Mutex::default(),
+            closed: CancellationToken::new(),
+        });
+        let actor = Actor {
+            shared: shared.clone(),
+            trouble: Trouble::new(format!("writing to {name}")),
+            on_too_large,
+            id: None,
+            lanes: HashMap::new(),
+            flights: FuturesUnordered::new(),
+            connecting: HashSet::new(),
+            stale: HashSet::new(),
+            cluster,
+        };
+        actor.cluster.io().clone().spawn(actor.run());
+        Self { shared }
+    }
+
+    /// Waits until little enough is under way. Cancel safe.
+    pub async fn room(&self) -> Result<()> {
+        let mut bytes = self.shared.bytes.subscribe();
+        let _ = bytes.wait_for(|bytes| *bytes < BYTES_MAX).await;
+        match &*self.shared.failed.lock() {
+            Some(failure) => Err(failure.error()),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes a batch in. The future resolves when enough replicas have it.
+    pub fn submit(
+        &self,
+        partition: Partition,
+        batch: EncodedBatch,
+    ) -> BoxFuture<'static, Result<()>> {
+        let records = batch.len() as i32;
+        let batch = batch.into_bytes_at(0);
+        let (done, acknowledged) = oneshot::channel();
+        self.shared.bytes.send_modify(|bytes| *bytes += batch.len());
+        self.shared.jobs.lock().push_back(Job { partition, batch, records, done });
+        self.shared.submitted.notify_one();
+        let shared = self.shared.clone();
+        async move { acknowledged.await.unwrap_or_else(|_| Err(shared.failure().error())) }.boxed()
+    }
+}
+
+impl Drop for Producer {
+    fn drop(&mut self) {
+        self.shared.closed.cancel();
+    }
+}
+
+impl Shared {
+    fn failure(&self) -> Failure {
+        self.failed.lock().clone().unwrap_or_else(|| Failure {
+            disposition: Disposition::Retry,
+            kind: "closed",
+            told: "the producer was closed".into(),
+        })
+    }
+}
+
+impl Failure {
+    fn error(&self) -> Error {
+        Error::new(self.disposition, self.kind, self.told.clone())
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self { disposition: error.disposition(), kind: error.kind(), told: error.chain() }
+    }
+}
+
+struct Actor {
+    shared: Arc<Shared>,
+    cluster: Cluster,
+    trouble: Trouble,
+    on_too_large: OnTooLarge,
+    /// The producer's id and epoch, once the cluster has given it one.
+    id: Option<(i64, i16)>,
+    lanes: HashMap<Partition, Lane>,
+    flights: FuturesUnordered<BoxFuture<'static, Flown>>,
+    /// Brokers to which a connection is being made.
+    connecting: HashSet<i32>,
+    /// Topics of which we know something that is not so any more.
+    stale: HashSet<Arc<str>>,
+}
+
+/// What is under way to one partition, in order.
+#[derive(Default)]
+struct Lane {
+    queue: VecDeque<Item>,
+    next_sequence: i32,
+    in_flight: usize,
+    /// Something failed: one at a time until one is through.
+    mending: bool,
+    retry_at: Option<Instant>,
+    pause: Duration,
+    missing_since: Option<Instant>,
+}
+
+struct Item {
+    bytes: Bytes,
+    sequence: i32,
+    sent: bool,
+    done: oneshot::Sender<Result<()>>,
+}
+
+/// The end of something that was under way.
+enum Flown {
+    Connected(i32, Result<()>),
+    Refreshed(Result<()>),
+    Answered { batches: Vec<(Partition, i32)>, answer: Result<ProduceResponse> },
+}
+
+impl Actor {
+    async fn run(mut self) {
+        if let Err(error) = self.work().await {
+            let failure = Failure::from(error);
+            *self.shared.failed.lock() = Some(failure.clone());
+            for (_, lane) in self.lanes.drain() {
+                for item in lane.queue {
+                    let _ = item.done.send(Err(failure.error()));
+                }
+            }
+            for job in self.shared.jobs.lock().drain(..) {
+                let _ = job.done.send(Err(failure.error()));
+            }
+            // Whoever waits for room is told.
+            self.shared.bytes.send_replace(0);
+            // What comes later is told at once.
+            loop {
+                tokio::select! {
+                    () = self.shared.submitted.notified() => {}
+                    () = self.shared.closed.cancelled() => return,
+                }
+                for job in self.shared.jobs.lock().drain(..) {
+                    let _ = job.done.send(Err(failure.error()));
+                }
+            }
+        }
+    }
+
+    /// Ends when the producer is dropped, or with what cannot be mended.
+    async fn work(&mut self) -> Result<()> {
+        loop {
+            if self.id.is_some() || !self.shared.jobs.lock().is_empty() {
+                if self.id.is_none() && !self.get_id().await? {
+                    return Ok(());
+                }
+                self.take_jobs();
+            }
+            self.dispatch().await;
+            let retry_at = self.lanes.values().filter_map(|lane| lane.retry_at).min();
+            let closed = self.shared.closed.clone();
+            tokio::select! {
+                Some(flown) = self.flights.next() => self.landed(flown)?,
+                () = self.shared.submitted.notified() => {}
+                () = tokio::time::sleep_until(retry_at.unwrap_or_else(Instant::now)), if retry_at.is_some() => {
+                    self.retry_now();
+                }
+                () = closed.cancelled() => return Ok(()),
+            }
+        }
+    }
+
+    /// False when the producer was dropped meanwhile.
+    async fn get_id(&mut self) -> Result<bool> {
+        let mut backoff = super::fetcher::Backoff::new();
+        let request = InitProducerIdRequest::default()
+            .with_transactional_id(None)
+            .with_transaction_timeout_ms(60_000)
+            .with_producer_id((-1).into())
+            .with_producer_epoch(-1);
+        loop {
+            let closed = self.shared.closed.clone();
+            let asked = tokio::select! {
+                asked = self.cluster.ask(&request, 4) => asked,
+                () = closed.cancelled() => return Ok(false),
+            };
+            let error = match asked {
+                Ok(response) if response.error_code == 0 => {
+                    self.id = Some((response.producer_id.0, response.producer_epoch));
+                    self.trouble.over();
+                    return Ok(true);
+                }
+                Ok(response) => answered("asking for a producer's id", response.error_code),
+                Err(error) => error,
+            };
+            if error.disposition() == Disposition::Stop {
+                return Err(error);
+            }
+            self.trouble.is(&error.chain());
+            tokio::select! {
+                () = backoff.wait() => {}
+                () = closed.cancelled() => return Ok(false),
+            }
+        }
+    }
+
+    fn take_jobs(&mut self) {
+        let Some((id, epoch)) = self.id else { return };
+        for job in self.shared.jobs.lock().drain(..) {
+            let lane = self.lanes.entry(job.partition).or_default();
+            let sequence = lane.next_sequence;
+            lane.next_sequence = after(sequence, job.records);
+            lane.queue.push_back(Item {
+                bytes: number(job.batch, id, epoch, sequence),
+                sequence,
+                sent: false,
+                done: job.done,
+            });
+        }
+    }
+
+    /// Sends what may be sent now.
+    async fn dispatch(&mut self) {
+        loop {
+            let mut by_node: BTreeMap<i32, Vec<Partition>> = BTreeMap::new();
+            for (partition, lane) in &mut self.lanes {
+                if !lane.may_send() {
+                    continue;
+                }
+                match self.cluster.leader(&partition.0, partition.1) {
+                    Some(led) if self.connecting.contains(&led.leader) => {}
+                    Some(led) => by_node.entry(led.leader).or_default().push(partition.clone()),
+                    None => {
+                        self.stale.insert(partition.0.clone());
+                        lane.wait();
+                    }
+                }
+            }
+            let mut sent = false;
+            for (node, partitions) in by_node {
+                sent |= self.send(node, partitions).await;
+            }
+            if !sent {
+                return;
+            }
+        }
+    }
+
+    /// One request to one broker. False when nothing was sent.
+    async fn send(&mut self, node: i32, partitions: Vec<Partition>) -> bool {
+        let Some(connection) = self.cluster.open_connection(node, Purpose::Produce) else {
+            self.connecting.insert(node);
+            let cluster = self.cluster.clone();
+            self.flights.push(
+                async move {
+                    let connected = cluster.broker(node, Purpose::Produce).await;
+                    Flown::Connected(node, connected.map(drop))
+                }
+                .boxed(),
+            );
+            return false;
+        };
+        let mut batches = Vec::new();
+        let mut topics: BTreeMap<Arc<str>, Vec<PartitionProduceData>> = BTreeMap::new();
+        let mut bytes = 0;
+        for partition in partitions {
+            let Some(lane) = self.lanes.get_mut(&partition) else { continue };
+            if bytes >= REQUEST_BYTES {
+                break;
+            }
+            let Some(item) = lane.queue.iter_mut().find(|item| !item.sent) else { continue };
+            item.sent = true;
+            lane.in_flight += 1;
+            bytes += item.bytes.len();
+            batches.push((partition.clone(), item.sequence));
+            topics.entry(partition.0).or_default().push(
+                PartitionProduceData::default()
+                    .with_index(partition.1)
+                    .with_records(Some(item.bytes.clone())),
+            );
+        }
+        let timeout = self.cluster.timeout();
+        let topics = topics.into_iter().map(|(topic, partitions)| {
+            TopicProduceData::default()
+                .with_name(topic_name(&topic))
+                .with_partition_data(partitions)
+        });
+        let request = ProduceRequest::default()
+            .with_acks(-1)
+            .with_timeout_ms(timeout.as_millis() as i32)
+            .with_topic_data(topics.collect());
+        // Its place in the connection's order is taken before anything else is sent.
+        let sending = async {
+            let version = connection.version::<ProduceRequest>(11)?;
+            connection.send(&request, version).await
+        };
+        let flight = match sending.await {
+            // The broker's own time-out comes first.
+            Ok(answer) => async move {
+                let answer = answer.wait(timeout + timeout / 2).await;
+                Flown::Answered { batches, answer }
+            }
+            .boxed(),
+            Err(error) => async move { Flown::Answered { batches, answer: Err(error) } }.boxed(),
+        };
+        self.flights.push(flight);
+        true
+    }
+
+    fn landed(&mut self, flown: Flown) -> Result<()> {
+        match flown {
+            Flown::Connected(node, connected) => {
+                self.connecting.remove(&node);
+                if let Err(error) = connected {
+                    if error.disposition() == Disposition::Stop {
+                        return Err(error);
+                    }
+                    self.trouble.is(&error.chain());
+                    for (partition, lane) in &mut self.lanes {
+                        let led = self.cluster.leader(&partition.0, partition.1);
+                        if !lane.queue.is_empty() && led.is_some_and(|led| led.leader == node) {
+                            self.stale.insert(partition.0.clone());
+                            lane.wait();
+                        }
+                    }
+                }
+            }
+            Flown::Refreshed(refreshed) => {
+                if let Err(error) = refreshed {
+                    if error.disposition() == Disposition::Stop {
+                        return Err(error);
+                    }
+                    self.trouble.is(&error.chain());
+                }
+            }
+            Flown::Answered { batches, answer: Err(error) } => {
+                if error.disposition() == Disposition::Stop {
+                    return Err(error);
+                }
+                self.trouble.is(&error.chain());
+                for (partition, sequence) in batches {
+                    self.stale.insert(partition.0.clone());
+                    if let Some(lane) = self.lanes.get_mut(&partition) {
+                        lane.not_taken(sequence);
+                    }
+                }
+            }
+            Flown::Answered { batches, answer: Ok(response) } => {
+                let mut told: HashMap<Partition, PartitionProduceResponse> = HashMap::new();
+                for topic in response.responses {
+                    let name: Arc<str> = topic.name.as_str().into();
+                    for partition in topic.partition_responses {
+                        told.insert((name.clone(), partition.index), partition);
+                    }
+                }
+                for (partition, sequence) in batches {
+                    let response = told.remove(&partition);
+                    self.answered(partition, sequence, response)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn answered(
+        &mut self,
+        partition: Partition,
+        sequence: i32,
+        response: Option<PartitionProduceResponse>,
+    ) -> Result<()> {
+        let Some(lane) = self.lanes.get_mut(&partition) else { return Ok(()) };
+        let (topic, index) = &partition;
+        let doing = || format!("writing to partition {index} of `{topic}`");
+        let Some(response) = response else {
+            lane.not_taken(sequence);
+            return Ok(());
+        };
+        match response.error_code {
+            0 | DUPLICATE_SEQUENCE => {
+                let freed = lane.taken(sequence);
+                self.shared.bytes.send_modify(|bytes| *bytes = bytes.saturating_sub(freed));
+                self.trouble.over();
+            }
+            // One before it was not taken, and goes first.
+            OUT_OF_ORDER_SEQUENCE if !lane.is_first(sequence) => lane.not_taken(sequence),
+            OUT_OF_ORDER_SEQUENCE | UNKNOWN_PRODUCER_ID | INVALID_PRODUCER_EPOCH => {
+                return Err(Error::retry(
+                    "producer_forgotten",
+                    format!("{}: the broker does not remember what we sent before", doing()),
+                ));
+            }
+            MESSAGE_TOO_LARGE | RECORD_LIST_TOO_LARGE => {
+                let bytes =
+                    lane.queue.iter().find(|i| i.sequence == sequence).map(|i| i.bytes.len());
+                let bytes = bytes.unwrap_or(0);
+                (self.on_too_large)(&partition, bytes);
+                return Err(Error::retry(
+                    "too_large",
+                    format!("{}: a batch of {bytes} bytes is too large for the topic now", doing()),
+                ));
+            }
+            UNKNOWN_TOPIC_OR_PARTITION if lane.is_missing_for(MISSING_FOR) => {
+                return Err(Error::stop(
+                    "no_topic",
+                    format!("{}: it is not there any more; create it again", doing()),
+                ));
+            }
+            code => {
+                let error = answered(doing(), code);
+                let said = response.error_message.map(|m| m.as_str().to_owned());
+                if error.disposition() == Disposition::Stop {
+                    return Err(match said {
+                        Some(said) => error.because(said),
+                        None => error,
+                    });
+                }
+                self.trouble.is(&error.chain());
+                if code == UNKNOWN_TOPIC_OR_PARTITION {
+                    lane.missing_since.get_or_insert_with(Instant::now);
+                }
+                lane.not_taken(sequence);
+                self.stale.insert(partition.0);
+            }
+        }
+        Ok(())
+    }
+
+    fn retry_now(&mut self) {
+        let now = Instant::now();
+        for lane in self.lanes.values_mut() {
+            if lane.retry_at.is_some_and(|at| at <= now) {
+                lane.retry_at = None;
+            }
+        }
+        if !self.stale.is_empty() {
+            let stale: Vec<_> = self.stale.drain().collect();
+            let cluster = self.cluster.clone();
+            self.flights.push(
+                async move { Flown::Refreshed(cluster.refresh(Some(&stale)).await.map(drop)) }
+                    .boxed(),
+            );
+        }
+    }
+}
+
+impl Lane {
+    fn may_send(&self) -> bool {
+        let window = if self.mending { 1 } else { IN_FLIGHT_MAX };
+        // What follows must not overtake what is to be sent again.
+        self.retry_at.is_none()
+            && self.in_flight < window
+            && self.queue.iter().any(|item| !item.sent)
+    }
+
+    fn is_first(&self, sequence: i32) -> bool {
+        self.queue.front().is_some_and(|item| item.sequence == sequence)
+    }
+
+    /// Gives the bytes that are free now.
+    fn taken(&mut self, sequence: i32) -> usize {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        let at = self.queue.iter().position(|item| item.sequence == sequence);
+        let Some(item) = at.and_then(|at| self.queue.remove(at)) else { return 0 };
+        self.mending = false;
+        self.pause = Duration::ZERO;
+        self.missing_since = None;
+        let _ = item.done.send(Ok(()));
+        item.bytes.len()
+    }
+
+    /// It, and with it all that was sent after it, has to be sent again.
+    fn not_taken(&mut self, sequence: i32) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        if let Some(item) = self.queue.iter_mut().find(|item| item.sequence == sequence) {
+            item.sent = false;
+        }
+        self.mending = true;
+        self.wait();
+    }
+
+    fn wait(&mut self) {
+        self.pause = (self.pause * 2).clamp(Duration::from_millis(20), Duration::from_secs(2));
+        self.retry_at = Some(Instant::now() + self.pause);
+    }
+
+    fn is_missing_for(&self, long: Duration) -> bool {
+        self.missing_since.is_some_and(|since| since.elapsed() >= long)
+    }
+}
+
+/// Puts a producer's number into a batch, and its checksum right.
+fn number(mut batch: Vec<u8>, id: i64, epoch: i16, sequence: i32) -> Bytes {
+    batch[43..51].copy_from_slice(&id.to_be_bytes());
+    batch[51..53].copy_from_slice(&epoch.to_be_bytes());
+    batch[53..57].copy_from_slice(&sequence.to_be_bytes());
+    let crc = crc32c::crc32c(&batch[21..]);
+    batch[17..21].copy_from_slice(&crc.to_be_bytes());
+    Bytes::from(batch)
+}
+
+/// Sequences go round from the largest number to 0.
+fn after(sequence: i32, records: i32) -> i32 {
+    ((i64::from(sequence) + i64::from(records)) % (1 << 31)) as i32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use millstream_log::codec::Header;
+    use millstream_log::{BatchBuilder, Codec};
+
+    fn lane(count: i32) -> (Lane, Vec<oneshot::Receiver<Result<()>>>) {
+        let mut lane = Lane::default();
+        let told = (0..count)
+            .map(|sequence| {
+                let (done, told) = oneshot::channel();
+                lane.queue.push_back(Item {
+                    bytes: Bytes::from_static(b"12345"),
+                    sequence,
+                    sent: false,
+                    done,
+                });
+                told
+            })
+            .collect();
+        (lane, told)
+    }
+
+    fn send(lane: &mut Lane) -> i32 {
+        assert!(lane.may_send());
+        lane.in_flight += 1;
+        let item = lane.queue.iter_mut().find(|item| !item.sent).expect("one to send");
+        item.sent = true;
+        item.sequence
+    }
+
+    #[test]
+    fn what_was_not_taken_goes_again_alone_and_first() {
+        let (mut lane, mut told) = lane(8);
+        for expected in 0..5 {
+            assert_eq!(send(&mut lane), expected);
+        }
+        assert!(!lane.may_send(), "five are in flight");
+        assert_eq!(lane.taken(0), 5);
+        lane.not_taken(1);
+        lane.not_taken(2);
+        assert!(!lane.may_send(), "it waits a moment");
+        lane.retry_at = None;
+        assert!(!lane.may_send(), "two are still in flight");
+        lane.not_taken(3);
+        lane.not_taken(4);
+        lane.retry_at = None;
+        assert_eq!(send(&mut lane), 1);
+        assert!(!lane.may_send(), "one at a time");
+        lane.taken(1);
+        assert_eq!((send(&mut lane), send(&mut lane)), (2, 3));
+        let told: Vec<_> = told.iter_mut().map(|told| told.try_recv().is_ok()).collect();
+        assert_eq!(told, [true, true, false, false, false, false, false, false]);
+    }
+
+    #[test]
+    fn a_numbered_batch_is_whole() {
+        let mut builder = BatchBuilder::new(Codec::Lz4);
+        builder.push(1, Some(b"k"), Some(&[7; 500]), &[]);
+        let bytes = number(builder.finish().into_bytes_at(0), 4_000_000_007, 3, 77);
+        let header = Header::read(&bytes).unwrap();
+        header.check(&bytes).unwrap();
+        assert_eq!(bytes[43..51], 4_000_000_007i64.to_be_bytes());
+        assert_eq!(bytes[51..57], [0, 3, 0, 0, 0, 77]);
+    }
+
+    #[test]
+    fn sequences_go_round() {
+        assert_eq!(after(10, 5), 15);
+        assert_eq!(after(i32::MAX, 1), 0);
+        assert_eq!(after(i32::MAX - 1, 5), 3);
+    }
+}

@@ -1,0 +1,181 @@
+//! Topics of a Kafka cluster, read as a member of a group.
+
+use super::cluster::{Cluster, EARLIEST, LATEST};
+use super::feed::Reader;
+use super::fetcher::{FetchOptions, Fetcher, OnLostOffset};
+use super::group::{GroupOptions, Membership, Ours, Subscribed, Topics};
+use async_trait::async_trait;
+use millstream_core::{Error, Group, Partition, PartitionReader, Place, Result, Source, Start};
+use parking_lot::Mutex;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+#[derive(Debug, Clone)]
+pub struct KafkaSourceOptions {
+    pub topics: Topics,
+    pub group: GroupOptions,
+    /// Records of transactions only when they were committed.
+    pub committed_only: bool,
+    pub on_lost_offset: OnLostOffset,
+    pub batch_rows: usize,
+    pub batch_bytes: usize,
+}
+
+pub struct KafkaSource {
+    cluster: Cluster,
+    options: KafkaSourceOptions,
+    name: String,
+    fetcher: Arc<Fetcher>,
+    ours: Arc<Ours>,
+    found: Subscribed,
+    membership: Mutex<Option<Arc<Membership>>>,
+    stop: CancellationToken,
+}
+
+/// Bytes of one partition that one fetch may bring, and the same of all.
+const PARTITION_BYTES: usize = 512 << 10;
+const FETCH_BYTES: usize = 4 << 20;
+
+impl KafkaSource {
+    /// Connects and sees that the topics are there. The group is joined when somebody asks for it.
+    pub async fn open(cluster: Cluster, options: KafkaSourceOptions) -> Result<Self> {
+        let found = options.topics.look(&cluster).await?;
+        if let Some(missing) = options.topics.missing(&found).first() {
+            return Err(Error::stop(
+                "no_topic",
+                format!(
+                    "there is no topic `{missing}` on {}: create it, or correct its name",
+                    cluster.brokers()
+                ),
+            ));
+        }
+        let name = match &options.topics {
+            Topics::Named(names) => names.join(","),
+            Topics::Matching(pattern) => {
+                pattern.as_str().trim_start_matches("^(?:").trim_end_matches(")$").to_owned()
+            }
+        };
+        let stop = CancellationToken::new();
+        let fetch = FetchOptions {
+            committed_only: options.committed_only,
+            on_lost_offset: options.on_lost_offset,
+            partition_bytes: PARTITION_BYTES,
+            fetch_bytes: FETCH_BYTES,
+        };
+        let fetcher =
+            Fetcher::start(cluster.clone(), fetch, &format!("`{name}`"), stop.child_token());
+        let ours = Arc::new(Ours::default());
+        // In their order, so that with one topic a partition's number is its index.
+        for partition in found.partitions() {
+            ours.number(&partition);
+        }
+        Ok(Self {
+            cluster,
+            options,
+            name,
+            fetcher,
+            ours,
+            found,
+            membership: Mutex::default(),
+            stop,
+        })
+    }
+
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    fn membership(&self) -> Arc<Membership> {
+        let mut membership = self.membership.lock();
+        let joined = membership.get_or_insert_with(|| {
+            Arc::new(Membership::join(
+                self.cluster.clone(),
+                self.options.group.clone(),
+                self.options.topics.clone(),
+                self.found.clone(),
+                self.options.committed_only,
+                self.fetcher.clone(),
+                self.ours.clone(),
+                self.stop.child_token(),
+            ))
+        });
+        joined.clone()
+    }
+}
+
+impl Drop for KafkaSource {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+#[async_trait]
+impl Source for KafkaSource {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn identity(&self) -> String {
+        format!("kafka:{}:{}", self.options.group.group, self.name)
+    }
+
+    fn partitions(&self) -> u32 {
+        self.ours.names() as u32
+    }
+
+    async fn reader(&self, partition: u32, start: Start) -> Result<Box<dyn PartitionReader>> {
+        let feed = self.ours.readable(partition)?;
+        let offset = match start {
+            Start::Offset(offset) => offset,
+            Start::Earliest => self.offset_of(partition, Place::Earliest).await?,
+            Start::Latest => self.offset_of(partition, Place::Latest).await?,
+        };
+        let KafkaSourceOptions { batch_rows, batch_bytes, .. } = self.options;
+        let fetcher = self.fetcher.clone();
+        Ok(Box::new(Reader::new(feed, fetcher, offset, batch_rows, batch_bytes)))
+    }
+
+    async fn offset_of(&self, partition: u32, place: Place) -> Result<i64> {
+        let (topic, index) = self.ours.name(partition).ok_or_else(|| {
+            Error::stop("no_partition", format!("{} has no partition {partition}", self.name))
+        })?;
+        let at = |time| self.cluster.offset_at(&topic, index, time, self.options.committed_only);
+        Ok(match place {
+            Place::Earliest => at(EARLIEST).await?.unwrap_or(0),
+            Place::Latest => at(LATEST).await?.unwrap_or(0),
+            Place::Time(time) => match at(time).await? {
+                Some(offset) => offset,
+                None => at(LATEST).await?.unwrap_or(0),
+            },
+            Place::Offset(offset) => {
+                let (begin, end) =
+                    (at(EARLIEST).await?.unwrap_or(0), at(LATEST).await?.unwrap_or(0));
+                if !(begin..=end).contains(&offset) {
+                    return Err(Error::stop(
+                        "offset_out_of_range",
+                        format!(
+                            "offset {offset} is not in partition {index} of `{topic}`: it holds \
+                             {begin} to {end}"
+                        ),
+                    ));
+                }
+                offset
+            }
+        })
+    }
+
+    fn place_of(&self, partition: u32) -> Partition {
+        match self.ours.name(partition) {
+            Some((source, index)) => Partition { source, index: index as u32 },
+            None => Partition { source: self.name.as_str().into(), index: partition },
+        }
+    }
+
+    fn end_of(&self, partition: u32) -> Option<i64> {
+        self.ours.feed(partition).map(|feed| feed.end())
+    }
+
+    fn group(&self) -> Option<Arc<dyn Group>> {
+        Some(self.membership())
+    }
+}

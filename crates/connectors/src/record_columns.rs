@@ -1,0 +1,189 @@
+//! Columns as parts of records: what the sinks that write records share.
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::TimestampMillisecondType;
+use arrow_array::{Array, ArrayRef, MapArray, RecordBatch};
+use arrow_schema::{DataType, Schema, TimeUnit};
+use millstream_core::{Error, Header, Headers, Result};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Which columns become which part. What is not named is not written.
+#[derive(Debug, Clone, Default)]
+pub struct RecordColumns {
+    /// The record's key.
+    pub key: Option<String>,
+    /// The record's timestamp; the time of writing without one.
+    pub timestamp: Option<String>,
+    /// A map of names to values: the record's headers.
+    pub headers: Option<String>,
+}
+
+/// The parts of one batch's rows.
+pub struct RecordParts {
+    keys: Option<Texts>,
+    timestamps: Option<ArrayRef>,
+    headers: Option<MapArray>,
+    now: i64,
+}
+
+/// A column whose values are bytes of some kind.
+pub enum Texts {
+    Text(ArrayRef),
+    Bytes(ArrayRef),
+}
+
+impl RecordColumns {
+    /// Whether these columns can be what they are to be; what `check` asks before a row flows.
+    pub fn accepts(&self, schema: &Schema) -> Result<(), String> {
+        if let Some(key) = &self.key {
+            match find(schema, key)?.data_type() {
+                DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Binary => {}
+                DataType::Dictionary(..) | DataType::Boolean => {}
+                t if t.is_integer() || t.is_temporal() => {}
+                other => {
+                    return Err(format!(
+                        "column `{key}` is {}: a key is text, bytes or a whole number",
+                        millstream_core::types::name(other)
+                    ));
+                }
+            }
+        }
+        if let Some(timestamp) = &self.timestamp {
+            let field = find(schema, timestamp)?;
+            if !matches!(field.data_type(), DataType::Timestamp(..) | DataType::Int64) {
+                return Err(format!(
+                    "column `{timestamp}` is {}: a record's timestamp is a timestamp or a bigint of milliseconds",
+                    millstream_core::types::name(field.data_type())
+                ));
+            }
+        }
+        if let Some(headers) = &self.headers {
+            let field = find(schema, headers)?;
+            let of_text = |t: &DataType| matches!(t, DataType::Utf8 | DataType::Binary);
+            let fits = match field.data_type() {
+                DataType::Map(entries, _) => match entries.data_type() {
+                    DataType::Struct(f) => f.len() == 2 && f.iter().all(|f| of_text(f.data_type())),
+                    _ => false,
+                },
+                _ => false,
+            };
+            if !fits {
+                return Err(format!(
+                    "column `{headers}` is {}: headers are a map<string> or a map<bytes>",
+                    millstream_core::types::name(field.data_type())
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    pub fn of(&self, rows: &RecordBatch) -> Result<RecordParts> {
+        let headers = match &self.headers {
+            Some(name) => Some(
+                column(rows, name)?
+                    .as_map_opt()
+                    .cloned()
+                    .ok_or_else(|| Error::stop("headers", format!("column `{name}` is no map")))?,
+            ),
+            None => None,
+        };
+        Ok(RecordParts {
+            keys: self.key.as_ref().map(|name| Texts::of(rows, name)).transpose()?,
+            timestamps: self.timestamps(rows)?,
+            headers,
+            now: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64),
+        })
+    }
+
+    fn timestamps(&self, rows: &RecordBatch) -> Result<Option<ArrayRef>> {
+        let Some(name) = &self.timestamp else { return Ok(None) };
+        let column = column(rows, name)?;
+        let millis = DataType::Timestamp(TimeUnit::Millisecond, None);
+        Ok(Some(match column.data_type() {
+            DataType::Timestamp(TimeUnit::Millisecond, _) => column,
+            _ => arrow_cast::cast(&column, &millis)
+                .map_err(|e| Error::stop("timestamp", "casting a timestamp").because(e))?,
+        }))
+    }
+}
+
+impl RecordParts {
+    #[inline]
+    pub fn key(&self, row: usize) -> Option<&[u8]> {
+        self.keys.as_ref().and_then(|keys| keys.get(row))
+    }
+
+    #[inline]
+    pub fn timestamp(&self, row: usize) -> i64 {
+        let times = self.timestamps.as_ref().map(|t| t.as_primitive::<TimestampMillisecondType>());
+        match times {
+            Some(times) if !times.is_null(row) => times.value(row),
+            _ => self.now,
+        }
+    }
+
+    /// The headers as a record holds them; empty without any.
+    pub fn headers(&self, row: usize, out: &mut Vec<u8>) {
+        out.clear();
+        let Some(maps) = self.headers.as_ref().filter(|maps| !maps.is_null(row)) else { return };
+        let entries = maps.value(row);
+        let (names, values) = (entries.column(0), entries.column(1));
+        let header = |at| Header {
+            key: bytes_at(names, at).unwrap_or_default(),
+            value: bytes_at(values, at),
+        };
+        Headers::encode((0..entries.len()).map(header), out);
+    }
+}
+
+impl Texts {
+    pub fn of(rows: &RecordBatch, name: &str) -> Result<Texts> {
+        let column = column(rows, name)?;
+        Ok(match column.data_type() {
+            DataType::Utf8 => Texts::Text(column),
+            DataType::Binary => Texts::Bytes(column),
+            _ => Texts::Text(
+                arrow_cast::cast(&column, &DataType::Utf8)
+                    .map_err(|e| Error::stop("key", "casting a key").because(e))?,
+            ),
+        })
+    }
+
+    #[inline]
+    pub fn get(&self, row: usize) -> Option<&[u8]> {
+        match self {
+            Texts::Text(array) => {
+                let array = array.as_string::<i32>();
+                (!array.is_null(row)).then(|| array.value(row).as_bytes())
+            }
+            Texts::Bytes(array) => {
+                let array = array.as_binary::<i32>();
+                (!array.is_null(row)).then(|| array.value(row))
+            }
+        }
+    }
+}
+
+fn bytes_at(array: &ArrayRef, at: usize) -> Option<&[u8]> {
+    if array.is_null(at) {
+        return None;
+    }
+    match array.data_type() {
+        DataType::Utf8 => Some(array.as_string::<i32>().value(at).as_bytes()),
+        DataType::Binary => Some(array.as_binary::<i32>().value(at)),
+        _ => None,
+    }
+}
+
+fn find<'a>(schema: &'a Schema, name: &str) -> Result<&'a arrow_schema::Field, String> {
+    schema.field_with_name(name).map_err(|_| {
+        let known: Vec<_> = schema.fields().iter().map(|f| f.name().as_str()).collect();
+        format!("there is no column `{name}`; there are {}", known.join(", "))
+    })
+}
+
+fn column(rows: &RecordBatch, name: &str) -> Result<ArrayRef> {
+    rows.column_by_name(name)
+        .cloned()
+        .ok_or_else(|| Error::stop("no_column", format!("the rows have no column `{name}`")))
+}
