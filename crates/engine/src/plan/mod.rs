@@ -16,6 +16,8 @@ use arrow_schema::SchemaRef;
 use millstream_config::{
     Columns, DecodeSpec, Input, Mistake, Mistakes, Pipeline as PipelineFile, PipelineSpec, SinkTo,
 };
+use millstream_formats::avro;
+use millstream_formats::avro;
 use millstream_sql::Query;
 use millstream_tables::TableSpec;
 use order::in_order;
@@ -152,9 +154,16 @@ impl Planner<'_> {
             DecodeSpec::Avro(_) | DecodeSpec::Json(_) => used.take(),
             _ => None,
         };
-        let decoded = match &cut {
-            Some(columns) => cut_to(&whole, columns),
-            None => whole.clone(),
+        let decoded = match (&cut, &reader_schema) {
+            (Some(columns), Some(text)) => match avro::arrow_schema_of(text, columns) {
+                Ok(decoded) => decoded,
+                Err(error) => {
+                    self.mistake("/source/format", error.chain(), None);
+                    return None;
+                }
+            },
+            (Some(columns), None) => cut_to(&whole, columns),
+            (None, _) => whole.clone(),
         };
 
         let input = positions::schema_with(&decoded, &positions);

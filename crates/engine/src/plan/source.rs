@@ -104,7 +104,8 @@ impl Planner<'_> {
         }
     }
 
-    /// The source's columns that the steps and sinks on it use; `None` when all are.
+    /// The source's columns that the steps and sinks on it use, or of Avro records the paths of the
+    /// fields; `None` when all are.
     pub(super) fn used_columns(
         &mut self,
         spec: &PipelineSpec,
@@ -122,16 +123,31 @@ impl Planner<'_> {
                 continue;
             }
             // A mistake is reported by the real planning that follows.
-            used.extend(millstream_sql::plan(&step.sql, &input, lookups).ok()?.input_columns());
+            let query = millstream_sql::plan(&step.sql, &input, lookups).ok()?;
+            used.extend(match &spec.source.format {
+                DecodeSpec::Avro(_) => query.input_paths(),
+                _ => query.input_columns(),
+            });
         }
-        let in_order = whole.fields().iter().map(|f| f.name().clone());
-        let mut columns: Vec<_> = in_order.filter(|name| used.contains(name)).collect();
+        used.sort();
+        used.dedup();
+        let names = || whole.fields().iter().map(|f| f.name());
+        let mut columns: Vec<String> = names().flat_map(|name| paths_of(&used, name)).collect();
         if columns.is_empty() {
             // A row has to have something to be counted by.
             columns.extend(whole.fields().first().map(|f| f.name().clone()));
         }
-        (columns.len() < whole.fields().len()).then_some(columns)
+        (!columns.iter().eq(names())).then_some(columns)
     }
+}
+
+/// A column that is used, or the paths of what is used of it.
+fn paths_of(used: &[String], name: &String) -> Vec<String> {
+    if used.contains(name) {
+        return vec![name.clone()];
+    }
+    let within = |path: &&String| path.strip_prefix(name).is_some_and(|p| p.starts_with('.'));
+    used.iter().filter(within).cloned().collect()
 }
 
 /// A column for each named group of a pattern: text, where no type is given. A type that is given
