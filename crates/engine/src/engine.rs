@@ -405,7 +405,7 @@ async fn supervise(pipeline: Arc<Pipeline>, status: Arc<PartitionStatus>, stop: 
             Ok(Ok(End::Finished)) => return status.set(PartitionState::Finished),
             Ok(Ok(End::Drained)) => return status.set(PartitionState::Stopped),
             Ok(Err(error)) if error.disposition() == Disposition::Stop => {
-                let reason = error.chain();
+                let reason = named(&error.chain(), name);
                 if pipeline.home.tables.needs_reopen() {
                     pipeline.committer.fail();
                 }
@@ -439,6 +439,12 @@ async fn supervise(pipeline: Arc<Pipeline>, status: Arc<PartitionStatus>, stop: 
     }
 }
 
+/// A source does not know whose it is: where its sentence says what to run for its pipeline, the
+/// name is put in.
+fn named(reason: &str, pipeline: &str) -> String {
+    reason.replace("offsets reset PIPELINE", &format!("offsets reset {pipeline}"))
+}
+
 /// The first panic in a batch may pass; the second makes its records go one by one, and one that
 /// panics alone is condemned to the dead letters.
 fn learn(suspects: &mut Suspects, last_panic: &mut Option<Range<i64>>, said: &str) {
@@ -463,4 +469,15 @@ pub fn panic_text(panic: &Box<dyn Any + Send>) -> String {
         .or_else(|| panic.downcast_ref::<&str>().copied())
         .unwrap_or("without a message")
         .to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::named;
+
+    #[test]
+    fn a_sentence_names_the_pipeline() {
+        let said = named("`millstream offsets reset PIPELINE --to earliest`: a PIPELINE", "p");
+        assert_eq!(said, "`millstream offsets reset p --to earliest`: a PIPELINE");
+    }
 }
