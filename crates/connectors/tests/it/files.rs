@@ -214,7 +214,7 @@ async fn a_restart_anywhere_around_rotations_loses_and_repeats_no_line() {
         // Back by one, as after a crash before the commit.
         let again = commits[commits.len() - 2];
         let mut reader = dir.reader(again).await.unwrap();
-        assert_eq!(texts(reader.as_mut()).await, [word.clone()], "from {again}");
+        assert_eq!(texts(reader.as_mut()).await, [word.as_str()], "from {again}");
     }
 }
 
