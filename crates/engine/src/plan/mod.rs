@@ -17,7 +17,6 @@ use millstream_config::{
     Columns, DecodeSpec, Input, Mistake, Mistakes, Pipeline as PipelineFile, PipelineSpec, SinkTo,
 };
 use millstream_formats::avro;
-use millstream_formats::avro;
 use millstream_sql::Query;
 use millstream_tables::TableSpec;
 use order::in_order;
