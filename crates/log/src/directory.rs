@@ -5,6 +5,7 @@
 //! DIR/lock                                     held by the process that writes
 //! DIR/topics/NAME/topic.json                   its id and options
 //! DIR/topics/NAME/0/recovery-point
+//! DIR/topics/NAME/0/producers                   only where a producer numbers its batches
 //! DIR/topics/NAME/0/00000000000000000000.log   batches; the name is the base offset
 //! DIR/topics/NAME/0/00000000000000000000.index a cache
 //! ```
@@ -30,9 +31,9 @@ const OPEN_THREADS: usize = 16;
 
 /// What `topic.json` says.
 #[derive(Serialize, Deserialize)]
-pub struct TopicFile {
-    pub id: String,
-    pub options: TopicOptions,
+struct TopicFile {
+    id: String,
+    options: TopicOptions,
 }
 
 pub fn check_name(name: &str) -> Result<()> {
@@ -96,11 +97,17 @@ pub fn read_topic(files: &dyn Files, path: &Path) -> Result<(Uuid, TopicOptions)
     Ok((id, meta.options))
 }
 
-fn read_all(files: &dyn Files, path: &Path) -> io::Result<Vec<u8>> {
+pub fn read_all(files: &dyn Files, path: &Path) -> io::Result<Vec<u8>> {
     let file = files.open(path, How::Read)?;
-    let mut bytes = vec![0; usize::try_from(file.size()?).unwrap_or(0).min(1 << 20)];
+    let mut bytes = vec![0; usize::try_from(file.size()?).unwrap_or(0).min(16 << 20)];
     file.read_at(&mut bytes, 0)?;
     Ok(bytes)
+}
+
+pub fn write_topic(files: &dyn Files, path: &Path, id: Uuid, options: &TopicOptions) -> Result<()> {
+    let meta = TopicFile { id: id.to_string(), options: options.clone() };
+    let text = serde_json::to_vec_pretty(&meta).expect("plain options have a JSON form");
+    write_synced(files, path, &text)
 }
 
 pub fn write_synced(files: &dyn Files, path: &Path, bytes: &[u8]) -> Result<()> {

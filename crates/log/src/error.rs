@@ -52,6 +52,14 @@ pub enum Error {
     ReadOnly,
     #[error("a batch of {bytes} bytes is over the limit of {max} bytes")]
     TooLarge { bytes: usize, max: usize },
+    /// A producer that numbers its batches left one out, or sent an old one again.
+    #[error(
+        "producer {producer} sent sequence {found} where {expected} follows what the log has of it"
+    )]
+    Sequence { producer: i64, found: i32, expected: i32 },
+    /// A newer producer took this one's place.
+    #[error("producer {producer} has epoch {found}, the log knows epoch {known} of it")]
+    ProducerEpoch { producer: i64, found: i16, known: i16 },
     #[error("these bytes are not a record batch")]
     Batch(#[from] crate::codec::Invalid),
 }
@@ -77,7 +85,10 @@ impl Error {
             Error::DiskFull { .. } | Error::Io { .. } | Error::SyncFailed { .. } => {
                 Disposition::Retry
             }
-            Error::TooLarge { .. } | Error::Batch(_) => Disposition::Reject,
+            Error::TooLarge { .. }
+            | Error::Batch(_)
+            | Error::Sequence { .. }
+            | Error::ProducerEpoch { .. } => Disposition::Reject,
             _ => Disposition::Stop,
         }
     }
@@ -101,6 +112,8 @@ impl Error {
             Error::Closed => "closed",
             Error::ReadOnly => "read_only",
             Error::TooLarge { .. } => "too_large",
+            Error::Sequence { .. } => "sequence",
+            Error::ProducerEpoch { .. } => "producer_epoch",
             Error::Batch(_) => "malformed",
         }
     }

@@ -23,6 +23,7 @@ mod options;
 mod partition;
 mod partitioner;
 mod point;
+mod producers;
 mod reader;
 mod recover;
 mod retention;
@@ -33,7 +34,7 @@ mod syncer;
 mod tail;
 mod verify;
 
-pub use codec::{BatchBuilder, Codec, EncodedBatch};
+pub use codec::{BatchBuilder, Codec, EncodedBatch, RawBatch};
 pub use error::{Damage, Error, Result};
 pub use log::{Log, Topic};
 pub use options::{Clock, Options, SyncMode, TopicOptions};

@@ -3,8 +3,7 @@
 //! How the directory is laid out is in [`crate::directory`].
 
 use crate::directory::{
-    TopicFile, UNFINISHED, check_format, check_name, in_parallel, read_topic, write_format,
-    write_synced,
+    UNFINISHED, check_format, check_name, in_parallel, read_topic, write_format, write_topic,
 };
 use crate::error::{Error, Result};
 use crate::options::{Options, SyncMode, TopicOptions};
@@ -157,9 +156,7 @@ impl Log {
             recover::create(files, &unfinished.join(index.to_string()))
         });
         made.into_iter().collect::<Result<Vec<()>>>()?;
-        let meta = TopicFile { id: id.to_string(), options: options.clone() };
-        let text = serde_json::to_vec_pretty(&meta).expect("plain options have a JSON form");
-        write_synced(files, &unfinished.join("topic.json"), &text)?;
+        write_topic(files, &unfinished.join("topic.json"), id, &options)?;
         files.sync_dir(&unfinished).map_err(|error| Error::sync(&unfinished, error))?;
         let dir = topics.join(name);
         files.rename(&unfinished, &dir).map_err(|error| Error::io("cannot create", &dir, error))?;
@@ -178,9 +175,52 @@ impl Log {
         self.handle.0.topics.read().get(name).cloned()
     }
 
+    pub fn topic_by_id(&self, id: Uuid) -> Option<Topic> {
+        self.handle.0.topics.read().values().find(|topic| topic.id() == id).cloned()
+    }
+
     /// All topics, by name.
     pub fn topics(&self) -> Vec<Topic> {
         self.handle.0.topics.read().values().cloned().collect()
+    }
+
+    /// Gives a topic more partitions, durably; those that it has stay as they are. Handles that were
+    /// there before know the old ones only.
+    pub fn add_partitions(&self, name: &str, partitions: u32) -> Result<Topic> {
+        let inner = &self.handle.0;
+        let _admin = inner.admin.lock();
+        inner.check_writable()?;
+        let topic = self.topic(name).ok_or_else(|| Error::NoTopic(name.to_owned()))?;
+        let has = topic.partitions();
+        if partitions <= has {
+            return Err(Error::TopicOption {
+                option: "partitions",
+                value: partitions.into(),
+                what: "a topic only gets more of them",
+            });
+        }
+        let options = TopicOptions { partitions, ..topic.options().clone() };
+        options.check()?;
+        let files = &*inner.shared.options.files;
+        let dir = inner.dir.join("topics").join(name);
+        let made = in_parallel((partitions - has) as usize, |at| {
+            recover::create(files, &dir.join((has as usize + at).to_string()))
+        });
+        made.into_iter().collect::<Result<Vec<()>>>()?;
+        inner.replace(&topic, options)
+    }
+
+    /// Changes what a topic is kept by (not its partitions), durably.
+    pub fn alter_topic(&self, name: &str, change: impl FnOnce(&mut TopicOptions)) -> Result<Topic> {
+        let inner = &self.handle.0;
+        let _admin = inner.admin.lock();
+        inner.check_writable()?;
+        let topic = self.topic(name).ok_or_else(|| Error::NoTopic(name.to_owned()))?;
+        let mut options = topic.options().clone();
+        change(&mut options);
+        options.partitions = topic.partitions();
+        options.check()?;
+        inner.replace(&topic, options)
     }
 
     /// Deletes a topic and everything in it; gone for good when this returns.
@@ -325,6 +365,31 @@ impl Inner {
             (_, true) => Err(Error::Closed),
             _ => Ok(()),
         }
+    }
+
+    /// Puts other options in a topic's place, and opens the partitions that they add.
+    fn replace(&self, topic: &Topic, options: TopicOptions) -> Result<Topic> {
+        let files = &*self.shared.options.files;
+        let dir = self.dir.join("topics").join(topic.name());
+        let (new, path) = (dir.join("topic.json.new"), dir.join("topic.json"));
+        write_topic(files, &new, topic.id(), &options)?;
+        files.rename(&new, &path).map_err(|error| Error::io("cannot create", &path, error))?;
+        files.sync_dir(&dir).map_err(|error| Error::sync(&dir, error))?;
+        let options = Arc::new(options);
+        let mut partitions = topic.0.partitions.clone();
+        for partition in &partitions {
+            partition.0.set_config(options.clone());
+        }
+        for index in partitions.len() as u32..options.partitions {
+            let dir = dir.join(index.to_string());
+            let (shared, name) = (self.shared.clone(), topic.0.name.clone());
+            let opened = Partition::open(shared, name, index, dir, options.clone());
+            partitions.push(PartitionLog(Arc::new(opened)));
+        }
+        let (id, name) = (topic.0.id, topic.0.name.clone());
+        let topic = Topic(Arc::new(TopicState { id, name, options, partitions }));
+        self.topics.write().insert(topic.name().to_owned(), topic.clone());
+        Ok(topic)
     }
 
     fn partitions(&self) -> Vec<PartitionLog> {

@@ -9,16 +9,17 @@
 //!
 //! The writer's side is in [`crate::tail`], the readers' in [`crate::seek`] and [`crate::reader`].
 
-use crate::codec::EncodedBatch;
+use crate::codec::{EncodedBatch, RawBatch};
 use crate::error::{Error, Result};
 use crate::index::IndexEntry;
 use crate::options::{Options, TopicOptions};
 use crate::point::{Point, PointFile};
+use crate::producers::{self, Producers};
 use crate::recover::{POINT_NAME, recover};
 use crate::segment::Segment;
 use crate::stats::{Counters, add};
 use crate::syncer::Syncer;
-use crate::tail::{Appended, Tail};
+use crate::tail::{Appended, Part, Tail};
 use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -42,7 +43,7 @@ pub struct Partition {
     pub topic: Arc<str>,
     pub index: u32,
     pub dir: std::path::PathBuf,
-    pub config: Arc<TopicOptions>,
+    config: RwLock<Arc<TopicOptions>>,
     /// In offset order; the last one is active. Empty when the partition is refused.
     pub segments: RwLock<Vec<Arc<Segment>>>,
     pub start: AtomicI64,
@@ -109,11 +110,27 @@ impl PartitionLog {
     /// Appends a batch. Offsets are given out in the order of the calls. Does not block on the
     /// disk but for the write to the page cache.
     pub fn append(&self, batch: &EncodedBatch) -> Result<Appended> {
-        self.append_all(std::slice::from_ref(batch))
+        self.append_parts(&[batch.into()])
     }
 
     /// Appends batches, all or none of them, one after the other.
     pub fn append_all(&self, batches: &[EncodedBatch]) -> Result<Appended> {
+        self.append_parts(&batches.iter().map(Part::from).collect::<Vec<_>>())
+    }
+
+    /// Appends batches from outside, all or none of them. Where a producer numbers its batches, one
+    /// that is there already is not written again: the answer says where it is. Such a batch
+    /// is appended alone.
+    pub fn append_raw(&self, batches: &[RawBatch]) -> Result<Appended> {
+        let numbered = batches.iter().find_map(|batch| batch.header().producing());
+        if let (Some(producing), [_, _, ..]) = (numbered, batches) {
+            let (producer, found) = (producing.id, producing.first);
+            return Err(Error::Sequence { producer, found, expected: found });
+        }
+        self.append_parts(&batches.iter().map(Part::from).collect::<Vec<_>>())
+    }
+
+    fn append_parts(&self, batches: &[Part<'_>]) -> Result<Appended> {
         let appended = self.0.append(batches);
         let counters = &self.0.shared.counters;
         match &appended {
@@ -121,6 +138,21 @@ impl PartitionLog {
             Err(_) => add(&counters.append_errors, 1),
         }
         appended
+    }
+
+    /// Gives up all records below `upto`, durably, whoever has not read them. Answers with the
+    /// first offset that is kept.
+    pub fn delete_before(&self, upto: i64) -> Result<i64> {
+        self.0.delete_before(upto)
+    }
+
+    /// Resolves when there is a synced record at or after `offset`, or none will come. Cancel safe.
+    pub fn beyond(&self, offset: i64) -> impl Future<Output = ()> + Send + use<> {
+        let mut synced = self.0.synced.subscribe();
+        async move {
+            let news = |synced: &Synced| synced.end > offset || synced.gone.is_some();
+            let _ = synced.wait_for(news).await;
+        }
     }
 
     /// Repairs the partition after a failed sync; the next append would do the same.
@@ -170,6 +202,12 @@ impl Partition {
         add(&shared.counters.bytes_truncated, truncated);
         let active = segments.last().cloned();
         let indexed = entries.last().map_or(0, |last| last.position);
+        let now = (options.clock)();
+        let producers = match shared.read_only || refused.is_some() {
+            true => Ok(Producers::default()),
+            false => Producers::load(&*options.files, &dir, &segments, end, now),
+        };
+        let refused = refused.or(producers.as_ref().err().cloned());
         if let Some(active) = &active {
             active.activate(entries);
         }
@@ -180,12 +218,12 @@ impl Partition {
             gone: None,
         };
         let bytes = segments.iter().map(|segment| segment.len()).sum();
-        let tail = Tail::new(active, end, indexed);
+        let tail = Tail::new(active, end, indexed, producers.unwrap_or_default());
         Partition {
             topic,
             index,
             dir,
-            config,
+            config: RwLock::new(config),
             segments: RwLock::new(segments),
             start: AtomicI64::new(saved.map_or(0, |point| point.start)),
             bytes: AtomicU64::new(bytes),
@@ -196,6 +234,14 @@ impl Partition {
             tail: Mutex::new(tail),
             shared,
         }
+    }
+
+    pub fn config(&self) -> Arc<TopicOptions> {
+        self.config.read().clone()
+    }
+
+    pub fn set_config(&self, config: Arc<TopicOptions>) {
+        *self.config.write() = config;
     }
 
     pub fn check_refused(&self) -> Result<()> {
@@ -242,6 +288,14 @@ impl Partition {
         let synced = *self.synced.borrow();
         if synced.gone == Some(Gone::Deleted) {
             return Ok(());
+        }
+        let now = (self.shared.options.clock)();
+        let producers = self.tail.lock().producers.snapshot(synced.end, now);
+        if let Some(bytes) = producers
+            && let Err(error) = producers::save(files, &self.dir, &bytes)
+        {
+            // The one before still stands, and the log says the rest.
+            tracing::debug!(%error, "the producers of a partition could not be written");
         }
         let point = Point {
             start: self.start.load(Ordering::Acquire),

@@ -22,7 +22,7 @@ const SLOT_STRIDE: u64 = 4096;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Point {
-    /// The first offset that is kept; always the base of a segment.
+    /// The first offset that is kept; in the first segment, most often its base.
     pub start: i64,
     /// Everything below this offset is synced.
     pub offset: i64,
@@ -120,6 +120,7 @@ fn decode(bytes: &[u8; SLOT_BYTES]) -> Option<(u64, Point)> {
         segment: word(32) as i64,
         position: word(40),
     };
-    let sane = point.start >= 0 && point.start <= point.segment && point.segment <= point.offset;
+    let (start, segment) = (point.start, point.segment);
+    let sane = start >= 0 && segment >= 0 && start <= point.offset && segment <= point.offset;
     sane.then_some((word(8), point))
 }

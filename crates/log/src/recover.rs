@@ -184,9 +184,10 @@ fn list(files: &dyn Files, dir: &Path, point: Point) -> Result<(Segments, Segmen
         .map(Arc::new)
         .collect();
     segments.sort_by_key(|segment| segment.base);
-    let kept = segments.split_off(segments.partition_point(|segment| segment.base < point.start));
+    let after = segments.partition_point(|segment| segment.base <= point.start);
+    let kept = segments.split_off(after.saturating_sub(1));
     match kept.first() {
-        Some(first) if first.base == point.start => Ok((kept, segments)),
+        Some(first) if first.base <= point.start => Ok((kept, segments)),
         _ => {
             let path = Segment::new(dir, point.start, 0).path;
             Err(Error::damaged(&path, 0, point.start, "the segment is missing"))

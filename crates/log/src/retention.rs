@@ -1,10 +1,11 @@
-//! Removes what is old or too much, by whole segments, never past the lowest commit of a known
+//! Removes what is asked for, and what is old or too much, by whole segments, never past the lowest commit of a known
 //! pipeline unless the topic says `hard`.
 
 use crate::error::{Error, Result};
 use crate::partition::Partition;
-use crate::point::Point;
+use crate::point::{Point, PointFile};
 use crate::recover;
+use crate::segment::Segment;
 use crate::stats::add;
 use millstream_core::fault;
 use std::sync::Arc;
@@ -23,7 +24,7 @@ pub struct Removed {
 
 impl Partition {
     pub fn enforce_retention(&self, now_ms: i64) -> Result<Option<Removed>> {
-        let config = &self.config;
+        let config = self.config();
         if self.refused.is_some()
             || (config.retention_ms.is_none() && config.retention_bytes.is_none())
         {
@@ -64,9 +65,42 @@ impl Partition {
             return Ok(None);
         }
 
-        // First the new start is durable, then the files go: what a crash leaves of them is known
-        // to be garbage.
         let start = segments[gone].base;
+        let bytes = self.remove_before(point, start, &segments[..gone])?;
+        let (topic, partition) = (self.topic.clone(), self.index);
+        Ok(Some(Removed { topic, partition, segments: gone, bytes, start_offset: start }))
+    }
+
+    /// Moves the start to `upto`, whatever pipelines have read; where no segment ends, the records
+    /// before it stay on disk and are not given any more. Answers with the new start.
+    pub fn delete_before(&self, upto: i64) -> Result<i64> {
+        self.check_writable()?;
+        self.check_offset(upto)?;
+        let mut held = self.point.lock();
+        let Some(point) = held.as_mut() else { return Ok(self.start.load(Ordering::Acquire)) };
+        let start = self.start.load(Ordering::Acquire);
+        if upto <= start {
+            return Ok(start);
+        }
+        let synced = self.synced.borrow().segment;
+        let segments = self.segments.read().clone();
+        let over = |pair: &&[Arc<Segment>]| pair[1].base <= upto && pair[1].base <= synced;
+        let gone = segments.windows(2).take_while(over).count();
+        self.remove_before(point, upto, &segments[..gone])?;
+        Ok(upto)
+    }
+
+    /// First the new start is durable, then the files go: what a crash leaves of them is known to
+    /// be garbage. Answers with the bytes that were freed.
+    fn remove_before(
+        &self,
+        point: &mut PointFile,
+        start: i64,
+        segments: &[Arc<Segment>],
+    ) -> Result<u64> {
+        let files = &*self.shared.options.files;
+        let synced = *self.synced.borrow();
+        let gone = segments.len();
         point.save(
             files,
             Point { start, offset: synced.end, segment: synced.segment, position: synced.position },
@@ -74,17 +108,16 @@ impl Partition {
         self.start.store(start, Ordering::Release);
         self.segments.write().drain(..gone);
         fault::point("log.retention");
-        let bytes = segments[..gone].iter().map(|segment| segment.len()).sum();
+        let bytes = segments.iter().map(|segment| segment.len()).sum();
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-        for segment in &segments[..gone] {
+        for segment in segments {
             recover::remove(files, segment)?;
             fault::point("log.retention");
         }
         files.sync_dir(&self.dir).map_err(|error| Error::sync(&self.dir, error))?;
         add(&self.shared.counters.segments_removed, gone as u64);
         add(&self.shared.counters.bytes_removed, bytes);
-        let (topic, partition) = (self.topic.clone(), self.index);
-        Ok(Some(Removed { topic, partition, segments: gone, bytes, start_offset: start }))
+        Ok(bytes)
     }
 
     /// The lowest commit of all known pipelines.

@@ -6,6 +6,7 @@ use crate::files::File;
 use crate::partition::{Partition, PartitionLog, Synced};
 use crate::segment::{Scan, Segment};
 use bytes::Bytes;
+use millstream_core::Record;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -25,11 +26,37 @@ impl PartitionLog {
     /// The first offset whose record, or one before it, has at least this timestamp: a reader that
     /// starts there misses none that does. `None` when no synced record is that late.
     pub fn offset_at_time(&self, timestamp: i64) -> Result<Option<i64>> {
+        Ok(self.record_at_time(timestamp)?.map(|(offset, _)| offset))
+    }
+
+    /// The largest timestamp of all synced records, and the first record that has it.
+    pub fn max_time(&self) -> Result<Option<(i64, i64)>> {
+        self.0.check_refused()?;
+        let files = &*self.0.shared.options.files;
+        let segments = self.0.segments.read().clone();
+        let sealed = &segments[..segments.len().saturating_sub(1)];
+        let sealed = sealed.iter().filter_map(|segment| segment.summary(files));
+        let written = self.0.tail.lock().end.max_time;
+        let mut times: Vec<i64> = sealed.map(|end| end.max_time).chain([written]).collect();
+        // Records that are not synced, or were deleted, may have the largest.
+        times.sort_unstable();
+        times.dedup();
+        while let Some(time) = times.pop() {
+            if let Some(found) = self.record_at_time(time)? {
+                return Ok(Some(found));
+            }
+        }
+        self.record_at_time(i64::MIN + 1)
+    }
+
+    /// As [`Self::offset_at_time`], with the timestamp of the record.
+    pub fn record_at_time(&self, timestamp: i64) -> Result<Option<(i64, i64)>> {
         self.0.check_refused()?;
         self.0.check_gone()?;
         let files = &*self.0.shared.options.files;
         let synced = *self.0.synced.borrow();
         let segments = self.0.segments.read().clone();
+        let start = self.start_offset();
         for segment in segments {
             let limit = synced.limit(&segment);
             if segment.base < synced.segment {
@@ -57,9 +84,12 @@ impl PartitionLog {
                             let what = failed.why.to_string();
                             Error::damaged(&segment.path, position, header.base_offset, what)
                         })?;
-                        let found = records.iter().find(|record| record.timestamp >= timestamp);
+                        let late = |record: &Record<'_>| {
+                            record.timestamp >= timestamp && record.offset >= start
+                        };
+                        let found = records.iter().find(late);
                         if let Some(record) = found {
-                            return Ok(Some(record.offset));
+                            return Ok(Some((record.offset, record.timestamp)));
                         }
                     }
                 }

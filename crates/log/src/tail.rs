@@ -5,12 +5,13 @@
 //! that arrive meanwhile share the next. After a failed sync the partition takes nothing before its
 //! tail has been cut back to what is synced, written again and synced.
 
-use crate::codec::{BATCH_BYTES_MAX, EncodedBatch};
+use crate::codec::{BATCH_BYTES_MAX, EncodedBatch, Producing, RawBatch};
 use crate::error::{Error, Result};
 use crate::files::{File, How};
 use crate::index::{INTERVAL_BYTES, IndexEntry};
 use crate::options::SyncMode;
 use crate::partition::{Partition, Synced};
+use crate::producers::Producers;
 use crate::recover;
 use crate::segment::{Scan, Segment, extend};
 use crate::stats::add;
@@ -65,11 +66,28 @@ pub struct Tail {
     /// The file shrank since the last sync.
     shrunk: bool,
     round: watch::Sender<Round>,
+    pub producers: Producers,
+}
+
+/// Base offset, length, epoch.
+const HEAD_BYTES: usize = 16;
+
+/// What an append is told of a batch.
+pub struct Part<'a> {
+    bytes: &'a [u8],
+    records: u32,
+    max_time: i64,
+    producing: Option<Producing>,
 }
 
 impl Tail {
     /// The tail of a partition that was just recovered; `active` is none where it was refused.
-    pub fn new(active: Option<Arc<Segment>>, end: IndexEntry, indexed: u64) -> Tail {
+    pub fn new(
+        active: Option<Arc<Segment>>,
+        end: IndexEntry,
+        indexed: u64,
+        producers: Producers,
+    ) -> Tail {
         Tail {
             file: None,
             begun_ms: (end.position > 0).then_some(end.appended_ms),
@@ -84,6 +102,7 @@ impl Tail {
             // A process before this one may have died before it synced what it cut off.
             shrunk: true,
             round: watch::Sender::new(Round { synced: end.offset, failed: None }),
+            producers,
         }
     }
 
@@ -101,34 +120,47 @@ impl Tail {
 }
 
 impl Partition {
-    pub fn append(self: &Arc<Self>, batches: &[EncodedBatch]) -> Result<Appended> {
+    pub fn append(self: &Arc<Self>, batches: &[Part<'_>]) -> Result<Appended> {
         for batch in batches {
-            if !batch.fits() {
-                let bytes = batch.as_bytes().len();
+            let bytes = batch.bytes.len();
+            if bytes > BATCH_BYTES_MAX {
                 return Err(Error::TooLarge { bytes, max: BATCH_BYTES_MAX });
             }
         }
-        let batches = batches.iter().filter(|batch| !batch.is_empty());
-        let bytes: u64 = batches.clone().map(|batch| batch.as_bytes().len() as u64).sum();
+        let batches = batches.iter().filter(|batch| batch.records > 0);
+        let bytes: u64 = batches.clone().map(|batch| batch.bytes.len() as u64).sum();
         let mut tail = self.tail.lock();
         self.check_writable()?;
         self.repair(&mut tail)?;
         self.trim(&mut tail)?;
+        for batch in batches.clone() {
+            let Some(producing) = &batch.producing else { continue };
+            if let Some(written) = tail.producers.check(producing)? {
+                // Sent again: acknowledged when the first one is durable.
+                return Ok(Appended {
+                    base_offset: written.base_offset,
+                    last_offset: written.last_offset,
+                    durable: self.durable_at(&tail, written.last_offset + 1),
+                });
+            }
+            let end = self.synced.borrow().end;
+            tail.producers.name(&*self.shared.options.files, &self.dir, end)?;
+        }
         let (file, active) = self.room_for(&mut tail, bytes)?;
 
-        // The log's own part of a batch, its base offset, is not covered by the checksum, so that
-        // the batch is written as it came.
+        // The log's own part of a batch, its base offset and its epoch, is not covered by the
+        // checksum, so that the batch is written as it came.
         let first = tail.end.offset;
         let mut end = tail.end;
         let mut heads = Vec::with_capacity(batches.clone().count());
         for batch in batches.clone() {
-            heads.push(end.offset.to_be_bytes());
-            end.offset += batch.len() as i64;
+            heads.push(head(end.offset, batch.bytes));
+            end.offset += i64::from(batch.records);
         }
         let parts: Vec<&[u8]> = heads
             .iter()
             .zip(batches.clone())
-            .flat_map(|(head, batch)| [head.as_slice(), &batch.as_bytes()[8..]])
+            .flat_map(|(head, batch)| [head.as_slice(), &batch.bytes[HEAD_BYTES..]])
             .collect();
         if let Err(error) = file.write_at(&parts, tail.end.position) {
             tail.untrimmed = true;
@@ -146,9 +178,13 @@ impl Partition {
                 active.add_entry(end);
                 tail.indexed = end.position;
             }
-            end.offset += batch.len() as i64;
-            end.position += batch.as_bytes().len() as u64;
-            end.max_time = end.max_time.max(batch.max_time());
+            if let Some(producing) = &batch.producing {
+                let last = end.offset + i64::from(batch.records) - 1;
+                tail.producers.wrote(producing, end.offset, last, now);
+            }
+            end.offset += i64::from(batch.records);
+            end.position += batch.bytes.len() as u64;
+            end.max_time = end.max_time.max(batch.max_time);
             end.appended_ms = now;
         }
         tail.end = end;
@@ -164,11 +200,7 @@ impl Partition {
             tail.dirty = true;
         }
         let group = self.shared.options.sync == SyncMode::GroupCommit;
-        let durable = if !group || self.shared.options.bug("ack_on_enqueue") {
-            Durable::ready()
-        } else {
-            Durable::at(tail.round.subscribe(), end.offset)
-        };
+        let durable = self.durable_at(&tail, end.offset);
         let enqueue = group && tail.dirty && !tail.queued;
         tail.queued |= enqueue;
         drop(tail);
@@ -178,11 +210,21 @@ impl Partition {
         Ok(Appended { base_offset: first, last_offset: end.offset - 1, durable })
     }
 
+    /// Resolves when everything below `end` is acknowledged.
+    fn durable_at(&self, tail: &Tail, end: i64) -> Durable {
+        let group = self.shared.options.sync == SyncMode::GroupCommit;
+        if !group || self.shared.options.bug("ack_on_enqueue") {
+            Durable::ready()
+        } else {
+            Durable::at(tail.round.subscribe(), end)
+        }
+    }
+
     /// The file to write `bytes` to: the active one, or a new one where that is full.
     fn room_for(&self, tail: &mut Tail, bytes: u64) -> Result<(Arc<dyn File>, Arc<Segment>)> {
         let (file, active) = self.writer(tail)?;
         let full = tail.end.position > 0
-            && (tail.end.position + bytes > self.config.segment_bytes
+            && (tail.end.position + bytes > self.config().segment_bytes
                 || tail.end.offset - active.base > i64::from(i32::MAX));
         if !full {
             return Ok((file, active));
@@ -377,6 +419,7 @@ impl Partition {
         files.sync_dir(&self.dir).map_err(|error| Error::sync(&self.dir, error))?;
 
         end.offset = synced.end;
+        tail.producers.cut(synced.end);
         tail.end = end;
         tail.indexed = entries.last().map_or(0, |last| last.position);
         segment.activate(entries);
@@ -412,6 +455,34 @@ impl Partition {
         while self.sync() {}
         Ok(())
     }
+}
+
+impl<'a> From<&'a EncodedBatch> for Part<'a> {
+    fn from(batch: &'a EncodedBatch) -> Part<'a> {
+        let (records, max_time) = (batch.len() as u32, batch.max_time());
+        Part { bytes: batch.as_bytes(), records, max_time, producing: None }
+    }
+}
+
+impl<'a> From<&'a RawBatch> for Part<'a> {
+    fn from(batch: &'a RawBatch) -> Part<'a> {
+        let header = batch.header();
+        Part {
+            bytes: batch.as_bytes(),
+            records: header.records,
+            max_time: header.max_time,
+            producing: header.producing(),
+        }
+    }
+}
+
+/// What the log writes in place of the first bytes of a batch: its own base offset, the length as
+/// it is, and epoch 0.
+fn head(offset: i64, batch: &[u8]) -> [u8; HEAD_BYTES] {
+    let mut head = [0; HEAD_BYTES];
+    head[..8].copy_from_slice(&offset.to_be_bytes());
+    head[8..12].copy_from_slice(&batch[8..12]);
+    head
 }
 
 impl Durable {

@@ -1,8 +1,8 @@
 //! Records into batches.
 
 use super::{
-    ATTRIBUTES_AT, BATCH_BYTES_MAX, BODY_AT, CRC_AT, Codec, EPOCH_AT, HEADER_BYTES, Header,
-    Invalid, LENGTH_AT, MAGIC, MAGIC_AT, array, decode, varint,
+    ATTRIBUTES_AT, BODY_AT, CRC_AT, Codec, EPOCH_AT, HEADER_BYTES, Header, Invalid, LENGTH_AT,
+    MAGIC, MAGIC_AT, array, decode, varint,
 };
 
 /// A batch ready to be appended; the log puts its base offset in.
@@ -146,7 +146,7 @@ impl BatchBuilder {
         put(23, &(records as i32 - 1).to_be_bytes());
         put(27, &self.base_time.to_be_bytes());
         put(35, &self.max_time.to_be_bytes());
-        // No producer id, no epoch, no sequence: deduplication by producer is not ours.
+        // No producer id, no epoch, no sequence: a pipeline does not number its batches.
         put(43, &(-1i64).to_be_bytes());
         put(51, &(-1i16).to_be_bytes());
         put(53, &(-1i32).to_be_bytes());
@@ -193,11 +193,6 @@ impl EncodedBatch {
     /// The largest timestamp of its records.
     pub fn max_time(&self) -> i64 {
         self.max_time
-    }
-
-    /// Whether a log takes a batch of this size.
-    pub(crate) fn fits(&self) -> bool {
-        self.bytes.len() <= BATCH_BYTES_MAX
     }
 }
 

@@ -17,12 +17,14 @@
 mod compress;
 mod decode;
 mod encode;
+mod raw;
 mod varint;
 
 pub use compress::Codec;
 pub(crate) use decode::check_records;
 pub use decode::{Decoded, Failed, batches, decode, records_of};
 pub use encode::{BatchBuilder, EncodedBatch, split};
+pub use raw::{Producing, RawBatch};
 
 /// The bytes before the records.
 pub const HEADER_BYTES: usize = 61;
@@ -39,6 +41,7 @@ const BODY_AT: usize = 12;
 const MAGIC: u8 = 2;
 const CODEC_BITS: i16 = 0b111;
 const LOG_APPEND_TIME: i16 = 1 << 3;
+const TRANSACTIONAL: i16 = 1 << 4;
 const CONTROL: i16 = 1 << 5;
 
 /// Why bytes are not a batch.
@@ -83,6 +86,10 @@ pub struct Header {
     pub base_time: i64,
     pub max_time: i64,
     pub records: u32,
+    /// -1 where the producer does not number its batches.
+    pub producer_id: i64,
+    pub producer_epoch: i16,
+    pub base_sequence: i32,
 }
 
 impl Header {
@@ -114,6 +121,9 @@ impl Header {
             base_time: i64::from_be_bytes(array(fixed, 27)),
             max_time: i64::from_be_bytes(array(fixed, 35)),
             records: records as u32,
+            producer_id: i64::from_be_bytes(array(fixed, 43)),
+            producer_epoch: i16::from_be_bytes(array(fixed, 51)),
+            base_sequence: i32::from_be_bytes(array(fixed, 53)),
         })
     }
 
@@ -157,6 +167,10 @@ impl Header {
     /// Whether it holds markers of transactions and no records of users.
     pub fn is_control(&self) -> bool {
         self.attributes & CONTROL != 0
+    }
+
+    pub fn is_transactional(&self) -> bool {
+        self.attributes & TRANSACTIONAL != 0
     }
 
     fn is_append_time(&self) -> bool {

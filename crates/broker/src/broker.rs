@@ -1,0 +1,146 @@
+//! The service: a listener for Kafka clients over a log.
+
+use crate::connection::{self, Ends};
+use crate::error::{Error, Result};
+use crate::groups::Groups;
+use crate::options::Options;
+use crate::store::Store;
+use crate::tls::{self, Tls};
+use millstream_log::{Log, Topic};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+/// The one broker that clients see.
+pub const NODE: i32 = 1;
+/// There is no other leader that an epoch could tell from this one.
+pub const EPOCH: i32 = 0;
+
+/// A bound address and everything opened, not answering yet.
+pub struct Broker {
+    listener: TcpListener,
+    inner: Arc<Inner>,
+}
+
+/// What connections share.
+pub struct Inner {
+    pub log: Log,
+    pub options: Options,
+    pub store: Store,
+    pub groups: Groups,
+    pub budgets: Budgets,
+    tls: Option<Tls>,
+}
+
+/// In KiB.
+pub struct Budgets {
+    pub ordinary: Arc<Semaphore>,
+    pub large: Arc<Semaphore>,
+    pub fetches: Arc<Semaphore>,
+}
+
+impl Broker {
+    /// Binds the address and opens what is kept beside the log.
+    pub async fn bind(log: Log, options: Options) -> Result<Broker> {
+        let address = options.listen;
+        let listener = TcpListener::bind(address).await;
+        let listener = listener.map_err(|source| Error::Bind { address, source })?;
+        let tls = options.tls.as_ref().map(tls::load).transpose()?;
+        let store = Store::open(&options.dir)?;
+        let budget = |bytes: usize| Arc::new(Semaphore::new(bytes.div_ceil(1024).max(1)));
+        let limits = &options.limits;
+        let budgets = Budgets {
+            ordinary: budget(limits.requests_bytes.max(limits.ordinary_bytes)),
+            large: budget(limits.requests_bytes.max(limits.request_bytes)),
+            fetches: budget(limits.fetches_bytes.max(limits.fetch_bytes)),
+        };
+        let groups = Groups::new(options.groups.clone());
+        let inner = Inner { log, options, store, groups, budgets, tls };
+        Ok(Broker { listener, inner: Arc::new(inner) })
+    }
+
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.listener.local_addr().ok()
+    }
+
+    /// Answers until `stop`; then connections are closed, and what was appended stays.
+    pub async fn serve(self, stop: CancellationToken) {
+        let Broker { listener, inner } = self;
+        let places = Arc::new(Semaphore::new(inner.options.limits.connections));
+        let connections = TaskTracker::new();
+        connections.spawn(crate::groups::tick(inner.clone(), stop.clone()));
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = stop.cancelled() => break,
+            };
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // Out of file descriptors, most likely: others must end first.
+                    tracing::warn!(%error, "a Kafka client could not be let in");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            let Ok(place) = places.clone().try_acquire_owned() else {
+                tracing::warn!(%peer, "too many Kafka clients are connected: one was turned away");
+                continue;
+            };
+            let (inner, stop) = (inner.clone(), stop.clone());
+            connections.spawn(async move {
+                serve(inner, stream, peer, stop).await;
+                drop(place);
+            });
+        }
+        connections.close();
+        connections.wait().await;
+    }
+}
+
+async fn serve(inner: Arc<Inner>, stream: TcpStream, peer: SocketAddr, stop: CancellationToken) {
+    let Ok(local) = stream.local_addr() else { return };
+    let _ = stream.set_nodelay(true);
+    let ends = Ends { peer, local };
+    let Some(tls) = inner.tls.clone() else {
+        return connection::serve(inner, stream, ends, stop).await;
+    };
+    match timeout(inner.options.limits.stalled, tls.accept(stream)).await {
+        Ok(Ok(stream)) => connection::serve(inner, stream, ends, stop).await,
+        Ok(Err(error)) => tracing::debug!(%peer, %error, "a TLS handshake failed"),
+        Err(_) => tracing::debug!(%peer, "a TLS handshake took too long"),
+    }
+}
+
+impl Inner {
+    /// The address that a client is told, by the one that it reached.
+    pub fn advertised(&self, local: SocketAddr) -> (String, i32) {
+        match &self.options.advertise {
+            Some((host, port)) => (host.clone(), i32::from(*port)),
+            None => (local.ip().to_string(), i32::from(local.port())),
+        }
+    }
+
+    /// A topic by its id where there is one, else by its name.
+    pub fn topic(&self, name: &str, id: Uuid) -> Option<Topic> {
+        if id.is_nil() { self.log.topic(name) } else { self.log.topic_by_id(id) }
+    }
+}
+
+/// Runs what waits for the disk where it holds nobody up.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime is on its way out and nobody waits for the answer.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}

@@ -1,0 +1,240 @@
+//! One connection: requests are taken in order and answered in order.
+//!
+//! ```text
+//! read ─► begin (appends happen here) ─► window, bounded ─► finish, in order ─► write
+//!            └ the sync of one request overlaps with the appends of those behind it
+//! ```
+//!
+//! A connection that stalls in the middle of a frame, or does not take its answers, is closed. What
+//! it holds of the shared budgets goes with it.
+
+use crate::broker::Inner;
+use crate::dispatch::{self, Pending};
+use crate::sasl::Session;
+use crate::wire::{Answer, Refused, Request};
+use bytes::{Bytes, BytesMut};
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::{Duration, timeout};
+use tokio_util::sync::CancellationToken;
+
+/// Read at once from a socket.
+const CHUNK_BYTES: usize = 64 << 10;
+/// Frames up to this size are not counted against the shared budget.
+const SMALL_BYTES: usize = 16 << 10;
+/// Before a client has shown who it is.
+const UNKNOWN_BYTES: usize = 64 << 10;
+
+/// Where a client came from, and what it reached.
+#[derive(Debug, Clone, Copy)]
+pub struct Ends {
+    pub peer: SocketAddr,
+    pub local: SocketAddr,
+}
+
+struct Queued {
+    pending: Pending,
+    /// The request's share of the budget, until it is answered or appended.
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+/// Serves a connection until it ends, for whatever reason.
+pub async fn serve<S>(broker: Arc<Inner>, stream: S, ends: Ends, stop: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Send + 'static,
+{
+    let (reader, writer) = tokio::io::split(stream);
+    let (queue, queued) = mpsc::channel(broker.options.limits.in_flight.max(1));
+    let stalled = broker.options.limits.stalled;
+    let over = stop.child_token();
+    let writing = tokio::spawn({
+        let over = over.clone();
+        async move {
+            let done = tokio::select! {
+                done = write(writer, queued, stalled) => done,
+                () = over.cancelled() => Ok(()),
+            };
+            over.cancel();
+            done
+        }
+    });
+    let session = Session::new(&broker, ends);
+    let read = tokio::select! {
+        read = read(&broker, session, reader, queue) => read,
+        () = over.cancelled() => Ok(()),
+    };
+    if let Err(error) = read {
+        tracing::debug!(peer = %ends.peer, %error, "a connection ended");
+        over.cancel();
+    }
+    // What was asked before the client closed its side is still answered.
+    if let Ok(Err(error)) = writing.await {
+        tracing::debug!(peer = %ends.peer, %error, "a connection ended");
+    }
+}
+
+async fn read<R>(
+    broker: &Arc<Inner>,
+    mut session: Session,
+    reader: R,
+    queue: mpsc::Sender<Queued>,
+) -> io::Result<()>
+where
+    R: AsyncRead + Unpin,
+{
+    let mut frames = Frames { reader, buffer: BytesMut::new() };
+    loop {
+        let Some((frame, permit)) = frames.next(broker, &session).await? else { return Ok(()) };
+        let pending = match Request::read(frame) {
+            Ok(request) => dispatch::begin(broker, &mut session, request),
+            Err(refused) => Err(refused),
+        };
+        let pending = match pending {
+            Ok(pending) => pending,
+            Err(Refused::ApiVersions { correlation, .. }) => {
+                Pending::ready(dispatch::unknown_api_versions(correlation))
+            }
+            Err(refused) => return Err(io::Error::new(io::ErrorKind::InvalidData, refused)),
+        };
+        let permit = permit.filter(|_| !pending.is_begun());
+        if queue.send(Queued { pending, permit }).await.is_err() {
+            return Ok(());
+        }
+    }
+}
+
+struct Frames<R> {
+    reader: R,
+    buffer: BytesMut,
+}
+
+impl<R: AsyncRead + Unpin> Frames<R> {
+    /// The next frame without its length, and its share of the budget. `None` at the end.
+    async fn next(
+        &mut self,
+        broker: &Inner,
+        session: &Session,
+    ) -> io::Result<Option<(Bytes, Option<OwnedSemaphorePermit>)>> {
+        let limits = &broker.options.limits;
+        while self.buffer.len() < 4 {
+            let patience = if self.buffer.is_empty() { limits.idle } else { limits.stalled };
+            if self.fill(CHUNK_BYTES, patience).await? == 0 {
+                return match self.buffer.len() {
+                    0 => Ok(None),
+                    _ => Err(io::ErrorKind::UnexpectedEof.into()),
+                };
+            }
+        }
+        let head = self.buffer.first_chunk::<4>().copied().unwrap_or_default();
+        let max = match session.is_open() {
+            true => limits.request_bytes,
+            false => UNKNOWN_BYTES.min(limits.request_bytes),
+        };
+        let len = usize::try_from(i32::from_be_bytes(head)).ok().filter(|len| *len <= max);
+        let Some(len) = len else {
+            let said = i32::from_be_bytes(head);
+            let what = format!("a request of {said} bytes, where {max} are the most");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+        };
+        let permit = match len {
+            ..=SMALL_BYTES => None,
+            _ => {
+                let budget = match len <= limits.ordinary_bytes {
+                    true => &broker.budgets.ordinary,
+                    false => &broker.budgets.large,
+                };
+                Some(share(budget, len).await?)
+            }
+        };
+        let whole = len + 4;
+        while self.buffer.len() < whole {
+            // No more room than twice what has come, whatever the length says.
+            let missing = whole - self.buffer.len();
+            let room = missing.min(self.buffer.len().max(CHUNK_BYTES));
+            if self.fill(room, limits.stalled).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        let frame = self.buffer.split_to(whole).freeze().slice(4..);
+        Ok(Some((frame, permit)))
+    }
+
+    async fn fill(&mut self, room: usize, patience: Duration) -> io::Result<usize> {
+        self.buffer.reserve(room);
+        match timeout(patience, self.reader.read_buf(&mut self.buffer)).await {
+            Ok(read) => read,
+            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "nothing came for too long")),
+        }
+    }
+}
+
+/// Waits for a share of a budget that is counted in KiB.
+pub async fn share(budget: &Arc<Semaphore>, bytes: usize) -> io::Result<OwnedSemaphorePermit> {
+    let permits = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
+    budget.clone().acquire_many_owned(permits).await.map_err(io::Error::other)
+}
+
+async fn write<W>(
+    mut writer: W,
+    mut queued: mpsc::Receiver<Queued>,
+    stalled: Duration,
+) -> io::Result<()>
+where
+    W: AsyncWrite + Unpin,
+{
+    let mut pieces: Vec<Bytes> = Vec::new();
+    while let Some(Queued { pending, permit }) = queued.recv().await {
+        let Some(answer) = pending.finish().await else { continue };
+        drop(permit);
+        if answer.answer.0.is_empty() {
+            return Err(io::Error::other("an answer could not be written"));
+        }
+        let last = answer.last;
+        let Answer(answered) = answer.answer;
+        pieces.extend(answered);
+        write_pieces(&mut writer, &mut pieces, stalled).await?;
+        drop(answer.permit);
+        if last {
+            break;
+        }
+    }
+    timeout(stalled, writer.shutdown()).await.unwrap_or(Ok(()))
+}
+
+async fn write_pieces<W>(
+    writer: &mut W,
+    pieces: &mut Vec<Bytes>,
+    stalled: Duration,
+) -> io::Result<()>
+where
+    W: AsyncWrite + Unpin,
+{
+    let mut first = 0;
+    while first < pieces.len() {
+        let slices: Vec<IoSlice<'_>> =
+            pieces[first..].iter().take(64).map(|piece| IoSlice::new(piece)).collect();
+        let written = match timeout(stalled, writer.write_vectored(&slices)).await {
+            Ok(written) => written?,
+            Err(_) => {
+                let what = "its answers were not taken for too long";
+                return Err(io::Error::new(io::ErrorKind::TimedOut, what));
+            }
+        };
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        let mut left = written;
+        while first < pieces.len() && left >= pieces[first].len() {
+            left -= pieces[first].len();
+            first += 1;
+        }
+        if left > 0 {
+            let _ = pieces[first].split_to(left);
+        }
+    }
+    pieces.clear();
+    timeout(stalled, writer.flush()).await.unwrap_or(Ok(()))
+}

@@ -1,0 +1,140 @@
+//! Groups of consumers: who is in them, who reads what, and how far each has come.
+//!
+//! | module | what |
+//! |---|---|
+//! | `classic` | members agree among themselves: JoinGroup, SyncGroup, Heartbeat, LeaveGroup |
+//! | `state` | the states of such a group, without sockets and with the time from outside |
+//! | `modern` | members are told: ConsumerGroupHeartbeat (KIP-848) |
+//! | `reconcile`, `assign` | its members' way to a new assignment, and how that is found |
+//! | `offsets` | commits, durable before they are answered |
+//! | `describe` | what tools ask for |
+//!
+//! Members are in memory only: after a restart they join again and go on from what was committed.
+
+mod assign;
+pub mod classic;
+pub mod describe;
+pub mod modern;
+pub mod offsets;
+mod reconcile;
+mod state;
+
+use crate::broker::{Inner, blocking};
+use crate::connection::Ends;
+use crate::options::GroupOptions;
+use crate::store::{Entry, now_ms};
+use kafka_protocol::ResponseError;
+use kafka_protocol::protocol::StrBytes;
+use parking_lot::{Mutex, MutexGuard};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio::sync::Notify;
+use tokio::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+
+const NAME_BYTES_MAX: usize = 1_024;
+/// How often groups that nobody uses are looked for.
+const SWEEP: Duration = Duration::from_secs(3_600);
+
+pub struct Groups {
+    options: GroupOptions,
+    all: Mutex<BTreeMap<String, Group>>,
+    /// A deadline may be nearer now.
+    changed: Notify,
+}
+
+enum Group {
+    Classic(state::Group),
+    Modern(reconcile::Group),
+}
+
+/// The client behind a member, for tools to show.
+pub struct Client {
+    pub id: StrBytes,
+    pub ends: Ends,
+}
+
+impl Groups {
+    pub fn new(options: GroupOptions) -> Groups {
+        Groups { options, all: Mutex::default(), changed: Notify::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Group>> {
+        self.all.lock()
+    }
+
+    /// Makes room for one more group, when there is none, by forgetting those without members.
+    fn room(&self, all: &mut BTreeMap<String, Group>) -> Result<(), ResponseError> {
+        if all.len() < self.options.groups_max {
+            return Ok(());
+        }
+        all.retain(|_, group| !group.is_empty());
+        match all.len() < self.options.groups_max {
+            true => Ok(()),
+            false => Err(ResponseError::GroupMaxSizeReached),
+        }
+    }
+
+    /// Does what is due and says when the next thing is.
+    fn expire(&self, now: Instant) -> Option<Instant> {
+        let mut all = self.lock();
+        let deadlines = all.values_mut().filter_map(|group| match group {
+            Group::Classic(group) => group.expire(now),
+            Group::Modern(group) => group.expire(now),
+        });
+        deadlines.min()
+    }
+}
+
+impl Group {
+    fn is_empty(&self) -> bool {
+        match self {
+            Group::Classic(group) => group.is_empty(),
+            Group::Modern(group) => group.members.is_empty(),
+        }
+    }
+}
+
+fn check_name(name: &str) -> Result<(), ResponseError> {
+    match name.is_empty() || name.len() > NAME_BYTES_MAX {
+        true => Err(ResponseError::InvalidGroupId),
+        false => Ok(()),
+    }
+}
+
+/// Lets the time pass for all groups.
+pub async fn tick(broker: Arc<Inner>, stop: CancellationToken) {
+    let mut sweep = Instant::now();
+    loop {
+        let now = Instant::now();
+        if now >= sweep {
+            sweep = now + SWEEP;
+            forget_old(&broker).await;
+        }
+        let next = broker.groups.expire(now).unwrap_or(sweep).min(sweep);
+        tokio::select! {
+            () = tokio::time::sleep_until(next) => {}
+            () = broker.groups.changed.notified() => {}
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+/// Forgets the offsets of groups that have had no member and no commit for long.
+async fn forget_old(broker: &Arc<Inner>) {
+    let keep = i64::try_from(broker.options.groups.retention.as_millis()).unwrap_or(i64::MAX);
+    let mut old = broker.store.older_than(now_ms().saturating_sub(keep));
+    {
+        let all = broker.groups.lock();
+        old.retain(|group| all.get(group).is_none_or(Group::is_empty));
+    }
+    if old.is_empty() {
+        return;
+    }
+    tracing::info!(groups = old.len(), "forgetting the offsets of groups that nobody uses");
+    let inner = broker.clone();
+    let forget = old.into_iter().map(|group| Entry::Forget { group, place: None }).collect();
+    if let Err(error) = blocking(move || inner.store.apply(forget)).await {
+        tracing::warn!(%error, "old offsets could not be forgotten");
+    }
+}

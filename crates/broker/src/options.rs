@@ -1,0 +1,116 @@
+//! What a broker may be told.
+
+use crate::users::Users;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub listen: SocketAddr,
+    /// What clients are told to connect to; unless given, the address that they reached.
+    pub advertise: Option<(String, u16)>,
+    /// Where committed offsets and the ids of producers are kept.
+    pub dir: PathBuf,
+    /// Clients must show who they are.
+    pub users: Option<Users>,
+    pub tls: Option<TlsOptions>,
+    pub limits: Limits,
+    pub groups: GroupOptions,
+    /// Partitions of a topic that is made because a client asked for it; `None`: none is made.
+    pub auto_create: Option<u32>,
+}
+
+/// PEM files.
+#[derive(Debug, Clone)]
+pub struct TlsOptions {
+    pub certificates: PathBuf,
+    pub key: PathBuf,
+    /// Clients must have a certificate that one of these signed.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// What one client, and all of them, may take.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    pub connections: usize,
+    /// The largest request.
+    pub request_bytes: usize,
+    /// The largest batch that a producer may send.
+    pub batch_bytes: usize,
+    /// Requests of one connection that are not answered yet.
+    pub in_flight: usize,
+    /// All requests up to `ordinary_bytes` large, together; and as much again for larger ones.
+    pub requests_bytes: usize,
+    pub ordinary_bytes: usize,
+    /// One answer to a fetch, but for a single batch that is larger; and all of them together.
+    pub fetch_bytes: usize,
+    pub fetches_bytes: usize,
+    /// A connection that asks nothing for so long is closed.
+    pub idle: Duration,
+    /// A connection that begins a request, or is given an answer, and does not move is closed.
+    pub stalled: Duration,
+}
+
+/// How groups of consumers are run.
+#[derive(Debug, Clone)]
+pub struct GroupOptions {
+    /// How long the first members of a group wait for others.
+    pub initial_delay: Duration,
+    pub session_min: Duration,
+    pub session_max: Duration,
+    /// For members whose assignment is made here.
+    pub session: Duration,
+    pub heartbeat: Duration,
+    pub members_max: usize,
+    pub groups_max: usize,
+    /// Committed offsets of a group that nobody uses are forgotten after this.
+    pub retention: Duration,
+}
+
+impl Options {
+    pub fn new(listen: SocketAddr, dir: PathBuf) -> Options {
+        Options {
+            listen,
+            advertise: None,
+            dir,
+            users: None,
+            tls: None,
+            limits: Limits::default(),
+            groups: GroupOptions::default(),
+            auto_create: Some(1),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 1_000,
+            request_bytes: 32 << 20,
+            batch_bytes: 16 << 20,
+            in_flight: 32,
+            requests_bytes: 64 << 20,
+            ordinary_bytes: 2 << 20,
+            fetch_bytes: 8 << 20,
+            fetches_bytes: 64 << 20,
+            idle: Duration::from_secs(600),
+            stalled: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Default for GroupOptions {
+    fn default() -> Self {
+        Self {
+            initial_delay: Duration::from_millis(300),
+            session_min: Duration::from_secs(6),
+            session_max: Duration::from_secs(1_800),
+            session: Duration::from_secs(45),
+            heartbeat: Duration::from_secs(3),
+            members_max: 1_000,
+            groups_max: 10_000,
+            retention: Duration::from_secs(7 * 24 * 3_600),
+        }
+    }
+}
