@@ -1,6 +1,7 @@
 //! Connectors on a log whose disk fails in part.
 
 mod files;
+mod kafka;
 
 use arrow_array::{ArrayRef, RecordBatch, StringArray};
 use millstream_connectors::topic::{TopicSink, TopicSinkOptions};
