@@ -147,7 +147,11 @@ fn mistakes_are_json_and_colour_is_a_choice() {
         "column": 11,
         "message": "unknown field `topik` in `source`",
         "hint": "did you mean `topic`?",
-        "excerpt": "source: { topik: t, format: json }"
+        "excerpt": "source: { topik: t, format: json }",
+        "mark": [
+          10,
+          5
+        ]
       }
     ]
     "#);
