@@ -83,7 +83,7 @@ pub fn begin(
     match request.api.key {
         0 => produce::begin(&broker, request),
         1 => fetch::begin(broker, request),
-        2 => later(request, async move |q, _| list_offsets::list(&broker, q).await),
+        2 => later(request, async move |q, v| list_offsets::list(&broker, q, v).await),
         3 => later(request, async move |q, v| cluster::metadata(&broker, ends, q, v).await),
         8 => later(request, async move |q, _| groups::offsets::commit(&broker, q).await),
         9 => later(request, async move |q, v| groups::offsets::fetch(&broker, q, v)),

@@ -23,7 +23,11 @@ const MAX_TIMESTAMP: i64 = -3;
 const EARLIEST_LOCAL: i64 = -4;
 const LATEST_TIERED: i64 = -5;
 
-pub async fn list(broker: &Arc<Inner>, request: ListOffsetsRequest) -> ListOffsetsResponse {
+pub async fn list(
+    broker: &Arc<Inner>,
+    request: ListOffsetsRequest,
+    version: i16,
+) -> ListOffsetsResponse {
     let broker = broker.clone();
     // A time is looked for in files.
     blocking(move || {
@@ -44,7 +48,7 @@ pub async fn list(broker: &Arc<Inner>, request: ListOffsetsRequest) -> ListOffse
                     Ok(Some((offset, timestamp))) => response
                         .with_offset(offset)
                         .with_timestamp(timestamp)
-                        .with_leader_epoch(EPOCH),
+                        .with_leader_epoch(if version >= 4 { EPOCH } else { -1 }),
                     Ok(None) => response,
                     Err(error) => response.with_error_code(error.code()),
                 }

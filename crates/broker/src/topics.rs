@@ -90,28 +90,28 @@ fn create_one(broker: &Inner, topic: CreatableTopic, validate: bool) -> Result<M
 
 fn created(name: TopicName, made: Result<Made, Wrong>, version: i16) -> CreatableTopicResult {
     let result = CreatableTopicResult::default().with_name(name);
-    match made {
-        Ok((id, options)) => {
-            let result = if version >= 7 { result.with_topic_id(id) } else { result };
-            let configs = configs::of_topic(&options).map(|config| {
-                CreatableTopicConfigs::default()
-                    .with_name(text(config.name))
-                    .with_value(Some(text(&config.value)))
-                    .with_read_only(config.read_only)
-                    .with_config_source(config.source())
-            });
-            result
-                .with_num_partitions(options.partitions as i32)
-                .with_replication_factor(1)
-                .with_configs(Some(configs.collect()))
+    let (id, options) = match made {
+        Ok(made) => made,
+        Err(Wrong { code, message }) => {
+            return result.with_error_code(code.code()).with_error_message(Some(text(&message)));
         }
-        Err(Wrong { code, message }) => result
-            .with_error_code(code.code())
-            .with_error_message(Some(text(&message)))
-            .with_num_partitions(-1)
-            .with_replication_factor(-1)
-            .with_configs(None),
+    };
+    // What it was made with is not told before version 5, its id not before 7.
+    if version < 5 {
+        return result;
     }
+    let configs = configs::of_topic(&options).map(|config| {
+        CreatableTopicConfigs::default()
+            .with_name(text(config.name))
+            .with_value(Some(text(&config.value)))
+            .with_read_only(config.read_only)
+            .with_config_source(config.source())
+    });
+    result
+        .with_topic_id(if version >= 7 { id } else { Uuid::nil() })
+        .with_num_partitions(options.partitions as i32)
+        .with_replication_factor(1)
+        .with_configs(Some(configs.collect()))
 }
 
 pub async fn delete(

@@ -101,6 +101,8 @@ fn uniform(
 
 /// Moves partitions from who has most to who has least, while that makes a difference.
 fn even_out(subscriptions: &Subscriptions, given: &mut BTreeMap<String, Parts>) {
+    let total: usize = given.values().map(Parts::len).sum();
+    let fair = total / given.len().max(1);
     loop {
         let mut by_load: Vec<(usize, String)> =
             given.iter().map(|(member, parts)| (parts.len(), member.clone())).collect();
@@ -112,7 +114,8 @@ fn even_out(subscriptions: &Subscriptions, given: &mut BTreeMap<String, Parts>) 
                 if *many <= few + 1 {
                     break;
                 }
-                let surplus = (many - few) / 2;
+                // Past the middle it would be moved on from there.
+                let surplus = many.saturating_sub(fair).min(fair.saturating_sub(*few)).max(1);
                 let movable: Vec<Part> = given
                     .get(rich)
                     .into_iter()

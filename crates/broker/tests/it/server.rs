@@ -1,0 +1,66 @@
+//! A broker in this process, on a port and a directory of its own.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot start its server is over")]
+
+use millstream_broker::{Broker, Options};
+use millstream_log::{Log, TopicOptions};
+use std::net::SocketAddr;
+use std::path::Path;
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+pub struct Server {
+    pub address: SocketAddr,
+    pub log: Log,
+    runtime: Runtime,
+    stop: CancellationToken,
+    serving: Option<JoinHandle<()>>,
+    dir: Option<TempDir>,
+}
+
+impl Server {
+    pub fn start() -> Server {
+        Self::start_with(|_| {})
+    }
+
+    pub fn start_with(change: impl FnOnce(&mut Options)) -> Server {
+        let dir = tempfile::tempdir().unwrap();
+        let mut server = Self::start_in(dir.path(), change);
+        server.dir = Some(dir);
+        server
+    }
+
+    pub fn start_in(dir: &Path, change: impl FnOnce(&mut Options)) -> Server {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        let log = Log::open(&dir.join("log"), Default::default()).unwrap();
+        let mut options = Options::new("127.0.0.1:0".parse().unwrap(), dir.join("broker"));
+        options.groups.initial_delay = std::time::Duration::from_millis(100);
+        change(&mut options);
+        let broker = runtime.block_on(Broker::bind(log.clone(), options)).unwrap();
+        let address = broker.address().unwrap();
+        let stop = CancellationToken::new();
+        let serving = Some(runtime.spawn(broker.serve(stop.clone())));
+        Server { address, log, runtime, stop, serving, dir: None }
+    }
+
+    pub fn topic(&self, name: &str, partitions: u32) {
+        let options = TopicOptions { partitions, ..TopicOptions::default() };
+        self.log.create_topic(name, options).unwrap();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        if let Some(serving) = self.serving.take() {
+            let _ = self.runtime.block_on(serving);
+        }
+        self.log.close();
+    }
+}
