@@ -130,7 +130,13 @@ impl Database {
         let shared = &*self.0;
         let mut store = shared.store.write();
         store.close();
+        if millstream_core::fault::journal_fails() {
+            let error = std::io::Error::other("the journal is made to fail");
+            return Err(io("cannot open the tables in", &shared.dir)(error));
+        }
         if !shared.read_only {
+            let synced = shared.options.faults.sync();
+            synced.map_err(io("cannot rewrite the journal in", &shared.dir))?;
             rewrite::journals(&shared.dir.join(STORE))?;
         }
         let (opened, report) = open(&shared.dir, &shared.options, shared.read_only)?;

@@ -117,6 +117,17 @@ impl Offsets {
         Ok(())
     }
 
+    /// Makes every row that was written before durable, with no offset beside it: for offsets that
+    /// are kept elsewhere. Blocks.
+    pub fn sync(&self) -> Result<()> {
+        let open = self.store.enter_to_write()?;
+        let generation = {
+            let _positions = self.store.positions.lock();
+            self.journal(&open, fjall::OwnedWriteBatch::with_capacity(open.db.clone(), 1))?
+        };
+        self.store.sync_upto(&open, generation)
+    }
+
     /// Sets a pipeline's source and offsets to these and no others, durably.
     pub fn reset(&self, pipeline: &str, source: &Source, offsets: &[(u32, i64)]) -> Result<()> {
         let committed =
