@@ -67,6 +67,11 @@ pub async fn open(
     }
     let dead_letters = topic(home, &spec.dead_letters_topic(), TopicOptions::default())?;
 
+    let asked = lookups.iter().filter_map(|(name, _)| match &spec.lookups[name].from {
+        LookupFrom::Table(from) => Some(from.table.clone()),
+        _ => None,
+    });
+    let tables_read = asked.collect();
     let consistent = spec.lookups.values().any(|lookup| lookup.consistent);
     let pipeline = Pipeline {
         decode_step: format!("decode {}", format_name(&spec.source.format)).into(),
@@ -89,6 +94,7 @@ pub async fn open(
         start,
         decoder,
         lookups,
+        tables_read,
         dead_letters,
         committer,
         metrics,

@@ -29,6 +29,8 @@ pub struct Pipeline {
     pub positions: Positions,
     pub flow: Flow,
     pub lookups: Vec<(String, LookupMetrics)>,
+    /// The tables that its look-ups ask.
+    pub tables_read: Vec<String>,
     pub sinks: Vec<PipelineSink>,
     pub dead_letters: Topic,
     pub may_be_oversized: bool,

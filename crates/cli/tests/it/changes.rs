@@ -59,7 +59,7 @@ fn a_table_that_is_there_keeps_its_shape() {
         let with = |more: &[&'static str]| [&create[..], more].concat();
         refused(&with(&[]), &["has a column `name`"]);
         let more = ["--column", "name:string", "--ttl", "7d"];
-        refused(&with(&more), &["time-to-live is none"]);
+        refused(&with(&more), &["time-to-live is none, not 604800 s"]);
         let said = program.ok(&with(&["--column", "name:string"]));
         assert_eq!(said, "countries is already there, with this shape\n");
         drop(running);
@@ -75,6 +75,7 @@ fn what_a_running_pipeline_uses_is_not_deleted() {
         ["topics", "delete", "named"],
         ["topics", "delete", "graveyard"],
         ["tables", "drop", "by_user"],
+        ["tables", "drop", "countries"],
     ] {
         let said = program.run(&[&args[..], &["--yes"]].concat());
         assert_eq!(said.code, 2, "{args:?}: {}", said.err);

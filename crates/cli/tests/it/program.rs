@@ -137,7 +137,8 @@ impl Running {
 
     /// Waits for it to end by itself.
     pub fn wait(mut self) -> std::process::ExitStatus {
-        self.child.take().unwrap().wait().unwrap()
+        let child = self.child.as_mut().unwrap();
+        eventually("it ended", || child.try_wait().unwrap())
     }
 
     /// The status and the body of a page.

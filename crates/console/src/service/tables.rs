@@ -54,23 +54,7 @@ impl Service {
         if let Some(known) = self.home().tables.table(&table) {
             // That it could be one at all is said first.
             self.home().tables.check_table(&TableSpec { name: format!("{table}.new"), ..spec })?;
-            let columns_missing = known
-                .spec()
-                .columns
-                .fields()
-                .iter()
-                .filter(|field| !shape.columns.iter().any(|(name, _)| name == field.name()));
-            let missing: Vec<_> =
-                columns_missing.map(|f| format!("it has a column `{}`", f.name())).collect();
-            let mut differences = differences(known.spec(), &shape)?;
-            if shape.clustering.is_empty() && !known.spec().clustering.is_empty() {
-                differences
-                    .push(format!("its clustering is {}", known.spec().clustering.join(", ")));
-            }
-            differences.extend(missing);
-            if known.spec().ttl != shape.ttl_ms.map(Duration::from_millis) {
-                differences.push(format!("its time-to-live is {}", ttl_text(known.spec().ttl)));
-            }
+            let differences = all_differences(known.spec(), &shape)?;
             refuse_other_shape(&table, &differences, "drop it first, or choose another name")?;
             return end(answers::CreatedTable { created: false, table: row(&known)? });
         }
@@ -92,12 +76,16 @@ impl Service {
         let Some(engine) = &self.0.engine else { return Ok(()) };
         let target = Target::Table(table.to_owned());
         for report in engine.reports() {
-            if engine.pipeline(&report.name).is_some_and(|pipeline| pipeline.writes(&target)) {
-                return Err(Error::mistake(format!(
-                    "the pipeline `{}` writes the table `{table}`: stop it before dropping the table",
-                    report.name
-                )));
-            }
+            let Some(pipeline) = engine.pipeline(&report.name) else { continue };
+            let does = match pipeline.writes(&target) {
+                true => "writes",
+                false if pipeline.tables_read.iter().any(|read| read == table) => "looks up",
+                false => continue,
+            };
+            return Err(Error::mistake(format!(
+                "the pipeline `{}` {does} the table `{table}`: stop it before dropping the table",
+                report.name
+            )));
         }
         Ok(())
     }
@@ -312,6 +300,28 @@ fn differences(known: &TableSpec, shape: &TableShape) -> Result<Vec<String>> {
     Ok(found)
 }
 
+/// What a table that is there has otherwise than one that is described whole.
+fn all_differences(known: &TableSpec, shape: &TableShape) -> Result<Vec<String>> {
+    let mut found = differences(known, shape)?;
+    if shape.clustering.is_empty() && !known.clustering.is_empty() {
+        found.push(format!("its clustering is {}, not none", known.clustering.join(", ")));
+    }
+    for field in known.columns.fields() {
+        if !shape.columns.iter().any(|(name, _)| name == field.name()) {
+            found.push(format!("it has a column `{}`, which is not given", field.name()));
+        }
+    }
+    let given = shape.ttl_ms.map(Duration::from_millis);
+    if known.ttl != given {
+        let text = |ttl: Option<Duration>| match ttl {
+            Some(ttl) => format!("{} s", ttl.as_secs_f64()),
+            None => "none".to_owned(),
+        };
+        found.push(format!("its time-to-live is {}, not {}", text(known.ttl), text(given)));
+    }
+    Ok(found)
+}
+
 fn refuse_other_shape(table: &str, differences: &[String], way_out: &str) -> Result<()> {
     if differences.is_empty() {
         return Ok(());
@@ -320,10 +330,6 @@ fn refuse_other_shape(table: &str, differences: &[String], way_out: &str) -> Res
         "the table `{table}` is there with another shape: {}; {way_out}",
         differences.join(", ")
     )))
-}
-
-fn ttl_text(ttl: Option<Duration>) -> String {
-    ttl.map_or_else(|| "none".to_owned(), |ttl| format!("{} ms", ttl.as_millis()))
 }
 
 fn columns(shape: &TableShape) -> Result<Vec<Field>> {
