@@ -14,6 +14,7 @@ pub mod avro;
 mod columns;
 pub mod csv;
 pub mod json;
+pub mod protobuf;
 mod run;
 pub mod text;
 mod values;

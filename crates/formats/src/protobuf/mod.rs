@@ -8,6 +8,7 @@
 //!         │     └─► read    bytes into columns, record by record
 //!         ├─► json    messages that contain themselves, as JSON text
 //!         └─► write   columns into bytes, row by row
+//!               └─► text    what is text in a column: JSON, keys, names of enums
 //! ```
 //!
 //! | Protobuf | column |
@@ -30,6 +31,7 @@
 
 mod decoder;
 mod descriptor;
+mod encoder;
 mod json;
 mod lex;
 mod parse;
@@ -37,9 +39,12 @@ mod plan;
 mod read;
 mod schema;
 mod shape;
+mod text;
 mod wire;
+mod write;
 
 pub use decoder::{Framing, ProtobufDecoder, ProtobufOptions};
+pub use encoder::ProtobufEncoder;
 
 use arrow_schema::SchemaRef;
 use millstream_core::{Error, Result};

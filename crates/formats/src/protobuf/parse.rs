@@ -185,14 +185,15 @@ impl<'a> Parser<'a> {
     /// A field whose first word was read.
     fn field(&mut self, first: &'a str, oneof: Option<usize>) -> Parsed<Field> {
         let labelled = matches!(self.peek(), Some(Token::Word(_)))
-            && matches!(self.tokens.get(self.at + 1), Some((Token::Word(_), _)) | Some((Token::Sign(b'<'), _)));
+            && matches!(
+                self.tokens.get(self.at + 1),
+                Some((Token::Word(_), _)) | Some((Token::Sign(b'<'), _))
+            );
         let (written, named) = match first {
             "optional" | "required" | "repeated" if labelled => (first, self.word()?),
             _ => ("", first),
         };
-        if named == "group" && !matches!(self.tokens.get(self.at + 1), Some((Token::Sign(b'='), _)))
-            || named == "group" && self.block_follows()
-        {
+        if named == "group" {
             return Err(self.wrong("groups are not supported; declare a message"));
         }
         let kind = match named {
@@ -234,9 +235,13 @@ impl<'a> Parser<'a> {
                         };
                         match (option, value) {
                             ("packed", value) => packed = value == "true",
-                            ("features.repeated_field_encoding", value) => packed = value == "PACKED",
+                            ("features.repeated_field_encoding", value) => {
+                                packed = value == "PACKED"
+                            }
                             ("features.field_presence", "IMPLICIT") => label = Label::Implicit,
-                            ("features.field_presence", "LEGACY_REQUIRED") => label = Label::Required,
+                            ("features.field_presence", "LEGACY_REQUIRED") => {
+                                label = Label::Required
+                            }
                             _ => {}
                         }
                     }
@@ -256,7 +261,9 @@ impl<'a> Parser<'a> {
                 continue;
             }
             let name = self.word()?;
-            if matches!(name, "option" | "reserved") && !matches!(self.peek(), Some(Token::Sign(b'='))) {
+            if matches!(name, "option" | "reserved")
+                && !matches!(self.peek(), Some(Token::Sign(b'=')))
+            {
                 self.statement()?;
                 continue;
             }
@@ -311,11 +318,6 @@ impl<'a> Parser<'a> {
         matches!(self.peek(), Some(Token::Word(_)))
             && matches!(self.tokens.get(self.at + 1), Some((Token::Sign(b'='), _)))
             && matches!(self.tokens.get(self.at + 2), Some((Token::Number(_), _)))
-    }
-
-    fn block_follows(&self) -> bool {
-        matches!(self.tokens.get(self.at + 3), Some((Token::Sign(b'{' | b'['), _)))
-            && matches!(self.peek(), Some(Token::Word(name)) if name.starts_with(|c: char| c.is_ascii_uppercase()))
     }
 
     fn peek(&self) -> Option<Token<'a>> {

@@ -8,6 +8,7 @@ mod framing;
 mod fuzz;
 mod hostile;
 mod oracle;
+mod protobuf;
 mod support;
 mod texts;
 mod vectors;

@@ -1,0 +1,243 @@
+//! Protobuf records into columns.
+//!
+//! Each writer's schema gets a plan of its own, and all plans fill the same columns: a schema id
+//! that changes from one record to the next costs a look-up, and rows stay in offset order.
+
+use super::plan::{self, Message};
+use super::schema::Schema;
+use super::wire::{Cursor, zigzag};
+use super::{read, shape};
+use crate::run::{Refusal, Rows};
+use arrow_schema::SchemaRef;
+use async_trait::async_trait;
+use millstream_core::{
+    Decoded, Decoder, Disposition, Error, Records, RegisteredSchema, Result, SchemaKind, Schemas,
+};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// What stands before a record's bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// A zero byte, the writer's schema id as four bytes, and where in its file the message is
+    /// declared.
+    Confluent,
+    /// Nothing.
+    Bare,
+}
+
+#[derive(Debug, Clone)]
+pub struct ProtobufOptions {
+    pub framing: Framing,
+    /// The schema that rows are given in: the text of a file, or its descriptor in base64.
+    pub reader_schema: String,
+    /// The files that it imports, under their names.
+    pub references: Vec<(String, Arc<str>)>,
+    /// The message that rows are; the file's first unless given.
+    pub message: Option<String>,
+    /// The top-level columns that are used; the others are stepped over, not built.
+    pub columns: Option<Vec<String>>,
+    pub record_bytes_max: usize,
+}
+
+/// How deep a message of a frame may be declared.
+const INDEX_MAX: u64 = 32;
+
+/// Decodes Protobuf records. See [`Framing`] for what it takes.
+pub struct ProtobufDecoder {
+    options: ProtobufOptions,
+    schemas: Arc<dyn Schemas>,
+    reader: Schema,
+    message: usize,
+    rows: Rows,
+    by_id: HashMap<u32, Writer>,
+    /// The plan of bare records.
+    bare: Option<Message>,
+    /// Ids that the registry did not know when this run was prepared, and why.
+    unknown: HashMap<u32, String>,
+    /// Room that the record before needed.
+    scratch: usize,
+}
+
+struct Writer {
+    schema: Schema,
+    /// The message of the reader's name, and how it is read; none when the file has no such one.
+    plan: Option<(usize, Message)>,
+}
+
+impl ProtobufDecoder {
+    pub fn new(options: ProtobufOptions, schemas: Arc<dyn Schemas>) -> Result<ProtobufDecoder> {
+        let wrong = |why: String| Error::stop("schema", format!("reader schema: {why}"));
+        let reader = Schema::parse(&options.reader_schema, &options.references).map_err(wrong)?;
+        let message = reader.named(options.message.as_deref()).map_err(wrong)?;
+        let fields = shape::fields(&reader, message, options.columns.as_deref()).map_err(wrong)?;
+        let rows = Rows::new(Arc::new(arrow_schema::Schema::new(fields.clone())))?;
+        let bare = match options.framing {
+            Framing::Confluent => None,
+            Framing::Bare => {
+                let itself = (&reader, message);
+                Some(plan::rows(itself, itself, &fields).map_err(wrong)?)
+            }
+        };
+        Ok(ProtobufDecoder {
+            options,
+            schemas,
+            reader,
+            message,
+            rows,
+            by_id: HashMap::new(),
+            bare,
+            unknown: HashMap::new(),
+            scratch: 0,
+        })
+    }
+
+    async fn fetch(&mut self, id: u32) -> Result<()> {
+        let registered = match self.schemas.by_id(id).await {
+            Ok(registered) => registered,
+            Err(error) if error.disposition() == Disposition::Reject => {
+                let why = format!("schema id {id} is unknown: {}", error.chain());
+                self.unknown.insert(id, why);
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        match parse(&registered) {
+            Ok(schema) => {
+                let writer = self.writer(schema).map_err(|why| {
+                    Error::stop(
+                        "incompatible_schema",
+                        format!("schema id {id} cannot be read with the reader schema: {why}"),
+                    )
+                })?;
+                self.by_id.insert(id, writer);
+            }
+            Err(why) => {
+                self.unknown.insert(id, format!("schema id {id}: {why}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn writer(&self, schema: Schema) -> Result<Writer, String> {
+        let name = &self.reader.messages[self.message].name;
+        let found = schema.messages.iter().position(|message| message.name == *name);
+        let plan = match found {
+            None => None,
+            Some(message) => {
+                let (writer, reader) = ((&schema, message), (&self.reader, self.message));
+                Some((message, plan::rows(writer, reader, self.rows.schema().fields())?))
+            }
+        };
+        Ok(Writer { schema, plan })
+    }
+}
+
+fn parse(registered: &RegisteredSchema) -> Result<Schema, String> {
+    match registered.kind {
+        SchemaKind::Protobuf => Schema::parse(&registered.text, &registered.references),
+        SchemaKind::Avro => Err("it is an Avro schema, not a Protobuf one".into()),
+        SchemaKind::Json => Err("it is a JSON schema, not a Protobuf one".into()),
+    }
+}
+
+#[async_trait]
+impl Decoder for ProtobufDecoder {
+    fn schema(&self) -> SchemaRef {
+        self.rows.schema().clone()
+    }
+
+    async fn prepare(&mut self, records: &Records) -> Result<()> {
+        if self.options.framing == Framing::Bare {
+            return Ok(());
+        }
+        // Asked for again each time: someone may have registered it meanwhile.
+        self.unknown.clear();
+        let mut last = None;
+        for row in 0..records.len() {
+            let Some(Ok((id, _))) = records.value(row).map(unframe) else { continue };
+            if last == Some(id) {
+                continue;
+            }
+            last = Some(id);
+            if !self.by_id.contains_key(&id) && !self.unknown.contains_key(&id) {
+                self.fetch(id).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn decode(&mut self, records: &Records) -> Result<Decoded> {
+        let Self { options, reader, message, rows, by_id, bare, unknown, scratch, .. } = self;
+        let name = &reader.messages[*message].name;
+        rows.decode(records, options.record_bytes_max, |value, columns, strict| {
+            let (plan, schema, body) = match bare {
+                Some(plan) => (&*plan, &*reader, value),
+                None => {
+                    let (id, rest) = unframe(value)?;
+                    let writer = by_id.get(&id).ok_or_else(|| {
+                        let why = unknown.get(&id).cloned();
+                        Refusal::new(
+                            "unknown_schema",
+                            why.unwrap_or_else(|| format!("schema id {id} was not fetched")),
+                        )
+                    })?;
+                    let (path, body) = index(rest)?;
+                    let found = writer.schema.at(&path);
+                    match &writer.plan {
+                        Some((message, plan)) if found == Some(*message) => {
+                            (plan, &writer.schema, body)
+                        }
+                        _ => return Err(other_message(&writer.schema, id, found, name)),
+                    }
+                }
+            };
+            read::record(plan, schema, body, columns, strict, scratch)
+                .map_err(|fault| Refusal::malformed(fault.sentence()))
+        })
+    }
+}
+
+/// The schema id of a Confluent frame, and what follows it.
+fn unframe(value: &[u8]) -> Result<(u32, &[u8]), Refusal> {
+    match value {
+        [0, a, b, c, d, rest @ ..] => Ok((u32::from_be_bytes([*a, *b, *c, *d]), rest)),
+        [0, ..] => Err(Refusal::malformed(format!(
+            "{} bytes are too few for a schema id before the record",
+            value.len()
+        ))),
+        [magic, ..] => Err(Refusal::malformed(format!(
+            "the first byte is {magic:#04x}, where Confluent framing has 0x00"
+        ))),
+        [] => Err(Refusal::malformed("the value is empty, where a schema id was expected")),
+    }
+}
+
+/// Where the message is declared: how many places follow and then the places, as zigzag varints. A
+/// single zero is short for the file's first message.
+fn index(bytes: &[u8]) -> Result<(Vec<usize>, &[u8]), Refusal> {
+    let wrong = || Refusal::malformed("the message index before the record does not read");
+    let mut cursor = Cursor::new(bytes);
+    let mut number = || cursor.varint().map(zigzag).map_err(|_| wrong());
+    let count = number()?;
+    let path = match u64::try_from(count) {
+        Ok(0) => vec![0],
+        Ok(count @ 1..=INDEX_MAX) => {
+            let places = (0..count).map(|_| usize::try_from(number()?).map_err(|_| wrong()));
+            places.collect::<Result<_, Refusal>>()?
+        }
+        _ => return Err(wrong()),
+    };
+    Ok((path, cursor.rest))
+}
+
+#[cold]
+fn other_message(schema: &Schema, id: u32, found: Option<usize>, wanted: &str) -> Refusal {
+    match found {
+        Some(found) => Refusal::new(
+            "other_message",
+            format!("the record is a `{}`, not a `{wanted}`", schema.messages[found].name),
+        ),
+        None => Refusal::malformed(format!("schema id {id} has no message at the record's index")),
+    }
+}
