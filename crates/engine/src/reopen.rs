@@ -21,10 +21,16 @@ impl Engine {
     pub(crate) fn watch(&self, committer: &Committer) {
         let (engine, committer) = (self.downgrade(), committer.clone());
         self.cpu().spawn(async move {
+            let (mut seen, mut in_vain) = (None, 0);
             loop {
                 committer.failed().await;
                 let Some(engine) = engine.upgrade() else { return };
-                if !engine.reopen_tables(&committer).await {
+                // A disk on which they open and nothing can be committed is not tried for ever.
+                let synced = committer.tables().stats().ok().map(|stats| stats.fsyncs);
+                in_vain = if synced == seen { in_vain + 1 } else { 0 };
+                seen = synced;
+                tokio::time::sleep(PAUSE * in_vain).await;
+                if in_vain >= TRIES || !engine.reopen_tables(&committer).await {
                     committer.give_up();
                     return;
                 }
@@ -56,6 +62,11 @@ impl Engine {
             let why = match reopened {
                 Ok(Ok(_)) => {
                     committer.reopened();
+                    for (pipeline, _) in self.all() {
+                        if pipeline.grouped {
+                            pipeline.committer.reopened();
+                        }
+                    }
                     let (pipelines, partitions) = self.start_again();
                     tracing::warn!(
                         pipelines,

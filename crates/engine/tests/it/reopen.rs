@@ -112,6 +112,27 @@ async fn tables_that_cannot_be_opened_again_are_given_up() {
     bench.committer().broken().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_journal_that_is_never_synced_is_given_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let faults = Faults::default();
+    let mut options = HomeOptions::default();
+    options.tables.faults = faults.clone();
+    let bench = Bench::with(dir.path(), options);
+    bench.topic("in", 1);
+    let text = "
+pipeline: p
+source: { topic: in, format: { json: { columns: { id: bigint } } } }
+sinks: [{ table: t, key: [id] }]
+";
+    bench.start(&[file(dir.path(), "p.yaml", text)]).await;
+    faults.fail_syncs(u32::MAX);
+    bench.produce("in", 0, &numbered(0..10)).await;
+    bench.committer().broken().await;
+    assert_eq!(bench.metric("tables_reopened_total", "p"), 0);
+    assert_eq!(bench.metric("committed_offset", "p"), 0);
+}
+
 /// What a process of its own says it has committed, before it dies without closing anything.
 fn child(dir: &Path, bug: Option<&str>) -> i64 {
     let mut child = Command::new(std::env::current_exe().unwrap());
