@@ -82,7 +82,7 @@ impl Process {
         let metrics = Metrics::new();
         let interval = files.iter().map(|file| file.spec.commit_interval.0).min();
         let interval = interval.unwrap_or(Duration::from_millis(100));
-        let (committer, committing) = Committer::new(home.clone(), interval);
+        let (committer, committing) = Committer::new(home.clone(), interval, runtimes.io().clone());
         runtimes.io().spawn(committing);
         let engine = Engine::new(runtimes.pipelines().clone());
         let pipelines = runtimes.pipelines().block_on(async {

@@ -13,6 +13,7 @@ mod cases;
 mod document;
 mod env;
 mod formats;
+mod kafka;
 mod load;
 mod mistake;
 mod places;
@@ -29,6 +30,7 @@ pub use document::{
     Document, Pipeline, TestFile, json_schema, parse, parse_as, parse_tests, tests_json_schema,
 };
 pub use env::{Env, ProcessEnv};
+pub use kafka::*;
 pub use load::{
     Loaded, is_tests_path, load, load_each, load_many, load_tests, pipeline_path, tests_path,
 };

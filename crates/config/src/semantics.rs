@@ -29,6 +29,7 @@ pub(crate) fn tests(value: &Value, reader: &mut Reader) {
 
 fn source(source: &Value, reader: &mut Reader) {
     let format = &source["format"];
+    kafka_source(&source["kafka"], reader);
     if let Some(file) = source["file"].as_str() {
         if format.get("avro").is_some() {
             reader.at_value(
@@ -69,6 +70,81 @@ fn source(source: &Value, reader: &mut Reader) {
     }
     if let Some(text) = format.get("text") {
         text_format(text, reader);
+    }
+}
+
+fn kafka_source(kafka: &Value, reader: &mut Reader) {
+    if kafka.is_null() {
+        return;
+    }
+    exactly_one(kafka, "/source/kafka", &["topic", "topics", "pattern"], reader);
+    kafka_cluster(kafka, "/source/kafka", reader);
+    if !kafka["start_time"].is_null() && kafka["start"].as_str().is_some_and(|s| s != "earliest") {
+        reader.at_key(
+            "/source/kafka/start_time",
+            "`start` and `start_time` exclude each other",
+            Some("keep one of them".into()),
+        );
+    }
+}
+
+fn kafka_sink(kafka: &Value, path: &str, source: &Value, reader: &mut Reader) {
+    if kafka.is_null() {
+        return;
+    }
+    exactly_one(kafka, path, &["topic", "topic_column"], reader);
+    kafka_cluster(kafka, path, reader);
+    if kafka["topic"].is_string()
+        && kafka["topic"] == source["topic"]
+        && kafka["brokers"] == source["brokers"]
+    {
+        reader.at_value(
+            &format!("{path}/topic"),
+            "this sink writes the topic that the source reads, so it would never end",
+            Some("write another topic".into()),
+        );
+    }
+}
+
+/// What goes together in the options of a cluster.
+fn kafka_cluster(kafka: &Value, path: &str, reader: &mut Reader) {
+    let tls = &kafka["tls"];
+    if tls["certificate"].is_null() != tls["key"].is_null() {
+        let message = "`certificate` and `key` go together";
+        reader.at_key(&format!("{path}/tls"), message, Some("give both, or none".into()));
+    }
+    let sasl = &kafka["sasl"];
+    if sasl["mechanism"].is_null() {
+        return;
+    }
+    let wanted: &[&str] = match sasl["mechanism"].as_str() {
+        Some("oauthbearer") => &["token_file"],
+        _ => &["username", "password"],
+    };
+    for field in wanted {
+        if sasl[*field].is_null() && !reader.places.has(&format!("{path}/sasl/{field}")) {
+            let message = format!("`{field}` is missing");
+            reader.at_key(&format!("{path}/sasl"), message, Some(format!("add `{field}:`")));
+        }
+    }
+}
+
+fn exactly_one(value: &Value, path: &str, fields: &[&str], reader: &mut Reader) {
+    let given: Vec<_> = fields
+        .iter()
+        .filter(|f| !value[**f].is_null() || reader.places.has(&format!("{path}/{f}")))
+        .collect();
+    let quoted: Vec<_> = fields.iter().map(|field| format!("`{field}`")).collect();
+    match given.as_slice() {
+        [_] => {}
+        [] => {
+            let message = format!("one of {} is missing", quoted.join(", "));
+            reader.at_key(path, message, Some(format!("add `{}:`", fields[0])));
+        }
+        [first, second, ..] => {
+            let message = format!("`{first}` and `{second}` exclude each other");
+            reader.at_key(&format!("{path}/{second}"), message, Some("keep one of them".into()));
+        }
     }
 }
 
@@ -226,9 +302,13 @@ fn sink_fields<'v>(
     reader: &mut Reader,
 ) {
     let path = format!("/sinks/{index}");
+    kafka_sink(&sink["kafka"], &format!("{path}/kafka"), &value["source"]["kafka"], reader);
     let named = ["name", "table", "topic"].into_iter().find(|field| sink[*field].is_string());
     let label = match named {
         Some(field) => Some((field, sink[field].as_str().unwrap_or_default())),
+        None if sink["kafka"]["topic"].is_string() => {
+            Some(("kafka", sink["kafka"]["topic"].as_str().unwrap_or_default()))
+        }
         None => (sink["discard"] == true).then_some(("discard", "discard")),
     };
     if let Some((field, label)) = label
@@ -324,6 +404,11 @@ fn from(
 
 fn dead_letters(value: &Value, reader: &mut Reader) {
     let Some(pipeline) = value["pipeline"].as_str() else { return };
+    let cluster = &value["dead_letters"]["kafka"];
+    if !cluster.is_null() {
+        kafka_cluster(cluster, "/dead_letters/kafka", reader);
+        return;
+    }
     let given = value["dead_letters"]["topic"].as_str();
     let default = format!("{pipeline}.dead");
     let topic = given.unwrap_or(&default);

@@ -4,7 +4,7 @@
 //! Unknown fields are refused for every struct here by the reader in `shape`, which checks a file
 //! against the schema of these structs before serde sees it.
 
-use crate::{Columns, Delimiter, Period, Ratio, Size};
+use crate::{Columns, Delimiter, KafkaCluster, KafkaSink, KafkaSource, Period, Ratio, Size};
 use indexmap::IndexMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -59,7 +59,7 @@ pub struct PipelineSpec {
     pub metrics: MetricsSpec,
 }
 
-/// Where the rows come from: a `topic` or a `file`.
+/// Where the rows come from: a `topic`, a `file` or `kafka`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SourceSpec {
     #[serde(flatten)]
@@ -89,6 +89,7 @@ pub enum Tombstones {
 pub enum SourceFrom {
     Topic(TopicSource),
     File(FileSource),
+    Kafka(Box<KafkaSource>),
 }
 
 /// A topic of the embedded log.
@@ -310,7 +311,7 @@ pub struct StepSpec {
     pub sql: String,
 }
 
-/// Where rows go: a `table`, a `topic`, or `discard`.
+/// Where rows go: a `table`, a `topic`, `kafka`, or `discard`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SinkSpec {
     /// A name for metrics and errors. The table's or topic's own unless given.
@@ -330,6 +331,7 @@ pub struct SinkSpec {
 pub enum SinkTo {
     Table(TableSink),
     Topic(TopicSink),
+    Kafka(Box<KafkaSink>),
     Discard(DiscardSink),
 }
 
@@ -462,6 +464,10 @@ pub struct DeadLettersSpec {
     /// The topic of the dead letters.
     #[schemars(extend("format" = "name"))]
     pub topic: String,
+    /// The Kafka cluster that has it, where it must be there. The embedded log unless given, where
+    /// it is made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kafka: Option<KafkaCluster>,
 }
 
 /// How many rows are worked on together: what comes first ends a batch.
@@ -538,6 +544,7 @@ impl PipelineSpec {
             _ if sink.name.is_some() => return base.to_owned(),
             SinkTo::Table(_) => "table",
             SinkTo::Topic(_) => "topic",
+            SinkTo::Kafka(_) => "kafka",
             SinkTo::Discard(_) => return base.to_owned(),
         };
         match self.sinks.iter().filter(|other| other.label() == base).count() {
@@ -567,6 +574,7 @@ impl SourceSpec {
         match &self.from {
             SourceFrom::Topic(from) => from.topic.clone(),
             SourceFrom::File(from) => from.file.display().to_string(),
+            SourceFrom::Kafka(from) => from.kafka.name(),
         }
     }
 }
@@ -578,6 +586,7 @@ impl SinkSpec {
             (Some(name), _) => name,
             (None, SinkTo::Table(to)) => &to.table,
             (None, SinkTo::Topic(to)) => &to.topic,
+            (None, SinkTo::Kafka(to)) => to.kafka.label(),
             (None, SinkTo::Discard(_)) => "discard",
         }
     }

@@ -291,7 +291,9 @@ impl JsonSchema for Secret {
                 { "type": "string" },
                 {
                     "type": "object",
-                    "properties": { "file": { "type": "string" } },
+                    "properties": {
+                        "file": { "type": "string", "description": "The file that holds it." }
+                    },
                     "required": ["file"],
                     "additionalProperties": false
                 }

@@ -14,12 +14,17 @@ pub fn source_id(file: &PipelineFile, home: &Home) -> Option<String> {
             let path = std::fs::canonicalize(file.resolve(&from.file)).ok()?;
             Some(format!("file:{}", path.display()))
         }
+        // The group keeps them.
+        SourceFrom::Kafka(_) => None,
     }
 }
 
 /// The mistake of a file whose pipeline has offsets of another source.
 pub fn check_bound(file: &PipelineFile, home: &Home) -> Option<Mistake> {
     let name = &file.spec.pipeline;
+    if matches!(file.spec.source.from, SourceFrom::Kafka(_)) {
+        return None;
+    }
     let known = home.tables.offsets().get(name)?.source;
     let id = source_id(file, home);
     if id.as_deref() == Some(known.id.as_str()) {
@@ -28,6 +33,7 @@ pub fn check_bound(file: &PipelineFile, home: &Home) -> Option<Mistake> {
     let path = match &file.spec.source.from {
         SourceFrom::Topic(_) => "/source/topic",
         SourceFrom::File(_) => "/source/file",
+        SourceFrom::Kafka(_) => "/source/kafka",
     };
     let is = file.spec.source.name();
     let message = if known.name == is {

@@ -11,7 +11,9 @@ use arrow_schema::SchemaRef;
 use millstream_config::{ExpectedRows, Row, TestCase, TestInput};
 use millstream_connectors::Home;
 use millstream_connectors::file::RowsLookup;
-use millstream_core::{Batch, Decoder, Encoder, Headers, Lookup, Record, Records, RecordsBuilder};
+use millstream_core::{
+    Batch, Decoder, Encoder, Headers, Lookup, Partition, Record, Records, RecordsBuilder,
+};
 use millstream_formats::json::{JsonDecoder, JsonEncoder, JsonOptions};
 use serde::Serialize;
 use serde_json::Value;
@@ -65,7 +67,8 @@ pub async fn run_case(plan: Plan, home: &Home, case: &TestCase) -> anyhow::Resul
     let mut dead: Vec<(u32, String)> = Vec::new();
     let records = records_of(&case.input);
     let raw = case.input.iter().any(|input| matches!(input, TestInput::Raw(_)));
-    let columns = Positions::new(&decoded, named.clone(), &planned.name);
+    let columns = Positions::new(&decoded, named.clone());
+    let place = Partition { source: planned.name.as_str().into(), index: 0 };
     let input = if raw {
         if case.input.iter().any(|input| matches!(input, TestInput::Row(_))) {
             bail!("case `{}` mixes raw records and rows: use one kind in a case", case.name);
@@ -74,7 +77,7 @@ pub async fn run_case(plan: Plan, home: &Home, case: &TestCase) -> anyhow::Resul
         decoder.prepare(&records).await?;
         let decoded = decoder.decode(&records)?;
         dead.extend(decoded.rejected.into_iter().map(|r| (r.source_row, r.reason)));
-        columns.add(decoded.batch, &records, 0)?
+        columns.add(decoded.batch, &records, &place)?
     } else {
         let rows: Vec<Row> = case
             .input
@@ -95,7 +98,7 @@ pub async fn run_case(plan: Plan, home: &Home, case: &TestCase) -> anyhow::Resul
             }
         }
         let batch = batch_of(decoded.clone(), &rows)?;
-        columns.add(Batch::same(batch), &records, 0)?
+        columns.add(Batch::same(batch), &records, &place)?
     };
     let source_rows = records.len();
     let metrics = Metrics::new().pipeline(&spec.pipeline, None);

@@ -1,14 +1,16 @@
 //! Commits the contiguous prefixes of all partitions of all pipelines: collected for an interval,
-//! then written together with one sync.
+//! then written together with one sync. A pipeline whose source is shared out by a group has a
+//! committer of its own, which gives them to the group, so that others do not wait for it.
 
 use crate::metrics::{PartitionMetrics, PipelineMetrics};
 use millstream_connectors::Home;
-use millstream_core::fault;
+use millstream_core::{Disposition, Group, fault};
 use millstream_tables::{Commit, Database, Error, Offsets};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -39,6 +41,8 @@ pub struct Session(u64);
 
 struct Shared {
     home: Home,
+    io: Handle,
+    to: To,
     interval: Duration,
     state: Mutex<State>,
     wanted: Notify,
@@ -51,6 +55,18 @@ struct Shared {
     broken: CancellationToken,
 }
 
+/// Where offsets are kept.
+enum To {
+    Tables,
+    Group {
+        group: Arc<dyn Group>,
+        /// Who is told when the tables fail.
+        parent: Committer,
+        /// Rows are in tables that have to be synced before.
+        sync_tables: bool,
+    },
+}
+
 struct State {
     pending: HashMap<Owner, Pending>,
     /// Of one opening with the tables that the sinks write: after these were opened again it
@@ -60,11 +76,45 @@ struct State {
 }
 
 impl Committer {
-    /// The returned future does the committing; it ends with its last handle's process.
-    pub fn new(home: Home, interval: Duration) -> (Self, impl Future<Output = ()> + Send) {
+    /// The returned future does the committing; it ends with its last handle's process. What waits
+    /// for others, such as connections, lives on `io`.
+    pub fn new(
+        home: Home,
+        interval: Duration,
+        io: Handle,
+    ) -> (Self, impl Future<Output = ()> + Send) {
+        let handle = Self::to(home, interval, io, To::Tables);
+        let shared = handle.shared.clone();
+        (handle, run(shared))
+    }
+
+    /// One that commits to a group; it ends when `stop` is cancelled.
+    pub(crate) fn for_group(
+        &self,
+        group: Arc<dyn Group>,
+        sync_tables: bool,
+        interval: Duration,
+        stop: CancellationToken,
+    ) -> Self {
+        let Shared { home, io, .. } = &*self.shared;
+        let to = To::Group { group, sync_tables, parent: self.clone() };
+        let handle = Self::to(home.clone(), interval, io.clone(), to);
+        let committing = run(handle.shared.clone());
+        io.spawn(async move {
+            tokio::select! {
+                () = committing => {}
+                () = stop.cancelled() => {}
+            }
+        });
+        handle
+    }
+
+    fn to(home: Home, interval: Duration, io: Handle, to: To) -> Self {
         let offsets = home.tables.offsets();
         let shared = Arc::new(Shared {
             home,
+            io,
+            to,
             interval,
             state: Mutex::new(State { pending: HashMap::new(), offsets, session: 0 }),
             wanted: Notify::new(),
@@ -74,8 +124,18 @@ impl Committer {
             failed: watch::Sender::new(false),
             broken: CancellationToken::new(),
         });
-        let handle = Committer { shared: shared.clone() };
-        (handle, run(shared))
+        Committer { shared }
+    }
+
+    /// Where sockets and timers live.
+    pub fn io(&self) -> &Handle {
+        &self.shared.io
+    }
+
+    /// Forgets what was offered of partitions that are not ours any more.
+    pub(crate) fn forget(&self, partitions: &[u32]) {
+        let mut state = self.shared.state.lock();
+        state.pending.retain(|owner, _| !partitions.contains(&owner.partition));
     }
 
     /// To be asked for before anything is opened that is to be committed.
@@ -113,7 +173,10 @@ impl Committer {
 
     /// Says that the journal has failed.
     pub fn fail(&self) {
-        self.shared.failed.send_replace(true);
+        match &self.shared.to {
+            To::Tables => drop(self.shared.failed.send_replace(true)),
+            To::Group { parent, .. } => parent.fail(),
+        }
     }
 
     /// Resolves when the journal has failed and the tables must be opened again. Cancel safe.
@@ -164,8 +227,16 @@ async fn run(shared: Arc<Shared>) {
             let batch = std::mem::take(&mut state.pending);
             (batch, state.offsets.clone(), *shared.offered.borrow())
         };
-        if !batch.is_empty() && !commit(&shared, offsets, batch).await {
-            continue;
+        if !batch.is_empty() {
+            let done = match &shared.to {
+                To::Tables => commit(&shared, offsets, batch).await,
+                To::Group { group, sync_tables, .. } => {
+                    commit_to(&shared, &**group, sync_tables.then_some(offsets), batch).await
+                }
+            };
+            if !done {
+                continue;
+            }
         }
         shared.durable.send_modify(|n| *n = (*n).max(upto));
         tokio::time::sleep(shared.interval).await;
@@ -204,6 +275,60 @@ async fn commit(shared: &Arc<Shared>, offsets: Offsets, batch: HashMap<Owner, Pe
         pending.pipeline_metrics.commits.inc();
     }
     true
+}
+
+/// False when it cannot be done, because the journal has failed.
+async fn commit_to(
+    shared: &Arc<Shared>,
+    group: &dyn Group,
+    tables: Option<Offsets>,
+    mut batch: HashMap<Owner, Pending>,
+) -> bool {
+    let mut backoff = Duration::from_millis(50);
+    loop {
+        if let Some(tables) = tables.clone() {
+            match tokio::task::spawn_blocking(move || tables.sync()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(Error::Reopened)) => return false,
+                Ok(Err(error)) => {
+                    let trouble = millstream_core::Error::from(error).chain();
+                    tracing::error!("offsets cannot be committed: {trouble}");
+                    *shared.trouble.lock() = Some(trouble);
+                    Committer { shared: shared.clone() }.fail();
+                    return false;
+                }
+                Err(_) => return false,
+            }
+        }
+        fault::point("engine.commit");
+        let offsets: Vec<_> = batch.iter().map(|(owner, p)| (owner.partition, p.next)).collect();
+        let error = match group.commit(&offsets).await {
+            Ok(done) => {
+                fault::point("engine.committed");
+                *shared.trouble.lock() = None;
+                for pending in batch.values() {
+                    let durable = done.iter().any(|(_, offset)| *offset == pending.next);
+                    if durable {
+                        pending.metrics.committed.set(pending.next);
+                        pending.pipeline_metrics.commits.inc();
+                    }
+                }
+                return true;
+            }
+            Err(error) => error,
+        };
+        let trouble = error.chain();
+        match error.disposition() {
+            Disposition::Stop => tracing::error!("offsets cannot be committed: {trouble}"),
+            _ => tracing::debug!("offsets cannot be committed, trying again: {trouble}"),
+        }
+        *shared.trouble.lock() = Some(trouble);
+        tokio::time::sleep(backoff).await;
+        backoff = (backoff * 2).min(Duration::from_secs(5));
+        // What was offered meanwhile goes with it.
+        let mut state = shared.state.lock();
+        batch.extend(std::mem::take(&mut state.pending));
+    }
 }
 
 fn write(home: &Home, offsets: &Offsets, batch: &HashMap<Owner, Pending>) -> Result<(), Error> {

@@ -1,6 +1,7 @@
 //! Runs pipelines: a supervised task for each partition, one committer for all.
 
 use crate::brake::Brake;
+use crate::group::Grouped;
 use crate::pipeline::Pipeline;
 use crate::status::{PartitionReport, PartitionState, PartitionStatus};
 use crate::task::{Backoff, End, Suspects, Task};
@@ -43,11 +44,20 @@ pub(crate) struct Live(watch::Sender<usize>);
 
 struct Running {
     pipeline: Arc<Pipeline>,
-    partitions: Vec<Arc<PartitionStatus>>,
+    partitions: Vec<Slot>,
     stop: CancellationToken,
-    tasks: Vec<JoinHandle<()>>,
     /// Its tasks are being ended for new offsets, and will be started with them.
     resetting: bool,
+    /// All tasks were ended, and will be started again.
+    halted: bool,
+    group: Option<Grouped>,
+}
+
+/// A partition and its task.
+pub(crate) struct Slot {
+    pub status: Arc<PartitionStatus>,
+    pub stop: CancellationToken,
+    pub task: Option<JoinHandle<()>>,
 }
 
 /// A pipeline at one moment.
@@ -95,25 +105,56 @@ impl Engine {
 
     /// Starts a pipeline's partition tasks.
     pub fn start(&self, pipeline: Pipeline) {
-        let pipeline = Arc::new(pipeline);
-        let partitions: Vec<_> = (0..pipeline.source.partitions())
-            .map(|p| Arc::new(PartitionStatus::new(p, pipeline.metrics.partition(p))))
-            .collect();
-        let per_partition = pipeline.limits.in_flight_batches * partitions.len();
-        pipeline.metrics.permits.set(per_partition as i64);
-        pipeline.metrics.queue_bytes_max.set(pipeline.budget.bytes_max() as i64);
         if !self.shared.watched.swap(true, Ordering::AcqRel) {
             self.watch(&pipeline.committer);
         }
-        let mut running = Running {
-            pipeline,
-            partitions,
-            stop: CancellationToken::new(),
-            tasks: Vec::new(),
-            resetting: false,
+        // What a group tells must find the pipeline among those that run.
+        let mut pipelines = self.shared.pipelines.lock();
+        let (pipeline, group) = match pipeline.grouped {
+            true => match self.start_grouped(pipeline) {
+                Some((pipeline, group)) => (pipeline, Some(group)),
+                None => return,
+            },
+            false => (Arc::new(pipeline), None),
         };
+        pipeline.metrics.queue_bytes_max.set(pipeline.budget.bytes_max() as i64);
+        let mut running = Running {
+            partitions: Vec::new(),
+            stop: CancellationToken::new(),
+            resetting: false,
+            halted: false,
+            group,
+            pipeline,
+        };
+        if running.group.is_none() {
+            (0..running.pipeline.source.partitions()).for_each(|p| running.add(p));
+        }
         running.spawn(&self.shared);
-        self.shared.pipelines.lock().insert(running.pipeline.name.to_string(), running);
+        pipelines.insert(running.pipeline.name.to_string(), running);
+    }
+
+    /// A group has given us these.
+    pub(crate) fn take_in(&self, pipeline: &Pipeline, partitions: &[u32]) {
+        let mut pipelines = self.shared.pipelines.lock();
+        let Some(running) = pipelines.get_mut(&*pipeline.name) else { return };
+        if let Some(group) = &mut running.group {
+            group.assigned = true;
+        }
+        partitions.iter().for_each(|partition| running.add(*partition));
+        if !running.resetting && !running.halted && !self.shared.stopping.load(Ordering::Acquire) {
+            running.spawn(&self.shared);
+        }
+    }
+
+    /// Those of these that we have, with their tasks.
+    pub(crate) fn take_out(&self, pipeline: &Pipeline, partitions: &[u32]) -> Vec<Slot> {
+        let mut pipelines = self.shared.pipelines.lock();
+        let Some(running) = pipelines.get_mut(&*pipeline.name) else { return Vec::new() };
+        let (gone, left) = std::mem::take(&mut running.partitions)
+            .into_iter()
+            .partition(|slot| partitions.contains(&slot.status.partition));
+        running.partitions = left;
+        gone
     }
 
     pub fn reports(&self) -> Vec<PipelineReport> {
@@ -146,7 +187,7 @@ impl Engine {
                 return Err(Error::retry("busy", format!("pipeline {name} is being reset")));
             }
             running.resetting = true;
-            (running.pipeline.clone(), running.stop.clone(), std::mem::take(&mut running.tasks))
+            (running.pipeline.clone(), running.stop.clone(), running.take_tasks())
         };
         stop.cancel();
         let deadline = tokio::time::Instant::now() + RESET_WITHIN;
@@ -174,6 +215,9 @@ impl Engine {
         self.shared.stopping.store(true, Ordering::Release);
         for running in self.shared.pipelines.lock().values() {
             running.stop.cancel();
+            if let Some(group) = &running.group {
+                group.leave.cancel();
+            }
         }
     }
 
@@ -205,7 +249,7 @@ impl Engine {
         .await
         .is_ok();
         for running in self.shared.pipelines.lock().values() {
-            running.tasks.iter().for_each(JoinHandle::abort);
+            running.partitions.iter().filter_map(|slot| slot.task.as_ref()).for_each(|t| t.abort());
         }
         in_time
     }
@@ -215,7 +259,8 @@ impl Engine {
         let pipelines = self.shared.pipelines.lock();
         pipelines.values().all(|running| {
             running.look_at_ends();
-            running.partitions.iter().all(|partition| partition.is_idle())
+            running.group.as_ref().is_none_or(|group| group.assigned)
+                && running.partitions.iter().all(|slot| slot.status.is_idle())
         })
     }
 
@@ -234,12 +279,17 @@ impl Engine {
 
     pub(crate) fn all(&self) -> Vec<(Arc<Pipeline>, Vec<Arc<PartitionStatus>>)> {
         let pipelines = self.shared.pipelines.lock();
-        pipelines.values().map(|r| (r.pipeline.clone(), r.partitions.clone())).collect()
+        let statuses = |r: &Running| r.partitions.iter().map(|slot| slot.status.clone()).collect();
+        pipelines.values().map(|r| (r.pipeline.clone(), statuses(r))).collect()
     }
 
     pub(crate) fn take_all_tasks(&self) -> Vec<JoinHandle<()>> {
         let mut pipelines = self.shared.pipelines.lock();
-        pipelines.values_mut().flat_map(|running| std::mem::take(&mut running.tasks)).collect()
+        let taken = pipelines.values_mut().flat_map(|running| {
+            running.halted = true;
+            running.take_tasks()
+        });
+        taken.collect()
     }
 
     /// Starts the tasks of all pipelines, for new, but of those that are being reset or stopped.
@@ -249,6 +299,7 @@ impl Engine {
         let mut partitions = 0;
         for running in pipelines.values_mut() {
             running.pipeline.metrics.reopens.inc();
+            running.halted = false;
             partitions += running.partitions.len();
             if !running.resetting {
                 running.start_again(&self.shared);
@@ -283,6 +334,9 @@ pub async fn reset_offsets(
     place: Place,
     partition: Option<u32>,
 ) -> Result<Vec<(u32, i64)>> {
+    if pipeline.grouped {
+        return reset_group(pipeline, place, partition).await;
+    }
     let partitions = match partition {
         Some(partition) if partition < pipeline.source.partitions() => partition..partition + 1,
         Some(partition) => {
@@ -309,21 +363,69 @@ pub async fn reset_offsets(
     Ok(offsets)
 }
 
+/// The same for a pipeline that runs as a member of a group: of the partitions that it has.
+async fn reset_group(
+    pipeline: &Pipeline,
+    place: Place,
+    partition: Option<u32>,
+) -> Result<Vec<(u32, i64)>> {
+    let Some(group) = pipeline.source.group() else { return Ok(Vec::new()) };
+    let wanted: Vec<u32> = match partition {
+        Some(partition) => vec![partition],
+        None => (0..pipeline.source.partitions()).collect(),
+    };
+    if let Some(other) = wanted.iter().find(|partition| group.start_of(**partition).is_none()) {
+        return Err(Error::stop(
+            "not_ours",
+            format!(
+                "partition {other} of {} is read by another process of the group now: stop the \
+                 others first",
+                pipeline.source.name()
+            ),
+        ));
+    }
+    let mut offsets = Vec::new();
+    for partition in wanted {
+        offsets.push((partition, pipeline.source.offset_of(partition, place).await?));
+    }
+    let done = group.commit(&offsets).await?;
+    match done.len() == offsets.len() {
+        true => Ok(offsets),
+        false => Err(Error::retry("rebalancing", "the group was being shared out anew: try again")),
+    }
+}
+
 impl Running {
+    fn add(&mut self, partition: u32) {
+        let metrics = self.pipeline.metrics.partition(partition);
+        let status = Arc::new(PartitionStatus::new(partition, metrics));
+        self.partitions.push(Slot { status, stop: self.stop.child_token(), task: None });
+    }
+
+    /// A task for each partition that has none.
     fn spawn(&mut self, shared: &Shared) {
-        for status in &self.partitions {
+        let batches = self.pipeline.limits.in_flight_batches * self.partitions.len();
+        self.pipeline.metrics.permits.set(batches as i64);
+        for slot in self.partitions.iter_mut().filter(|slot| slot.task.is_none()) {
             let live = Live::begin(&shared.live);
-            let supervised = supervise(self.pipeline.clone(), status.clone(), self.stop.clone());
-            self.tasks.push(shared.cpu.spawn(async move {
-                let _live = live;
+            let in_group = self.group.as_ref().map(|group| Live::begin(&group.live));
+            slot.stop = self.stop.child_token();
+            let supervised =
+                supervise(self.pipeline.clone(), slot.status.clone(), slot.stop.clone());
+            slot.task = Some(shared.cpu.spawn(async move {
+                let _live = (live, in_group);
                 supervised.await;
             }));
         }
     }
 
+    fn take_tasks(&mut self) -> Vec<JoinHandle<()>> {
+        self.partitions.iter_mut().filter_map(|slot| slot.task.take()).collect()
+    }
+
     fn start_again(&mut self, shared: &Shared) {
         if shared.stopping.load(Ordering::Acquire) {
-            self.partitions.iter().for_each(|status| status.set(PartitionState::Stopped));
+            self.partitions.iter().for_each(|slot| slot.status.set(PartitionState::Stopped));
             return;
         }
         self.stop = CancellationToken::new();
@@ -332,7 +434,7 @@ impl Running {
 
     /// A task that waits or holds does not see its source grow.
     fn look_at_ends(&self) {
-        for status in &self.partitions {
+        for Slot { status, .. } in &self.partitions {
             if let Some(end) = self.pipeline.end_of(status.partition) {
                 status.end(end);
             }
@@ -341,7 +443,7 @@ impl Running {
 
     fn report(&self) -> PipelineReport {
         self.look_at_ends();
-        let partitions: Vec<_> = self.partitions.iter().map(|p| p.report()).collect();
+        let partitions: Vec<_> = self.partitions.iter().map(|slot| slot.status.report()).collect();
         let metrics = &self.pipeline.metrics;
         let ms = |q| crate::metrics::quantile(&metrics.end_to_end, q).map(|s| s * 1e3);
         let mut waits_for = self.pipeline.waits.all();

@@ -117,10 +117,12 @@ impl Plan {
                         SinkPlan::Topic { topic, partitions, .. } => {
                             format!("topic {topic} of {partitions} partitions")
                         }
+                        SinkPlan::Kafka { to, .. } => format!("kafka {to}"),
                         SinkPlan::Discard => "nowhere".to_owned(),
                     },
                     schema: match &sink.to {
-                        SinkPlan::Topic { avro: Some((_, text)), .. } => Some(text.clone()),
+                        SinkPlan::Topic { avro: Some((_, text)), .. }
+                        | SinkPlan::Kafka { avro: Some((_, text)), .. } => Some(text.clone()),
                         _ => None,
                     },
                     columns: columns(&sink.schema),

@@ -28,6 +28,8 @@ mod dead_letters;
 mod engine;
 mod explain;
 mod flow;
+mod group;
+mod kafka;
 mod lookups;
 mod metrics;
 mod open;

@@ -335,6 +335,15 @@ impl PipelineMetrics {
         }
     }
 
+    /// A partition that went to another process is none of ours to tell of.
+    pub fn forget_partition(&self, partition: u32) {
+        let partition = partition.to_string();
+        let labels = [&*self.name, partition.as_str()];
+        for family in [&self.families.committed, &self.families.lag, &self.families.holding] {
+            let _ = family.remove_label_values(&labels);
+        }
+    }
+
     pub fn lookup_of(&self, lookup: &str) -> LookupMetrics {
         let labels = [&*self.name, lookup];
         LookupMetrics {

@@ -4,6 +4,7 @@
 use crate::budget::Budget;
 use crate::commit::Committer;
 use crate::flow::{Flow, FlowStep, Node};
+use crate::kafka;
 use crate::lookups::{CacheOptions, Guarded, Policy, TableStore};
 use crate::metrics::{Metrics, PipelineMetrics};
 use crate::pipeline::{Limits, Pipeline, PipelineSink, Target};
@@ -18,6 +19,8 @@ use millstream_config::{
     PipelineSpec, SinkTo, SourceFrom, SourceSpec, StartAt, Tombstones,
 };
 use millstream_connectors::file::{FileSource, FileSourceOptions, Notes};
+use millstream_connectors::kafka as kafka_connector;
+use millstream_connectors::kafka::{Destinations, KafkaSink, KafkaSinkOptions};
 use millstream_connectors::table::{TableSink, TableSinkOptions};
 use millstream_connectors::topic::{TopicSink, TopicSinkOptions, TopicSource, TopicSourceOptions};
 use millstream_connectors::{DiscardSink, Home};
@@ -27,6 +30,7 @@ use millstream_log::{Codec, Topic, TopicOptions};
 use millstream_sql::LookupUse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 pub type DecoderFactory = Box<dyn Fn() -> millstream_core::Result<Box<dyn Decoder>> + Send + Sync>;
@@ -48,7 +52,7 @@ pub async fn open(
 
     let record_bytes_max = spec.source.max_record_bytes.0 as usize;
     let OpenedSource { source, topic: source_topic, start } =
-        open_source_to(&spec, file, home, true)?;
+        open_source_to(&spec, file, home, committer.io(), true).await?;
 
     // A decoder that cannot be made is a mistake of the file, not of a record.
     decoder().context("opening the source's format")?;
@@ -63,7 +67,8 @@ pub async fn open(
     let flow = open_steps(&spec, steps, outputs, file, home, &metrics, &waits)?;
     let mut ready = Vec::new();
     for (at, sink) in sinks.into_iter().enumerate() {
-        ready.push(open_sink(sink, &spec.sinks[at].to, home, &metrics).await?);
+        let to = &spec.sinks[at].to;
+        ready.push(open_sink(sink, to, file, home, committer.io(), &metrics).await?);
     }
     let dead_letters = topic(home, &spec.dead_letters_topic(), TopicOptions::default())?;
 
@@ -75,8 +80,10 @@ pub async fn open(
     let consistent = spec.lookups.values().any(|lookup| lookup.consistent);
     let pipeline = Pipeline {
         decode_step: format!("decode {}", format_name(&spec.source.format)).into(),
-        positions: Positions::new(&decoded, positions, source.name()),
-        may_be_oversized: source_topic.is_none(),
+        positions: Positions::new(&decoded, positions),
+        may_be_oversized: matches!(spec.source.from, SourceFrom::File(_)),
+        grouped: matches!(spec.source.from, SourceFrom::Kafka(_)),
+        commit_interval: spec.commit_interval.0,
         limits: Limits {
             in_flight_batches: if consistent { 1 } else { spec.in_flight.batches as usize },
             in_flight_bytes: spec.in_flight.bytes.0 as usize,
@@ -113,18 +120,19 @@ pub struct OpenedSource {
 }
 
 /// To look at, without noting anything.
-pub fn open_source(
+pub async fn open_source(
     spec: &PipelineSpec,
     file: &PipelineFile,
     home: &Home,
 ) -> anyhow::Result<OpenedSource> {
-    open_source_to(spec, file, home, false)
+    open_source_to(spec, file, home, &Handle::current(), false).await
 }
 
-fn open_source_to(
+async fn open_source_to(
     spec: &PipelineSpec,
     file: &PipelineFile,
     home: &Home,
+    io: &Handle,
     run: bool,
 ) -> anyhow::Result<OpenedSource> {
     let batch_rows = spec.batch.max_rows as usize;
@@ -155,6 +163,11 @@ fn open_source_to(
                 batch_bytes,
             })
             .map_err(|e| anyhow!(e))?;
+            (Box::new(source), None, Start::Earliest)
+        }
+        SourceFrom::Kafka(from) => {
+            let cluster = kafka::cluster(&from.kafka.cluster, file, io)?;
+            let source = kafka::source(spec, &from.kafka, cluster).await?;
             (Box::new(source), None, Start::Earliest)
         }
     };
@@ -196,6 +209,9 @@ pub fn open_flow(
 
 /// Offsets belong to the pipeline's name; a changed source needs a reset first.
 fn bind_offsets(pipeline: &Pipeline) -> anyhow::Result<()> {
+    if pipeline.grouped {
+        return Ok(());
+    }
     let source = pipeline.offsets_source();
     let known =
         pipeline.home.tables.offsets().bind(&pipeline.name, &source).with_context(|| {
@@ -368,7 +384,9 @@ fn open_lookup(
 async fn open_sink(
     planned: PlannedSink,
     to: &SinkTo,
+    file: &PipelineFile,
     home: &Home,
+    io: &Handle,
     metrics: &PipelineMetrics,
 ) -> anyhow::Result<PipelineSink> {
     let name = planned.name.clone();
@@ -376,7 +394,7 @@ async fn open_sink(
     let target = match to {
         SinkTo::Topic(to) => Target::Topic(to.topic.clone()),
         SinkTo::Table(to) => Target::Table(to.table.clone()),
-        SinkTo::Discard(_) => Target::Other,
+        SinkTo::Kafka(_) | SinkTo::Discard(_) => Target::Other,
     };
     let open: Box<
         dyn Fn() -> millstream_core::Result<Box<dyn millstream_core::Sink>> + Send + Sync,
@@ -412,12 +430,7 @@ async fn open_sink(
                 ..TopicOptions::default()
             };
             let topic = topic(home, &to.topic, options)?;
-            let id = match &avro {
-                Some((subject, text)) => {
-                    Some(Schemas::register(&home.registry, subject, SchemaKind::Avro, text).await?)
-                }
-                None => None,
-            };
+            let id = registered(home, avro.as_ref()).await?;
             let (key, timestamp) = (to.key.clone(), to.timestamp.clone());
             let schema = planned.schema;
             Box::new(move || {
@@ -429,10 +442,40 @@ async fn open_sink(
                 })))
             })
         }
+        (SinkPlan::Kafka { avro, .. }, SinkTo::Kafka(to)) => {
+            let cluster = kafka::cluster(&to.kafka.cluster, file, io)?;
+            let destinations = Destinations::new(cluster.clone());
+            let target = kafka::target(to);
+            if let kafka_connector::Target::Topic(topic) = &target {
+                destinations.check(topic).await?;
+            }
+            let id = registered(home, avro.as_ref()).await?;
+            let (codec, columns) = (codec(to.compression), kafka::columns(to));
+            let schema = planned.schema;
+            Box::new(move || {
+                let options = KafkaSinkOptions {
+                    target: target.clone(),
+                    columns: columns.clone(),
+                    codec,
+                    encoder: encoder(avro.as_ref(), id, schema.clone())?,
+                };
+                Ok(Box::new(KafkaSink::new(options, cluster.clone(), destinations.clone())))
+            })
+        }
         (SinkPlan::Discard, _) => Box::new(|| Ok(Box::new(DiscardSink))),
         _ => bail!("the plan of sink {name} does not fit its file"),
     };
     Ok(PipelineSink { name, target, open, rows, bytes })
+}
+
+/// The id of a sink's schema.
+async fn registered(home: &Home, avro: Option<&(String, String)>) -> anyhow::Result<Option<u32>> {
+    Ok(match avro {
+        Some((subject, text)) => {
+            Some(Schemas::register(&home.registry, subject, SchemaKind::Avro, text).await?)
+        }
+        None => None,
+    })
 }
 
 fn topic(home: &Home, name: &str, options: TopicOptions) -> anyhow::Result<Topic> {

@@ -9,10 +9,11 @@ use crate::metrics::{LookupMetrics, PipelineMetrics};
 use crate::positions::Positions;
 use crate::waits::Waits;
 use millstream_connectors::Home;
-use millstream_core::{Decoder, Result, Sink, Source, Start};
+use millstream_core::{Decoder, Error, Partition, Result, Sink, Source, Start};
 use millstream_log::Topic;
 use prometheus::IntCounter;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 pub struct Pipeline {
@@ -21,6 +22,9 @@ pub struct Pipeline {
     pub source: Box<dyn Source>,
     /// The topic of the embedded log that the source reads, when it does: its retention waits for us.
     pub source_topic: Option<Arc<str>>,
+    /// A group shares the source's partitions out, and keeps the commits.
+    pub grouped: bool,
+    pub commit_interval: Duration,
     /// Where a partition without a commit begins.
     pub start: Start,
     pub decoder: Box<dyn Fn() -> Result<Box<dyn Decoder>> + Send + Sync>,
@@ -71,21 +75,31 @@ pub struct Limits {
 
 impl Pipeline {
     /// Where a partition begins: at its last commit, or as the file says when it has none.
-    pub fn start_of(&self, partition: u32) -> Start {
+    pub fn start_of(&self, partition: u32) -> Result<Start> {
+        if self.grouped {
+            let start = self.source.group().and_then(|group| group.start_of(partition));
+            let not_ours = || Error::retry("not_ours", "the group gave the partition away");
+            return start.map(Start::Offset).ok_or_else(not_ours);
+        }
         let known = self.home.tables.offsets().get(&self.name);
         let committed = known.and_then(|known| known.offsets.get(&partition).copied());
-        committed.map_or(self.start, Start::Offset)
+        Ok(committed.map_or(self.start, Start::Offset))
     }
 
     /// The offset at which a partition of the log ends now; a task that waits or holds cannot say.
     pub fn end_of(&self, partition: u32) -> Option<i64> {
-        let topic = self.home.log.topic(self.source_topic.as_ref()?)?;
+        let Some(topic) = &self.source_topic else { return self.source.end_of(partition) };
+        let topic = self.home.log.topic(topic)?;
         topic.partition(partition).map(|partition| partition.end_offset())
     }
 
     /// Whether one of its sinks writes this.
     pub fn writes(&self, target: &Target) -> bool {
         self.sinks.iter().any(|sink| sink.target == *target)
+    }
+
+    pub fn writes_tables(&self) -> bool {
+        self.sinks.iter().any(|sink| matches!(sink.target, Target::Table(_)))
     }
 
     /// Waits for its turn, where the file bounds how many work at the same time. Cancel safe.
@@ -115,12 +129,12 @@ impl Pipeline {
             .collect()
     }
 
-    pub fn letter_writer(&self, partition: u32) -> LetterWriter {
+    pub fn letter_writer(&self, place: Partition) -> LetterWriter {
         LetterWriter::new(
             self.dead_letters.clone(),
             self.name.clone(),
-            self.source.name().into(),
-            partition,
+            place.source,
+            place.index,
             self.limits.record_bytes_max,
             self.may_be_oversized,
             self.metrics.clone(),

@@ -7,7 +7,7 @@ use arrow_array::{
     TimestampMillisecondArray,
 };
 use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
-use millstream_core::{Batch, Error, Records, Result};
+use millstream_core::{Batch, Error, Partition, Records, Result};
 use std::sync::Arc;
 
 pub const NAMES: [&str; 6] = ["_key", "_timestamp", "_partition", "_offset", "_topic", "_headers"];
@@ -16,27 +16,26 @@ pub const NAMES: [&str; 6] = ["_key", "_timestamp", "_partition", "_offset", "_t
 pub struct Positions {
     wanted: Vec<&'static str>,
     schema: SchemaRef,
-    topic: Arc<str>,
 }
 
 impl Positions {
     /// `decoded` are the decoder's columns.
-    pub fn new(decoded: &Schema, wanted: Vec<&'static str>, topic: &str) -> Self {
+    pub fn new(decoded: &Schema, wanted: Vec<&'static str>) -> Self {
         let schema = schema_with(decoded, &wanted);
-        Self { wanted, schema, topic: topic.into() }
+        Self { wanted, schema }
     }
 
     pub fn schema(&self) -> SchemaRef {
         self.schema.clone()
     }
 
-    pub fn add(&self, batch: Batch, records: &Records, partition: u32) -> Result<Batch> {
+    pub fn add(&self, batch: Batch, records: &Records, place: &Partition) -> Result<Batch> {
         if self.wanted.is_empty() {
             return Ok(batch);
         }
         let mut columns = batch.rows.columns().to_vec();
         for name in &self.wanted {
-            columns.push(self.column(name, &batch, records, partition)?);
+            columns.push(self.column(name, &batch, records, place)?);
         }
         let options = RecordBatchOptions::new().with_row_count(Some(batch.len()));
         let rows = RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)
@@ -49,7 +48,7 @@ impl Positions {
         name: &str,
         batch: &Batch,
         records: &Records,
-        partition: u32,
+        place: &Partition,
     ) -> Result<ArrayRef> {
         let rows = || batch.origin.iter().map(|row| row as usize);
         Ok(match name {
@@ -62,9 +61,9 @@ impl Positions {
                 let times = rows().map(|row| records.timestamp(row));
                 Arc::new(TimestampMillisecondArray::from_iter_values(times).with_timezone("UTC"))
             }
-            "_partition" => Arc::new(Int32Array::from(vec![partition as i32; batch.len()])),
+            "_partition" => Arc::new(Int32Array::from(vec![place.index as i32; batch.len()])),
             "_offset" => Arc::new(Int64Array::from_iter_values(rows().map(|r| records.offset(r)))),
-            "_topic" => Arc::new(StringArray::from(vec![&*self.topic; batch.len()])),
+            "_topic" => Arc::new(StringArray::from(vec![&*place.source; batch.len()])),
             _ => {
                 let mut headers = MapBuilder::new(
                     Some(arrow_array::builder::MapFieldNames {

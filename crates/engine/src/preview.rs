@@ -45,12 +45,12 @@ pub async fn preview(
 ) -> anyhow::Result<Preview> {
     let mut decoder = open::decoder(&plan, home)()?;
     let Plan { spec, decoded, positions, steps, sinks, .. } = plan;
-    let opened = open::open_source(&spec, file, home)?;
+    let opened = open::open_source(&spec, file, home).await?;
     let metrics = Arc::new(Metrics::new().pipeline(&spec.pipeline, None));
     let waits = Arc::new(Waits::default());
     let outputs = sinks.iter().map(|sink| sink.input).collect();
     let flow = open::open_steps(&spec, steps, outputs, file, home, &metrics, &waits)?;
-    let positions = Positions::new(&decoded, positions, opened.source.name());
+    let positions = Positions::new(&decoded, positions);
     let committed =
         home.tables.offsets().get(&spec.pipeline).map(|c| c.offsets).unwrap_or_default();
 
@@ -61,13 +61,14 @@ pub async fn preview(
     };
     for partition in 0..opened.source.partitions() {
         let start = committed.get(&partition).map_or(opened.start, |o| Start::Offset(*o));
+        let place = opened.source.place_of(partition);
         let mut reader = opened.source.reader(partition, start).await?;
         while !shown.is_full(rows) {
             let Ok(records) = tokio::time::timeout(PATIENCE, reader.next()).await else { break };
             let Some(records) = records? else { break };
             decoder.prepare(&records).await?;
             let decoded = decoder.decode(&records)?;
-            let input = positions.add(decoded.batch, &records, partition)?;
+            let input = positions.add(decoded.batch, &records, &place)?;
             let Flowed { outputs, verdicts } = flow.run(input, &metrics).await?;
             shown.rows_read += records.len() as u64;
             for ((_, batches), batch) in shown.sinks.iter_mut().zip(outputs) {

@@ -7,7 +7,7 @@ use crate::pipeline::Pipeline;
 use anyhow::{Context, bail};
 use futures::FutureExt;
 use millstream_connectors::Home;
-use millstream_core::{Disposition, Records, RecordsBuilder, fault};
+use millstream_core::{Disposition, Partition, Records, RecordsBuilder, fault};
 use millstream_log::{Reader, Topic};
 use millstream_tables::{Commit, Source};
 use serde::Serialize;
@@ -90,7 +90,8 @@ async fn replay_one(
     let mut builder = RecordsBuilder::new();
     builder.push(letter.record());
     let records = builder.finish(letter.source_offset + 1);
-    let tried = AssertUnwindSafe(go_through(pipeline, &records, letter.source_partition));
+    let place = Partition { source: letter.source.as_str().into(), index: letter.source_partition };
+    let tried = AssertUnwindSafe(go_through(pipeline, &records, &place));
     let (written, verdict) = match tried.catch_unwind().await {
         Ok(done) => done?,
         Err(panic) => {
@@ -100,7 +101,7 @@ async fn replay_one(
         }
     };
     if let Some(verdict) = &verdict {
-        let mut writer = pipeline.letter_writer(letter.source_partition);
+        let mut writer = pipeline.letter_writer(place.clone());
         writer.attempt = letter.attempt + 1;
         writer.append(&records, std::slice::from_ref(verdict))?.await?;
         outcome.dead += 1;
@@ -118,7 +119,7 @@ async fn replay_one(
 async fn go_through(
     pipeline: &Pipeline,
     records: &Records,
-    partition: u32,
+    place: &Partition,
 ) -> anyhow::Result<(u64, Option<Verdict>)> {
     fault::panic_on(|| records.iter().filter_map(|r| r.value));
     let mut decoder = (pipeline.decoder)()?;
@@ -126,7 +127,7 @@ async fn go_through(
     let decoded = decoder.decode(records)?;
     let rejected = decoded.rejected.into_iter();
     let mut verdicts: Vec<Verdict> = rejected.map(|r| (&pipeline.decode_step, r).into()).collect();
-    let input = pipeline.positions.add(decoded.batch, records, partition)?;
+    let input = pipeline.positions.add(decoded.batch, records, place)?;
     let flowed = pipeline.flow.run(input, &pipeline.metrics).await?;
     verdicts.extend(flowed.verdicts);
     let mut written = 0;

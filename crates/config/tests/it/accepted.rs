@@ -166,3 +166,35 @@ sinks:
     let labels: Vec<String> = (0..4).map(|sink| spec.sink_label(sink)).collect();
     assert_eq!(labels, ["table visits", "topic visits", "other", "second"]);
 }
+
+#[test]
+fn a_kafka_cluster_is_read_and_written_with_the_defaults_that_the_help_promises() {
+    let text = "
+pipeline: p
+source:
+  kafka:
+    brokers: [a:9092, b:9092]
+    pattern: orders\\..*
+    sasl: { mechanism: scram-sha-256, username: u, password: hunter2 }
+    tls: { ca: ca.pem }
+  format: json
+sinks:
+  - kafka: { brokers: [a:9092], topic_column: to }
+    key: id
+    format: json
+dead_letters: { topic: dead, kafka: { brokers: [a:9092] } }
+";
+    let spec = read(text).unwrap().spec;
+    let SourceFrom::Kafka(from) = &spec.source.from else { panic!("kafka") };
+    let from = &from.kafka;
+    assert_eq!((from.start, from.isolation), (KafkaStart::Earliest, Isolation::ReadCommitted));
+    assert_eq!((from.on_lost_offset, from.protocol), (LostOffset::Hold, GroupProtocol::Auto));
+    assert_eq!(from.session_timeout, Period::seconds(45));
+    assert_eq!(spec.source.name(), "orders\\..*");
+    let sasl = from.cluster.sasl.as_ref().unwrap();
+    assert_eq!(sasl.password.as_ref().unwrap().reveal(), "hunter2");
+    assert!(!format!("{spec:?}").contains("hunter2"));
+    let SinkTo::Kafka(to) = &spec.sinks[0].to else { panic!("kafka") };
+    assert_eq!((to.compression, to.kafka.label()), (Compression::Lz4, "to"));
+    assert!(spec.dead_letters.unwrap().kafka.is_some());
+}

@@ -124,7 +124,8 @@ impl Service {
         let plan = plans.pop().ok_or_else(|| Error::failure("the file has no pipeline"))?;
         let [file] = &files;
         // A replay marks its letters itself; there is nothing else to commit.
-        let (committer, _) = Committer::new(self.home().clone(), file.spec.commit_interval.0);
+        let io = tokio::runtime::Handle::current();
+        let (committer, _) = Committer::new(self.home().clone(), file.spec.commit_interval.0, io);
         Ok(millstream_engine::open(plan, file, self.home(), committer, &Metrics::new()).await?)
     }
 

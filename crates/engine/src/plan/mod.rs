@@ -1,6 +1,7 @@
 //! From a pipeline file to a plan: every name looked up, every type checked against the real
 //! schemas, all mistakes found before a row flows. Planning changes nothing; `open` does.
 
+mod kafka;
 mod lookups;
 mod order;
 mod sinks;
@@ -69,6 +70,11 @@ pub enum SinkPlan {
         /// Subject and schema of an Avro topic.
         avro: Option<(String, String)>,
     },
+    /// A topic of a Kafka cluster, or the column that names it.
+    Kafka {
+        to: String,
+        avro: Option<(String, String)>,
+    },
     Discard,
 }
 
@@ -89,7 +95,7 @@ pub async fn plan_all(
                     match &sink.to {
                         SinkTo::Topic(to) => catalog.cannot_tell_topic(&to.topic),
                         SinkTo::Table(to) => catalog.cannot_tell_table(&to.table),
-                        SinkTo::Discard(_) => {}
+                        SinkTo::Kafka(_) | SinkTo::Discard(_) => {}
                     }
                 }
                 mistakes.extend(found);
@@ -195,7 +201,10 @@ impl Planner<'_> {
                 });
             }
         }
-        self.catalog.will_have_topic(&spec.dead_letters_topic(), 1);
+        match spec.dead_letters.as_ref().and_then(|given| given.kafka.as_ref()) {
+            Some(cluster) => self.kafka_dead_letters(cluster, &spec.dead_letters_topic()).await,
+            None => self.catalog.will_have_topic(&spec.dead_letters_topic(), 1),
+        }
         let steps = steps.into_iter().collect::<Option<Vec<_>>>()?;
         Some(Plan {
             source: PlannedSource {

@@ -11,7 +11,7 @@ pub(super) fn in_order(files: &[PipelineFile]) -> Vec<&PipelineFile> {
             .filter_map(|sink| match &sink.to {
                 SinkTo::Topic(to) => Some(format!("topic {}", to.topic)),
                 SinkTo::Table(to) => Some(format!("table {}", to.table)),
-                SinkTo::Discard(_) => None,
+                SinkTo::Kafka(_) | SinkTo::Discard(_) => None,
             })
             .collect()
     };

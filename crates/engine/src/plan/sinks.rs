@@ -32,6 +32,7 @@ impl Planner<'_> {
     ) -> Option<SinkPlan> {
         match &sink.to {
             SinkTo::Discard(_) => Some(SinkPlan::Discard),
+            SinkTo::Kafka(to) => self.kafka_sink(at, to, schema).await,
             SinkTo::Table(to) => {
                 let key: Vec<_> = to.key.iter().chain(&to.clustering).cloned().collect();
                 if let Err(message) = TableSink::accepts(schema, &key, to.timestamp.as_deref()) {
@@ -75,40 +76,48 @@ impl Planner<'_> {
                     self.mistake(&format!("/sinks/{at}/partitions"), message, Some(hint));
                 }
                 let partitions = there.or(to.partitions).unwrap_or(source_partitions);
-                let avro = match &to.format {
-                    EncodeSpec::Json(_) => None,
-                    EncodeSpec::Avro(options) => {
-                        let subject =
-                            options.subject.clone().unwrap_or(format!("{}-value", to.topic));
-                        let text = match &options.schema_file {
-                            Some(path) => self.schema_file(
-                                &format!("/sinks/{at}/format/avro/schema_file"),
-                                path,
-                            )?,
-                            None => {
-                                let name = options.name.clone().unwrap_or(avro_name(&to.topic));
-                                avro::avro_schema_for(&name, schema)
-                            }
-                        };
-                        let encoder = avro::AvroEncoder::new(&text, Some(0), schema.clone());
-                        if let Err(error) = encoder {
-                            self.mistake(&format!("/sinks/{at}/format"), error.chain(), None);
-                            return None;
-                        }
-                        if let Err(reason) = self.compatible(&subject, &text) {
-                            let hint = format!(
-                                "use another topic or subject, or relax the subject's \
-                                 compatibility; `millstream schemas show {subject}` shows what is \
-                                 there"
-                            );
-                            self.mistake(&format!("/sinks/{at}/format"), reason, Some(hint));
-                        }
-                        self.catalog.will_have_subject(&subject, &text);
-                        Some((subject, text))
-                    }
-                };
+                let avro = self.avro(at, &to.format, &to.topic, schema)?;
                 self.catalog.will_have_topic(&to.topic, partitions);
                 Some(SinkPlan::Topic { topic: to.topic.clone(), partitions, avro })
+            }
+        }
+    }
+
+    /// Subject and schema of an Avro topic; the outer `None` after a mistake.
+    pub(super) fn avro(
+        &mut self,
+        at: usize,
+        format: &EncodeSpec,
+        topic: &str,
+        schema: &SchemaRef,
+    ) -> Option<Option<(String, String)>> {
+        match format {
+            EncodeSpec::Json(_) => Some(None),
+            EncodeSpec::Avro(options) => {
+                let subject = options.subject.clone().unwrap_or(format!("{topic}-value"));
+                let text = match &options.schema_file {
+                    Some(path) => {
+                        self.schema_file(&format!("/sinks/{at}/format/avro/schema_file"), path)?
+                    }
+                    None => {
+                        let name = options.name.clone().unwrap_or(avro_name(topic));
+                        avro::avro_schema_for(&name, schema)
+                    }
+                };
+                let encoder = avro::AvroEncoder::new(&text, Some(0), schema.clone());
+                if let Err(error) = encoder {
+                    self.mistake(&format!("/sinks/{at}/format"), error.chain(), None);
+                    return None;
+                }
+                if let Err(reason) = self.compatible(&subject, &text) {
+                    let hint = format!(
+                        "use another topic or subject, or relax the subject's compatibility; \
+                         `millstream schemas show {subject}` shows what is there"
+                    );
+                    self.mistake(&format!("/sinks/{at}/format"), reason, Some(hint));
+                }
+                self.catalog.will_have_subject(&subject, &text);
+                Some(Some((subject, text)))
             }
         }
     }

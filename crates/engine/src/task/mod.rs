@@ -22,8 +22,8 @@ use futures::stream::FuturesOrdered;
 use futures::{FutureExt, StreamExt};
 use millstream_connectors::file::OVERSIZED_HEADER;
 use millstream_core::{
-    Checkpoint, Counts, Decoder, Disposition, Error, PartitionReader, Place, Records, Rejection,
-    Result, Run, Sink, Start, fault,
+    Checkpoint, Counts, Decoder, Disposition, Error, Partition, PartitionReader, Place, Records,
+    Rejection, Result, Run, Sink, Start, fault,
 };
 use std::collections::{BTreeMap, HashSet};
 use std::future::poll_fn;
@@ -102,6 +102,7 @@ struct Loop<'a> {
     decoder: Box<dyn Decoder>,
     sinks: Vec<Box<dyn Sink>>,
     letters: LetterWriter,
+    place: Partition,
     checkpoint: Checkpoint,
     rows_in_flight: usize,
     /// The bytes under way, as a part of the pipeline's.
@@ -119,7 +120,7 @@ impl<'a> Task<'a> {
         let pipeline = self.pipeline;
         // What an earlier task of this partition has offered counts.
         pipeline.committer.flush().await;
-        let from = match pipeline.start_of(self.partition) {
+        let from = match pipeline.start_of(self.partition)? {
             Start::Offset(offset) => offset,
             Start::Earliest => pipeline.source.offset_of(self.partition, Place::Earliest).await?,
             Start::Latest => self.begin_at_latest().await?,
@@ -128,9 +129,11 @@ impl<'a> Task<'a> {
         self.status.begin(from);
         self.brake.back_to(from);
         let sinks = pipeline.sinks.iter().map(|sink| (sink.open)()).collect::<Result<Vec<_>>>()?;
+        let place = pipeline.source.place_of(self.partition);
         let mut state = Loop {
             decoder: (pipeline.decoder)()?,
-            letters: pipeline.letter_writer(self.partition),
+            letters: pipeline.letter_writer(place.clone()),
+            place,
             task: self,
             sinks,
             checkpoint: Checkpoint::new(from),
@@ -311,7 +314,7 @@ impl<'a> Loop<'a> {
             decoded.rejected.retain(|r| !gone.contains(&r.source_row));
             decoded.rejected.extend(refused);
         }
-        let input = pipeline.positions.add(decoded.batch, &records, self.task.partition)?;
+        let input = pipeline.positions.add(decoded.batch, &records, &self.place)?;
         timer.stop();
 
         let rejected = decoded.rejected.into_iter();

@@ -37,7 +37,11 @@ impl Bench {
 
     pub fn with(dir: &Path, options: HomeOptions) -> Self {
         let home = Home::open(dir, options).unwrap();
-        let (committer, commits) = Committer::new(home.clone(), Duration::from_millis(5));
+        let (committer, commits) = Committer::new(
+            home.clone(),
+            Duration::from_millis(5),
+            tokio::runtime::Handle::current(),
+        );
         tokio::spawn(commits);
         let engine = Engine::new(tokio::runtime::Handle::current());
         Self { home, engine, metrics: Metrics::new(), committer }
