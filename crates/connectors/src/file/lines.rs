@@ -1,8 +1,11 @@
-//! Reads a file line by line: batches of whole lines, lines that are too long, and what happens at
-//! the end of a file that is followed.
+//! Reads a file line by line: batches of whole lines, and lines that are too long. What happens at
+//! the end of a file that is followed is in [`follow`].
 
+mod follow;
+
+use self::follow::{FOLLOW_EVERY, Left};
 use super::source::{FileSource, FileSourceOptions, Text, read_error};
-use super::trail::{Trail, same};
+use super::trail::{Opened, Trail};
 use super::{BOM, open};
 use async_trait::async_trait;
 use millstream_core::{
@@ -14,18 +17,13 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// On a line longer than the bound: its value is the line's beginning, and this header holds
 /// `LENGTH CRC32C` of the whole, in decimal and hexadecimal.
 pub const OVERSIZED_HEADER: &str = "millstream.oversized";
 /// How much of an oversized line is kept.
 const KEPT_BYTES: usize = 64 * 1024;
-/// How often a followed file is looked at when no more lines are there.
-const FOLLOW_EVERY: Duration = Duration::from_millis(200);
-/// A file that was renamed has come to its end when it did not grow for so many looks while the new
-/// one has lines: its writer may take a moment to turn to the new one.
-const QUIET_LOOKS: u32 = 10;
 const CHUNK_BYTES: usize = 256 * 1024;
 
 pub(super) struct LineReader {
@@ -36,6 +34,8 @@ pub(super) struct LineReader {
     file: Option<File>,
     /// The offset of the file's first byte.
     base: i64,
+    /// The offset from which on this part of the file is read.
+    part: i64,
     /// Text that was read but not handed out; it starts at `position`.
     pending: Vec<u8>,
     position: i64,
@@ -49,8 +49,7 @@ pub(super) struct LineReader {
     quiet_looks: u32,
     /// Where the text ended at the last look.
     seen: i64,
-    /// The file before this one and how much of it was read.
-    before: Option<(File, u64)>,
+    left: Option<Left>,
 }
 
 /// The offset after the last byte.
@@ -91,13 +90,12 @@ impl End {
 impl LineReader {
     pub fn open(source: &FileSource, at: i64) -> Result<Self> {
         let options = source.options.clone();
-        let (file, base, text, end): (_, _, Box<dyn Read + Send>, _) = match source.text_at(at)? {
-            Text::Plain(opened) => {
-                let end = opened.end;
-                let (file, text) = halves(&options.path, opened.file)?;
-                (Some(file), opened.base, text, end)
+        let (file, base, part, text, end) = match source.text_at(at)? {
+            Text::Plain(Opened { file, base, first, end }) => {
+                let (file, text) = halves(&options.path, file)?;
+                (Some(file), base, first, text, end)
             }
-            Text::Gzip(text) => (None, 0, text, None),
+            Text::Gzip(text) => (None, 0, 0, text, None),
         };
         let mut reader = Self {
             end: match &file {
@@ -109,6 +107,7 @@ impl LineReader {
             text,
             file,
             base,
+            part,
             pending: Vec::new(),
             position: at,
             scanned: 0,
@@ -116,12 +115,13 @@ impl LineReader {
             finished: !options.follow,
             quiet_looks: 0,
             seen: at,
-            before: None,
+            left: None,
             options,
         };
         reader.begin((at - base) as u64)?;
-        if let Some(end) = end {
-            reader.stop_at(end);
+        match end {
+            Some(end) => reader.stop_at(end),
+            None => reader.find_left(),
         }
         reader.look_at_end();
         Ok(reader)
@@ -129,7 +129,9 @@ impl LineReader {
 
     /// Goes to a byte of the text, where a line must begin.
     fn begin(&mut self, at: u64) -> Result<()> {
-        let before = at.saturating_sub(1);
+        // What comes late to a file may go on in a line.
+        let any = self.position == self.part;
+        let before = if any { at } else { at.saturating_sub(1) };
         let failed = |e| read_error(&self.options.path, e);
         let mut skipped = match &mut self.file {
             Some(file) if before > 0 => {
@@ -140,7 +142,7 @@ impl LineReader {
                 .map_err(failed)?,
         };
         let mut last = Vec::new();
-        if at > 0 && skipped == before {
+        if !any && skipped == before {
             (&mut self.text).take(2).read_to_end(&mut last).map_err(failed)?;
             skipped += u64::from(!last.is_empty());
         }
@@ -173,22 +175,6 @@ impl LineReader {
             self.pending.clear();
         }
         Ok(())
-    }
-
-    /// The file's next one is known to begin at this offset: reads no further.
-    fn stop_at(&mut self, end: i64) {
-        let read = self.position + self.pending.len() as i64;
-        let text = std::mem::replace(&mut self.text, Box::new(std::io::empty()));
-        self.text = Box::new(text.take((end - read).max(0) as u64));
-        self.finished = true;
-    }
-
-    fn look_at_end(&mut self) {
-        if let (End::At(end), Some(file)) = (&mut self.end, &self.file)
-            && let Ok(meta) = file.metadata()
-        {
-            *end = self.base + meta.len() as i64;
-        }
     }
 
     /// Reads one chunk more. False at the end of the text.
@@ -305,84 +291,6 @@ impl LineReader {
         Ok(builder.finish(self.position))
     }
 
-    /// At the end of a followed file: whether there may be more to read now.
-    fn look(&mut self) -> Result<bool> {
-        if self.finished {
-            return self.turn();
-        }
-        self.at_end = false;
-        self.look_at_end();
-        self.look_at_the_one_before();
-        let (Some(file), Ok(there)) = (&self.file, std::fs::metadata(&self.options.path)) else {
-            return Ok(false);
-        };
-        let own = file.metadata().map_err(|e| read_error(&self.options.path, e))?;
-        let read = self.position + self.pending.len() as i64;
-        if self.base + (own.len() as i64) < read {
-            return Err(Error::stop(
-                "file_cut",
-                format!(
-                    "{} was cut while it was followed: all that was read before is handled, what \
-                     came between may be lost; `millstream offsets reset PIPELINE --to earliest` \
-                     goes on with the file that is there now",
-                    self.options.path.display()
-                ),
-            ));
-        }
-        let renamed = !same(&own, &there);
-        if !renamed || there.len() == 0 || read != self.seen {
-            self.quiet_looks = 0;
-            self.seen = read;
-            return Ok(false);
-        }
-        self.quiet_looks += 1;
-        self.finished = self.quiet_looks >= QUIET_LOOKS;
-        Ok(self.finished)
-    }
-
-    /// Turns from a file that was read to its end to the one after it.
-    fn turn(&mut self) -> Result<bool> {
-        let (Some(trail), Some(file)) = (&self.trail, &self.file) else { return Ok(false) };
-        let Some(next) = trail.lock().next(self.base, self.position, file)? else {
-            return Ok(false);
-        };
-        tracing::info!(
-            offset = next.base,
-            "{} was rotated: the new file is read from its first line",
-            self.options.path.display()
-        );
-        let (file, text) = halves(&self.options.path, next.file)?;
-        self.text = text;
-        let read = (self.position - self.base) as u64;
-        self.before = self.file.replace(file).map(|file| (file, read));
-        self.base = next.base;
-        self.position = next.base;
-        self.seen = next.base;
-        (self.quiet_looks, self.at_end, self.finished) = (0, false, false);
-        self.header_due = self.options.header;
-        if let Some(end) = next.end {
-            self.stop_at(end);
-        }
-        self.look_at_end();
-        Ok(true)
-    }
-
-    /// Lines that were written to the old file after it was left are told of, not read.
-    fn look_at_the_one_before(&mut self) {
-        if let Some((file, read)) = &mut self.before
-            && let Ok(meta) = file.metadata()
-            && meta.len() > *read
-        {
-            tracing::warn!(
-                bytes = meta.len() - *read,
-                "{}: the renamed file has grown after the new one was begun; these bytes are not \
-                 read",
-                self.options.path.display()
-            );
-            *read = meta.len();
-        }
-    }
-
     fn drain(&mut self, bytes: usize) {
         self.pending.drain(..bytes);
         self.position += bytes as i64;
@@ -451,88 +359,4 @@ impl PartitionReader for LineReader {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::io::Write;
-
-    fn options(path: &Path) -> FileSourceOptions {
-        FileSourceOptions {
-            path: path.to_owned(),
-            follow: false,
-            notes: None,
-            header: false,
-            line_bytes_max: 1024,
-            batch_rows: 3,
-            batch_bytes: 1 << 20,
-        }
-    }
-
-    fn opened(options: FileSourceOptions, at: i64) -> Result<LineReader> {
-        LineReader::open(&FileSource::open(options).unwrap(), at)
-    }
-
-    fn lines(options: FileSourceOptions, at: i64) -> Vec<(i64, String)> {
-        let mut reader = opened(options, at).unwrap();
-        let mut lines = Vec::new();
-        loop {
-            let records = reader.batch().unwrap();
-            if records.is_empty() {
-                return lines;
-            }
-            for r in records.iter() {
-                let text = String::from_utf8_lossy(r.value.unwrap()).into_owned();
-                lines.push((r.offset, text));
-            }
-        }
-    }
-
-    #[test]
-    fn lines_with_their_byte_offsets_from_any_of_them() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("a.log");
-        std::fs::write(&path, "one\ntwo\r\n\nfour\nfive").unwrap();
-        let all = [(0, "one"), (4, "two"), (9, ""), (10, "four"), (15, "five")];
-        for from in 0..all.len() {
-            let got = lines(options(&path), all[from].0);
-            let want: Vec<_> = all[from..].iter().map(|(o, t)| (*o, (*t).to_owned())).collect();
-            assert_eq!(got, want);
-        }
-        assert!(opened(options(&path), 99).is_err(), "beyond the end is damage");
-        assert!(opened(options(&path), 2).is_err(), "within a line is damage");
-        assert_eq!(lines(options(&path), 19), [], "the end of a file without a last line end");
-        std::fs::write(&path, "one\ntwo\r\n\nfour\nfive\nsix\n").unwrap();
-        assert_eq!(lines(options(&path), 19), [(20, "six".to_owned())], "its end came since");
-        std::fs::write(&path, "one\ntwo\r\n\nfour\nfive").unwrap();
-        let header = FileSourceOptions { header: true, ..options(&path) };
-        assert_eq!(lines(header, 0).len(), 4);
-    }
-
-    #[test]
-    fn a_long_line_costs_bounded_memory_and_only_itself() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("a.log");
-        let mut file = std::fs::File::create(&path).unwrap();
-        let long = vec![b'x'; 3 << 20];
-        for part in [&b"before\n"[..], &long, b"\nafter\n"] {
-            file.write_all(part).unwrap();
-        }
-        let mut reader = opened(options(&path), 0).unwrap();
-        let mut seen = Vec::new();
-        loop {
-            let records = reader.batch().unwrap();
-            if records.is_empty() {
-                break;
-            }
-            assert!(reader.pending.capacity() < 1 << 20);
-            for record in records.iter() {
-                let header = record.headers.iter().next();
-                seen.push((
-                    record.value.unwrap().len(),
-                    header.map(|h| String::from_utf8_lossy(h.value.unwrap()).into_owned()),
-                ));
-            }
-        }
-        let note = format!("{} {:08x}", 3 << 20, crc32c::crc32c(&long));
-        assert_eq!(seen, [(6, None), (KEPT_BYTES, Some(note)), (5, None)]);
-    }
-}
+mod tests;

@@ -84,8 +84,10 @@ impl FileSource {
         }
     }
 
-    fn current(&self) -> Result<Text> {
+    /// The text that is there now, with the offsets of its first reading or of its last.
+    fn current(&self, last: bool) -> Result<Text> {
         match &self.trail {
+            Some(trail) if last => Ok(Text::Plain(trail.lock().current_last()?)),
             Some(trail) => Ok(Text::Plain(trail.lock().current()?)),
             None => whole(&self.options.path),
         }
@@ -106,7 +108,7 @@ impl FileSource {
             return Err(Error::stop("bad_offset", "an offset is a byte, from 0 on"));
         }
         match self.text_at(offset)? {
-            Text::Plain(Opened { file, base, end }) => {
+            Text::Plain(Opened { file, base, first, end }) => {
                 let meta = file.metadata().map_err(|e| read_error(&self.options.path, e))?;
                 let end = end.unwrap_or(base + meta.len() as i64);
                 match offset {
@@ -114,7 +116,8 @@ impl FileSource {
                     offset if offset == end => Ok(offset),
                     offset => {
                         let start = line_start(&file, (offset - base) as u64);
-                        Ok(base + start.map_err(|e| read_error(&self.options.path, e))? as i64)
+                        let start = start.map_err(|e| read_error(&self.options.path, e))?;
+                        Ok((base + start as i64).max(first))
                     }
                 }
             }
@@ -153,11 +156,11 @@ fn whole(path: &Path) -> Result<Text> {
         return Ok(Text::Gzip(text));
     }
     let file = File::open(path).map_err(|e| read_error(path, e))?;
-    Ok(Text::Plain(Opened { file, base: 0, end: None }))
+    Ok(Text::Plain(Opened { file, base: 0, first: 0, end: None }))
 }
 
 /// The byte after the last line end before `at`.
-fn line_start(file: &File, at: u64) -> std::io::Result<u64> {
+pub(super) fn line_start(file: &File, at: u64) -> std::io::Result<u64> {
     let mut chunk = vec![0; 64 * 1024];
     let mut upto = at;
     while upto > 0 {
@@ -199,7 +202,7 @@ impl Source for FileSource {
     /// For a byte that the file has, the start of the line that holds it.
     async fn offset_of(&self, _partition: u32, place: Place) -> Result<i64> {
         match place {
-            Place::Earliest => match self.current()? {
+            Place::Earliest => match self.current(false)? {
                 Text::Plain(opened) => Ok(opened.base),
                 Text::Gzip(_) => Ok(0),
             },
@@ -210,7 +213,7 @@ impl Source for FileSource {
             )),
             Place::Latest => {
                 let failed = |e| read_error(&self.options.path, e);
-                match self.current()? {
+                match self.current(true)? {
                     Text::Plain(Opened { file, base, .. }) => {
                         Ok(base + file.metadata().map_err(failed)?.len() as i64)
                     }

@@ -8,6 +8,16 @@
 //! ```
 //!
 //! Every file has a base, the offset of its first byte; each begins where the one before it ended.
+//! A writer may go on with the renamed file after the new one was begun. What it writes is a part of
+//! its own, and so is the rest of the new file:
+//!
+//! ```text
+//!  access.log.1         access.log    access.log.1   access.log
+//!  ├───────────────────┤├────────────┤├─────────────┤├──────────►
+//!  from byte 0          from byte 0   from where     from where
+//!                                     it was left    it was left
+//! ```
+//!
 //! A file is known by its inode and by its first bytes. What is known is kept beside the tables, so
 //! that a commit means the same bytes after a restart. It is on disk before a row of a new file is
 //! handed out.
@@ -16,11 +26,14 @@ use millstream_core::{Error, Result};
 use std::ffi::OsStr;
 use std::fs::{File, Metadata};
 use std::io::Write;
+use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 /// How many of a file's first bytes tell it from another one.
 const HEAD_BYTES: usize = 256;
+/// How many parts are remembered, for commits that lag behind.
+const PARTS_MAX: usize = 16;
 const HEADING: &str = "millstream followed file 1";
 
 /// Where a trail is kept.
@@ -49,7 +62,10 @@ pub(super) struct Trail {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Part {
-    base: i64,
+    /// The offset at which it begins.
+    first: i64,
+    /// The byte of the file at which it begins.
+    from: i64,
     id: Id,
 }
 
@@ -61,11 +77,14 @@ struct Id {
     head_crc: u32,
 }
 
-/// A file of the trail, opened at its first byte.
+/// A part of the trail: its file, opened at its first byte.
 pub(super) struct Opened {
     pub file: File,
+    /// The offset that the file's first byte has or would have.
     pub base: i64,
-    /// The offset at which the next file begins, where that is known already.
+    /// The offset at which the part begins.
+    pub first: i64,
+    /// The offset at which the next part begins, where that is known already.
     pub end: Option<i64>,
 }
 
@@ -97,70 +116,124 @@ impl Trail {
         path.to_string_lossy().into_owned()
     }
 
-    /// The file that holds the byte at this offset, or ends there.
+    /// The part that holds the byte at this offset, or ends there.
     pub fn at(&mut self, offset: i64) -> Result<Opened> {
         if self.parts.is_empty() {
             let (file, id) = self.open_path()?;
-            self.parts.push(Part { base: 0, id });
-            self.save()?;
-            return Ok(Opened { file, base: 0, end: None });
+            self.push([Part { first: 0, from: 0, id }])?;
+            return Ok(Opened { file, base: 0, first: 0, end: None });
         }
-        match self.parts.iter().rposition(|part| part.base <= offset) {
+        match self.parts.iter().rposition(|part| part.first <= offset) {
             Some(at) => self.open(at),
             None => Err(self.gone("the offset is before the first file that is known")),
         }
     }
 
-    /// The file under the path now: a new one begins after all that were there before.
+    /// The file under the path now, from its first byte: a new one begins after all that were there
+    /// before.
     pub fn current(&mut self) -> Result<Opened> {
         let (file, id) = self.open_path()?;
-        if let Some(known) = self.parts.iter().find(|part| part.id.is(&file, &id)) {
-            return Ok(Opened { file, base: known.base, end: None });
-        }
-        let base = match self.parts.len() {
+        let known = self.parts.iter().find(|part| part.from == 0 && part.id.is(&file, &id));
+        let first = match known {
+            Some(known) => known.first,
+            None => self.begin_anew(id)?,
+        };
+        Ok(Opened { file, base: first, first, end: None })
+    }
+
+    /// The file under the path now, from where it was gone on with for the last time.
+    pub fn current_last(&mut self) -> Result<Opened> {
+        let (file, id) = self.open_path()?;
+        let known = self.parts.iter().rfind(|part| part.id.is(&file, &id));
+        let (base, first) = match known {
+            Some(known) => (known.base(), known.first),
+            None => {
+                let first = self.begin_anew(id)?;
+                (first, first)
+            }
+        };
+        Ok(Opened { file, base, first, end: None })
+    }
+
+    fn begin_anew(&mut self, id: Id) -> Result<i64> {
+        let first = match self.parts.len() {
             0 => 0,
             known => {
                 let last = self.open(known - 1).ok().and_then(|last| last.file.metadata().ok());
                 // How long a file was that is gone is not known, but less than this.
                 const BEYOND: i64 = 1 << 44;
-                self.parts[known - 1].base + last.map_or(BEYOND, |last| last.len() as i64)
+                let last_part = &self.parts[known - 1];
+                let end = last_part.base() + last.map_or(BEYOND, |last| last.len() as i64);
+                end.max(last_part.first)
             }
         };
-        self.parts.push(Part { base, id });
-        self.save()?;
-        Ok(Opened { file, base, end: None })
+        self.push([Part { first, from: 0, id }])?;
+        Ok(first)
     }
 
-    /// The file after the one that began at `base`, which was read to its end, `end`. None while
+    /// The part after the one that began at `first`, which was read to its end, `end`. None while
     /// there is none with a byte in it.
-    pub fn next(&mut self, base: i64, end: i64, before: &File) -> Result<Option<Opened>> {
-        let at = self.parts.iter().rposition(|part| part.base <= base).unwrap_or(0);
+    pub fn next(&mut self, first: i64, end: i64, before: &File) -> Result<Option<Opened>> {
+        let at = self.parts.iter().rposition(|part| part.first <= first).unwrap_or(0);
         if at + 1 < self.parts.len() {
             return self.open(at + 1).map(Some);
         }
         let Some((file, id)) = self.successor(before)? else { return Ok(None) };
-        self.parts.drain(..at);
-        self.parts.push(Part { base: end, id });
-        self.save()?;
-        Ok(Some(Opened { file, base: end, end: None }))
+        self.push([Part { first: end, from: 0, id }])?;
+        Ok(Some(Opened { file, base: end, first: end, end: None }))
+    }
+
+    /// The file of the part before the one that begins at `first`, and how many of its bytes were
+    /// read, where that one is the last. None when the file is gone.
+    pub fn before(&mut self, first: i64) -> Option<(File, u64)> {
+        let [.., before, last] = &*self.parts else { return None };
+        if last.first != first || before.id.inode == last.id.inode {
+            return None;
+        }
+        let read = last.first - before.base();
+        let opened = self.open(self.parts.len() - 2).ok()?;
+        Some((opened.file, read as u64))
+    }
+
+    /// Notes that behind `position` the bytes `late` of the file before come next, then the present
+    /// one from its byte `at` on. Gives the offsets at which the first byte of the file before would
+    /// lie and at which its part ends.
+    pub fn go_back(&mut self, position: i64, late: Range<u64>, at: u64) -> Result<(i64, i64)> {
+        let [.., before, last] = &*self.parts else {
+            unreachable!("a file was left for the last one")
+        };
+        let end = position + (late.end - late.start) as i64;
+        let late = Part { first: position, from: late.start as i64, id: before.id.clone() };
+        let rest = Part { first: end, from: at as i64, id: last.id.clone() };
+        let base = late.base();
+        self.push([late, rest])?;
+        Ok((base, end))
+    }
+
+    fn push<const N: usize>(&mut self, parts: [Part; N]) -> Result<()> {
+        let known = self.parts.clone();
+        self.parts.extend(parts);
+        self.parts.drain(..self.parts.len().saturating_sub(PARTS_MAX));
+        self.save().inspect_err(|_| self.parts = known)
     }
 
     fn open(&mut self, at: usize) -> Result<Opened> {
-        let Part { base, id } = self.parts[at].clone();
-        let end = self.parts.get(at + 1).map(|next| next.base);
+        let part = self.parts[at].clone();
+        let (base, first) = (part.base(), part.first);
+        let end = self.parts.get(at + 1).map(|next| next.first);
         let (there, there_id) = self.open_path()?;
-        if id.is(&there, &there_id) {
+        if part.id.is(&there, &there_id) {
             // A file that was short when it was met is known better now.
-            if id.head_bytes != there_id.head_bytes {
+            if part.id.head_bytes != there_id.head_bytes {
                 self.parts[at].id = there_id;
                 self.save()?;
             }
-            return Ok(Opened { file: there, base, end });
+            return Ok(Opened { file: there, base, first, end });
         }
         for (path, _) in self.beside()? {
             let Ok(file) = File::open(path) else { continue };
-            if Id::of(&file).is_ok_and(|found| id.is(&file, &found)) {
-                return Ok(Opened { file, base, end });
+            if Id::of(&file).is_ok_and(|found| part.id.is(&file, &found)) {
+                return Ok(Opened { file, base, first, end });
             }
         }
         Err(self.gone("the file that was read before is not there any more"))
@@ -176,7 +249,7 @@ impl Trail {
             .filter(|(_, meta)| {
                 !same(meta, &was) && meta.len() > 0 && written(meta) > written(&was)
             })
-            .filter(|(_, meta)| !self.parts.iter().any(|part| part.id.inode == meta.ino()))
+            .filter(|(path, meta)| !self.knows(path, meta))
             .collect();
         between.sort_by_key(|(_, meta)| written(meta));
         if let Some((path, _)) = between.first() {
@@ -191,6 +264,16 @@ impl Trail {
         let (file, id) = self.open_path()?;
         let meta = file.metadata().map_err(|e| self.failed(e))?;
         Ok((!same(&meta, &was) && meta.len() > 0).then_some((file, id)))
+    }
+
+    /// Whether a file was met before; one that is gone may have had the same inode.
+    fn knows(&self, path: &Path, meta: &Metadata) -> bool {
+        let mut alike = self.parts.iter().filter(|part| part.id.inode == meta.ino()).peekable();
+        if alike.peek().is_none() {
+            return false;
+        }
+        let Ok(file) = File::open(path) else { return false };
+        Id::of(&file).is_ok_and(|found| alike.any(|part| part.id.is(&file, &found)))
     }
 
     /// The files beside the path whose names are its own with a number or a date behind it.
@@ -222,9 +305,9 @@ impl Trail {
     fn save(&self) -> Result<()> {
         let Some(Notes { path, read_only: false }) = &self.notes else { return Ok(()) };
         let mut text = format!("{HEADING}\n{}\n", self.name());
-        for Part { base, id } in &self.parts {
+        for Part { first, from, id } in &self.parts {
             let Id { device, inode, head_bytes, head_crc } = id;
-            text.push_str(&format!("{base} {device} {inode} {head_bytes} {head_crc}\n"));
+            text.push_str(&format!("{first} {device} {inode} {head_bytes} {head_crc} {from}\n"));
         }
         let write = || -> std::io::Result<()> {
             let dir = path.parent().unwrap_or(Path::new("."));
@@ -256,6 +339,12 @@ impl Trail {
                 self.path.display()
             ),
         )
+    }
+}
+
+impl Part {
+    fn base(&self) -> i64 {
+        self.first - self.from
     }
 }
 
@@ -295,11 +384,12 @@ fn head(file: &File, bytes: usize) -> std::io::Result<Vec<u8>> {
 fn part(line: &str) -> Option<Part> {
     let mut words = line.split(' ');
     let mut word = || words.next();
-    let base = word()?.parse().ok()?;
+    let first = word()?.parse().ok()?;
     let (device, inode) = (word()?.parse().ok()?, word()?.parse().ok()?);
     let (head_bytes, head_crc) = (word()?.parse().ok()?, word()?.parse().ok()?);
-    let known = head_bytes <= HEAD_BYTES;
-    known.then_some(Part { base, id: Id { device, inode, head_bytes, head_crc } })
+    let from = word().map_or(Some(0), |word| word.parse().ok())?;
+    let known = head_bytes <= HEAD_BYTES && (0..=first).contains(&from);
+    known.then_some(Part { first, from, id: Id { device, inode, head_bytes, head_crc } })
 }
 
 fn unreadable(path: &Path) -> Error {

@@ -83,7 +83,7 @@ async fn read(reader: &mut dyn PartitionReader) -> (Vec<(i64, String)>, i64) {
     (lines, next)
 }
 
-async fn texts(reader: &mut dyn PartitionReader) -> Vec<String> {
+async fn texts_of(reader: &mut dyn PartitionReader) -> Vec<String> {
     read(reader).await.0.into_iter().map(|(_, text)| text).collect()
 }
 
@@ -154,13 +154,13 @@ async fn a_rotated_file_is_read_to_its_end_and_the_new_one_from_its_beginning() 
     let dir = Dir::new();
     dir.append("one\ntwo\n");
     let mut reader = dir.reader(0).await.unwrap();
-    assert_eq!(texts(reader.as_mut()).await, ["one", "two"]);
+    assert_eq!(texts_of(reader.as_mut()).await, ["one", "two"]);
     let mut old = fs::OpenOptions::new().append(true).open(dir.log()).unwrap();
     dir.rotate();
-    assert_eq!(texts(reader.as_mut()).await, [""; 0]);
+    assert_eq!(texts_of(reader.as_mut()).await, [""; 0]);
     // Its writer has it open still.
     old.write_all(b"three\nfour").unwrap();
-    assert_eq!(texts(reader.as_mut()).await, ["three"]);
+    assert_eq!(texts_of(reader.as_mut()).await, ["three"]);
     dir.append("five\n");
     let (lines, next) = read(reader.as_mut()).await;
     let want = [(14, "four".to_owned()), (18, "five".to_owned())];
@@ -169,7 +169,96 @@ async fn a_rotated_file_is_read_to_its_end_and_the_new_one_from_its_beginning() 
     // And again.
     dir.rotate();
     dir.append("six\n");
-    assert_eq!(texts(reader.as_mut()).await, ["six"]);
+    assert_eq!(texts_of(reader.as_mut()).await, ["six"]);
+}
+
+/// A file that was rotated and left, with its writer, and the reader in the new one.
+async fn left(dir: &Dir, text: &str) -> (fs::File, Box<dyn PartitionReader>, i64) {
+    dir.append(text);
+    let mut reader = dir.reader(0).await.unwrap();
+    read(reader.as_mut()).await;
+    let old = fs::OpenOptions::new().append(true).open(dir.log()).unwrap();
+    dir.rotate();
+    dir.append("new 1\n");
+    let (lines, next) = read(reader.as_mut()).await;
+    assert_eq!(lines.last().unwrap().1, "new 1");
+    (old, reader, next)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_writer_to_the_renamed_file_loses_nothing() {
+    let dir = Dir::new();
+    let (mut old, mut reader, at) = left(&dir, "old 1\n").await;
+    assert_eq!(at, 12);
+    // Late lines come behind those of the new file that were read, which then goes on.
+    old.write_all(b"old 2\nold").unwrap();
+    dir.append("new");
+    let (lines, next) = read(reader.as_mut()).await;
+    assert_eq!((lines, next), (vec![(12, "old 2".to_owned())], 18));
+    old.write_all(b" 3\n").unwrap();
+    dir.append(" 2\n");
+    let (mut lines, next) = read(reader.as_mut()).await;
+    lines.sort();
+    let texts: Vec<_> = lines.iter().map(|(_, text)| text.as_str()).collect();
+    assert_eq!((texts.as_slice(), next), (["new 2", "old 3"].as_slice(), 30));
+    assert_eq!(reader.end_offset(), 30);
+
+    // Removed, it is open still.
+    fs::remove_file(dir.numbered(1)).unwrap();
+    old.write_all(b"old 4\n").unwrap();
+    assert_eq!(texts_of(reader.as_mut()).await, ["old 4"]);
+    // What never gets an end is a line in the end.
+    old.write_all(b"old 5").unwrap();
+    let mut last = Vec::new();
+    for _ in 0..5 {
+        last.extend(texts_of(reader.as_mut()).await);
+    }
+    assert_eq!(last, ["old 5"]);
+    // And after half a minute of quiet it is left for good.
+    for _ in 0..5 {
+        assert_eq!(texts_of(reader.as_mut()).await, [""; 0]);
+    }
+    old.write_all(b"old 6\n").unwrap();
+    dir.append("new 3\n");
+    assert_eq!(texts_of(reader.as_mut()).await, ["new 3"]);
+    // The next rotation is followed as the first.
+    dir.rotate();
+    dir.append("newer\n");
+    assert_eq!(texts_of(reader.as_mut()).await, ["newer"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn late_lines_have_offsets_that_a_restart_finds() {
+    let dir = Dir::new();
+    let (mut old, mut reader, _) = left(&dir, "old 1").await;
+    // The end of the line that was read without it is no line.
+    old.write_all(b"\nold 2\nold 3\n").unwrap();
+    dir.append("new 2\nnew 3\n");
+    let (lines, _) = read(reader.as_mut()).await;
+    drop(reader);
+    let mut texts: Vec<_> = lines.iter().map(|(_, text)| text.clone()).collect();
+    texts.sort();
+    assert_eq!(texts, ["new 2", "new 3", "old 2", "old 3"]);
+    // Each commit goes on behind itself, also when more is late while nobody reads.
+    let mut offsets: Vec<i64> = lines.iter().map(|(offset, _)| *offset).collect();
+    offsets.extend([offsets[3] + 6]);
+    for (number, from) in offsets.into_iter().enumerate() {
+        let mut again = dir.reader(from).await.unwrap();
+        assert_eq!(read(again.as_mut()).await.0, lines[number..], "from {from}");
+        if number < lines.len() {
+            let place = dir.source(true).offset_of(0, Place::Offset(from + 2)).await;
+            assert_eq!(place.unwrap(), from);
+        }
+    }
+    old.write_all(b"old 4\n").unwrap();
+    let latest = dir.source(true).offset_of(0, Place::Latest).await.unwrap();
+    let mut again = dir.reader(latest).await.unwrap();
+    assert_eq!(texts_of(again.as_mut()).await, ["old 4"]);
+    // The beginning of the file that is there is that of its first part.
+    drop(again);
+    let earliest = dir.source(true).offset_of(0, Place::Earliest).await.unwrap();
+    let mut again = dir.reader(earliest).await.unwrap();
+    assert_eq!(texts_of(again.as_mut()).await[0], "new 1");
 }
 
 #[tokio::test(start_paused = true)]
@@ -214,7 +303,7 @@ async fn a_restart_anywhere_around_rotations_loses_and_repeats_no_line() {
         // Back by one, as after a crash before the commit.
         let again = commits[commits.len() - 2];
         let mut reader = dir.reader(again).await.unwrap();
-        assert_eq!(texts(reader.as_mut()).await, [word.as_str()], "from {again}");
+        assert_eq!(texts_of(reader.as_mut()).await, [word.as_str()], "from {again}");
     }
 }
 
@@ -231,7 +320,7 @@ async fn rotations_that_nobody_watched_are_read_in_their_order() {
         dir.append(&format!("{word}\n"));
     }
     let mut reader = dir.reader(at).await.unwrap();
-    assert_eq!(texts(reader.as_mut()).await, ["two", "three", "four", "five"]);
+    assert_eq!(texts_of(reader.as_mut()).await, ["two", "three", "four", "five"]);
 
     // One of them was compressed meanwhile: that is said.
     let (_, at) = {
@@ -270,7 +359,7 @@ async fn a_file_that_went_away_unread_holds_until_a_reset() {
     let second = at_rest.offset_of(0, Place::Offset(earliest + 8)).await.unwrap();
     assert_eq!(second, earliest + 6);
     let mut reader = dir.reader(earliest).await.unwrap();
-    assert_eq!(texts(reader.as_mut()).await, ["three", "four"]);
+    assert_eq!(texts_of(reader.as_mut()).await, ["three", "four"]);
     let latest = dir.source(true).offset_of(0, Place::Latest).await.unwrap();
     assert_eq!(latest, earliest + 11);
 }
@@ -293,7 +382,7 @@ async fn a_file_that_is_cut_in_place_holds_and_does_not_go_on_within_a_line() {
     assert!(why.contains("--to earliest"), "{why}");
     let earliest = dir.source(true).offset_of(0, Place::Earliest).await.unwrap();
     let mut reader = dir.reader(earliest).await.unwrap();
-    assert_eq!(texts(reader.as_mut()).await[0], "new");
+    assert_eq!(texts_of(reader.as_mut()).await[0], "new");
 }
 
 #[tokio::test(start_paused = true)]
@@ -303,6 +392,6 @@ async fn a_preview_notes_nothing() {
     let notes = Notes { path: dir.path("notes"), read_only: true };
     let source = FileSource::open(options(&dir.log(), true, Some(notes))).unwrap();
     let mut reader = source.reader(0, Start::Earliest).await.unwrap();
-    assert_eq!(texts(reader.as_mut()).await, ["one"]);
+    assert_eq!(texts_of(reader.as_mut()).await, ["one"]);
     assert!(!dir.path("notes").exists());
 }

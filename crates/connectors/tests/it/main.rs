@@ -2,6 +2,7 @@
 
 mod files;
 mod kafka;
+mod tables;
 
 use arrow_array::{ArrayRef, RecordBatch, StringArray};
 use millstream_connectors::topic::{TopicSink, TopicSinkOptions};
