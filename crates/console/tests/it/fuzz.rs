@@ -3,8 +3,9 @@
 use millstream_console::Request;
 use millstream_testkit::fuzz;
 
-const REQUESTS: [&str; 14] = [
+const REQUESTS: [&str; 15] = [
     r#"{"request":"topics"}"#,
+    r#"{"request":"check","files":{"paths":["/a.yaml","/a.test.yaml"],"variables":{}}}"#,
     r#"{"request":"explain","files":{"paths":["/a.yaml"],"variables":{"TOPIC":"t"}}}"#,
     r#"{"request":"preview","files":{"paths":[],"variables":{}},"rows":10}"#,
     r#"{"request":"offsets","pipeline":null}"#,
@@ -16,7 +17,7 @@ const REQUESTS: [&str; 14] = [
     r#"{"request":"load_table","table":"t","file":"/x.csv","delimiter":",","shape":{"key":["id"],"clustering":[],"columns":[["id","int"]],"ttl_ms":null},"timestamp":"at"}"#,
     r#"{"request":"scan_table","table":"t","prefix":["a"],"from":[],"to":["z"],"limit":null}"#,
     r#"{"request":"register_schema","subject":"s","schema":{"text":"\"int\"","kind":"avro","references":[["n","s",1]]}}"#,
-    r#"{"request":"show_dead_letter","topic":"d","partition":0,"offset":-1}"#,
+    r#"{"request":"show_dead_letter","of":"d","partition":0,"offset":-1}"#,
     r#"{"request":"replay_dead_letters","pipeline":"p","choice":{"these":[[0,1],[1,2]]},"file":null}"#,
 ];
 
