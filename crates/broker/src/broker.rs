@@ -46,11 +46,14 @@ pub struct Budgets {
 }
 
 impl Broker {
-    /// Binds the address and opens what is kept beside the log.
-    pub async fn bind(log: Log, options: Options) -> Result<Broker> {
-        let address = options.listen;
+    /// Takes the address, before anything is opened.
+    pub async fn listen(address: SocketAddr) -> Result<TcpListener> {
         let listener = TcpListener::bind(address).await;
-        let listener = listener.map_err(|source| Error::Bind { address, source })?;
+        listener.map_err(|source| Error::Bind { address, source })
+    }
+
+    /// Opens what is kept beside the log.
+    pub fn open(listener: TcpListener, log: Log, options: Options) -> Result<Broker> {
         let tls = options.tls.as_ref().map(tls::load).transpose()?;
         let store = Store::open(&options.dir)?;
         let budget = |bytes: usize| Arc::new(Semaphore::new(bytes.div_ceil(1024).max(1)));

@@ -160,7 +160,8 @@ pub fn find_coordinator(
     let refused = (!ours).then(|| {
         text("this log has groups of consumers; it has no transactions and no share groups")
     });
-    let error = if ours { 0 } else { ResponseError::UnsupportedVersion.code() };
+    // Clients take this one as final; most others they would try again for ever.
+    let error = if ours { 0 } else { ResponseError::TransactionalIdAuthorizationFailed.code() };
     if version < 4 {
         let response =
             FindCoordinatorResponse::default().with_error_code(error).with_error_message(refused);

@@ -85,7 +85,7 @@ pub fn begin(
         1 => fetch::begin(broker, request),
         2 => later(request, async move |q, v| list_offsets::list(&broker, q, v).await),
         3 => later(request, async move |q, v| cluster::metadata(&broker, ends, q, v).await),
-        8 => later(request, async move |q, _| groups::offsets::commit(&broker, q).await),
+        8 => groups::offsets::commit(&broker, request),
         9 => later(request, async move |q, v| groups::offsets::fetch(&broker, q, v)),
         10 => later(request, async move |q, v| cluster::find_coordinator(&broker, ends, q, v)),
         11 => {

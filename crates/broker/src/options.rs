@@ -1,13 +1,11 @@
 //! What a broker may be told.
 
 use crate::users::Users;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 #[derive(Debug, Clone)]
 pub struct Options {
-    pub listen: SocketAddr,
     /// What clients are told to connect to; unless given, the address that they reached.
     pub advertise: Option<(String, u16)>,
     /// Where committed offsets and the ids of producers are kept.
@@ -69,9 +67,8 @@ pub struct GroupOptions {
 }
 
 impl Options {
-    pub fn new(listen: SocketAddr, dir: PathBuf) -> Options {
+    pub fn new(dir: PathBuf) -> Options {
         Options {
-            listen,
             advertise: None,
             dir,
             users: None,

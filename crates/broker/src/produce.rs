@@ -128,7 +128,7 @@ pub async fn init_producer_id(
     let failed =
         |code: ResponseError| response.clone().with_producer_epoch(-1).with_error_code(code.code());
     if request.transactional_id.is_some() {
-        return failed(ResponseError::UnsupportedVersion);
+        return failed(ResponseError::TransactionalIdAuthorizationFailed);
     }
     let inner = broker.clone();
     match blocking(move || inner.store.next_producer()).await {

@@ -11,13 +11,16 @@
 
 use crate::error::{Error, Result};
 use millstream_core::{fault, lock};
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::sync::oneshot;
 use uuid::Uuid;
 
 const FILE: &str = "groups.jsonl";
@@ -34,12 +37,31 @@ const OFFSET_BYTES: u64 = 220;
 pub struct Store {
     path: PathBuf,
     cluster: String,
-    state: Mutex<State>,
-    /// Changes that wait for the next write, and how many ever came.
-    waiting: Mutex<(Vec<Entry>, u64)>,
-    journal: Mutex<Journal>,
+    shared: Arc<Shared>,
     ids: Mutex<Ids>,
+    writer: Option<JoinHandle<()>>,
     _lock: File,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    waiting: Mutex<Waiting>,
+    news: Condvar,
+}
+
+/// Changes for the next write.
+#[derive(Default)]
+struct Waiting {
+    entries: Vec<Entry>,
+    replies: Vec<oneshot::Sender<bool>>,
+    stop: bool,
+}
+
+/// Resolves when changes are durable.
+#[must_use = "a change is not kept before this says so"]
+pub struct Kept {
+    path: PathBuf,
+    reply: Option<oneshot::Receiver<bool>>,
 }
 
 /// A group's place in a partition.
@@ -97,12 +119,9 @@ struct Ids {
 }
 
 struct Journal {
+    path: PathBuf,
     file: File,
     len: u64,
-    /// How many changes were written, or failed to be.
-    settled: u64,
-    /// Changes that failed, from one (exclusive) to another.
-    lost: Vec<(u64, u64)>,
     /// After a failed sync nobody knows what the file holds until it is read again.
     failed: bool,
 }
@@ -131,35 +150,23 @@ impl Store {
             let cut = file.set_len(len).and_then(|()| file.sync_all());
             cut.map_err(|error| Error::io("cannot cut", &path, error))?;
         }
-        let journal = Journal { file, len, settled: 0, lost: Vec::new(), failed: false };
-        let ids = Ids { next: state.ids, upto: state.ids };
-        let mut store = Store {
-            path,
-            cluster: cluster.unwrap_or_default(),
+        let mut journal = Journal { path: path.clone(), file, len, failed: false };
+        let cluster = match cluster {
+            Some(cluster) => cluster,
+            None => begin(dir, &mut journal, &mut state)?,
+        };
+        let ids = Mutex::new(Ids { next: state.ids, upto: state.ids });
+        let shared = Arc::new(Shared {
             state: Mutex::new(state),
             waiting: Mutex::default(),
-            journal: Mutex::new(journal),
-            ids: Mutex::new(ids),
-            _lock: held,
-        };
-        if store.cluster.is_empty() {
-            store.begin(dir)?;
-        }
-        Ok(store)
-    }
-
-    /// The first lines of a new file.
-    fn begin(&mut self, dir: &Path) -> Result<()> {
-        self.cluster = Uuid::new_v4().simple().to_string();
-        // Should the file be lost, producers that the log still remembers keep their ids.
-        let upto = now_ms();
-        self.ids = Mutex::new(Ids { next: upto, upto });
-        let cluster = self.cluster.clone();
-        self.apply(vec![Entry::File { version: VERSION, cluster }, Entry::Ids { upto }])?;
-        for dir in [Some(dir), dir.parent()].into_iter().flatten() {
-            sync_dir(dir)?;
-        }
-        Ok(())
+            news: Condvar::new(),
+        });
+        let writer = std::thread::Builder::new().name("broker-store".into()).spawn({
+            let (shared, cluster) = (shared.clone(), cluster.clone());
+            move || shared.write(journal, &cluster)
+        });
+        let writer = writer.map_err(|error| Error::io("cannot start a thread for", dir, error))?;
+        Ok(Store { path, cluster, shared, ids, writer: Some(writer), _lock: held })
     }
 
     pub fn cluster(&self) -> &str {
@@ -167,29 +174,29 @@ impl Store {
     }
 
     pub fn groups(&self) -> Vec<String> {
-        self.state.lock().groups.keys().cloned().collect()
+        self.shared.state.lock().groups.keys().cloned().collect()
     }
 
     pub fn has(&self, group: &str) -> bool {
-        self.state.lock().groups.contains_key(group)
+        self.shared.state.lock().groups.contains_key(group)
     }
 
     /// How many offsets are kept, of all groups.
     pub fn count(&self) -> u64 {
-        self.state.lock().count
+        self.shared.state.lock().count
     }
 
     pub fn offset(&self, group: &str, place: Place) -> Option<Offset> {
-        self.state.lock().groups.get(group)?.get(&place).cloned()
+        self.shared.state.lock().groups.get(group)?.get(&place).cloned()
     }
 
     pub fn offsets(&self, group: &str) -> Offsets {
-        self.state.lock().groups.get(group).cloned().unwrap_or_default()
+        self.shared.state.lock().groups.get(group).cloned().unwrap_or_default()
     }
 
     /// Groups whose last commit lies before a time.
     pub fn older_than(&self, ms: i64) -> Vec<String> {
-        let state = self.state.lock();
+        let state = self.shared.state.lock();
         let old = |offsets: &Offsets| offsets.values().all(|offset| offset.at_ms < ms);
         state.groups.iter().filter(|(_, o)| old(o)).map(|(group, _)| group.clone()).collect()
     }
@@ -199,87 +206,104 @@ impl Store {
         let mut ids = self.ids.lock();
         if ids.next >= ids.upto {
             let upto = ids.upto + IDS;
-            self.apply(vec![Entry::Ids { upto }])?;
+            self.apply(vec![Entry::Ids { upto }]).wait()?;
             ids.upto = upto;
         }
         ids.next += 1;
         Ok(ids.next - 1)
     }
 
-    /// Makes changes, all or none; durable when this returns. Blocks for a sync, which is shared
-    /// with others that wait.
-    pub fn apply(&self, entries: Vec<Entry>) -> Result<()> {
+    /// Makes changes, all or none, in the order of the calls. Those that arrive while others are
+    /// written share the next sync.
+    pub fn apply(&self, entries: Vec<Entry>) -> Kept {
+        let path = self.path.clone();
         if entries.is_empty() {
-            return Ok(());
+            return Kept { path, reply: None };
         }
-        let ticket = {
-            let mut waiting = self.waiting.lock();
-            waiting.0.extend(entries);
-            waiting.1 += 1;
-            waiting.1
+        let (sender, reply) = oneshot::channel();
+        let mut waiting = self.shared.waiting.lock();
+        waiting.entries.extend(entries);
+        waiting.replies.push(sender);
+        drop(waiting);
+        self.shared.news.notify_one();
+        Kept { path, reply: Some(reply) }
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.shared.waiting.lock().stop = true;
+        self.shared.news.notify_one();
+        if let Some(writer) = self.writer.take() {
+            let _ = writer.join();
+        }
+    }
+}
+
+impl Kept {
+    /// Cancel safe: dropping it takes nothing back.
+    pub async fn done(self) -> Result<()> {
+        let kept = match self.reply {
+            None => true,
+            Some(reply) => reply.await.unwrap_or(false),
         };
-        let mut journal = self.journal.lock();
-        if journal.settled < ticket {
-            let (entries, upto) = {
+        if kept { Ok(()) } else { Err(Error::Failed { path: self.path }) }
+    }
+
+    fn wait(self) -> Result<()> {
+        let kept = self.reply.is_none_or(|reply| reply.blocking_recv().unwrap_or(false));
+        if kept { Ok(()) } else { Err(Error::Failed { path: self.path }) }
+    }
+}
+
+impl Shared {
+    /// The one that writes, until the store is dropped and nothing waits.
+    fn write(&self, mut journal: Journal, cluster: &str) {
+        loop {
+            let (entries, replies) = {
                 let mut waiting = self.waiting.lock();
-                (std::mem::take(&mut waiting.0), waiting.1)
+                while waiting.entries.is_empty() {
+                    if waiting.stop {
+                        return;
+                    }
+                    self.news.wait(&mut waiting);
+                }
+                (std::mem::take(&mut waiting.entries), std::mem::take(&mut waiting.replies))
             };
-            let from = journal.settled;
-            journal.settled = upto;
-            let written = journal.append(&self.path, &lines(&entries));
-            if let Err(error) = written {
-                journal.lost.push((from, upto));
+            let written = journal.append(&line(&entries));
+            if let Err(error) = &written {
                 tracing::error!(%error, "changes of groups could not be kept");
-                return Err(error);
+            } else {
+                let mut state = self.state.lock();
+                entries.into_iter().for_each(|entry| state.apply(entry));
             }
-            let mut state = self.state.lock();
-            entries.into_iter().for_each(|entry| state.apply(entry));
-            let live = state.count * OFFSET_BYTES;
-            drop(state);
+            for reply in replies {
+                let _ = reply.send(written.is_ok());
+            }
+            let live = self.state.lock().count * OFFSET_BYTES;
             if journal.len > REWRITE_BYTES
                 && journal.len > 4 * live
-                && let Err(error) = self.rewrite(&mut journal)
+                && let Err(error) = journal.rewrite(cluster, &self.state)
             {
                 // The old file still has everything.
                 tracing::warn!(%error, "the offsets of groups could not be written anew");
             }
-            return Ok(());
-        }
-        // Another caller wrote it.
-        match journal.lost.iter().any(|(from, upto)| *from < ticket && ticket <= *upto) {
-            true => Err(Error::Failed { path: self.path.clone() }),
-            false => Ok(()),
         }
     }
+}
 
-    fn rewrite(&self, journal: &mut Journal) -> Result<()> {
-        let mut entries = vec![Entry::File { version: VERSION, cluster: self.cluster.clone() }];
-        let state = self.state.lock();
-        entries.push(Entry::Ids { upto: state.ids });
-        for (group, offsets) in &state.groups {
-            entries.extend(offsets.iter().map(|(place, offset)| Entry::Offset {
-                group: group.clone(),
-                id: place.0,
-                partition: place.1,
-                offset: offset.clone(),
-            }));
-        }
-        drop(state);
-        let bytes: Vec<u8> = entries.chunks(ENTRIES).flat_map(lines).collect();
-        let new = self.path.with_extension("new");
-        let io = |doing, error| Error::io(doing, &new, error);
-        let mut how = OpenOptions::new();
-        let file = how.read(true).write(true).create(true).truncate(true).open(&new);
-        let mut file = file.map_err(|error| io("cannot create", error))?;
-        file.write_all(&bytes).map_err(|error| io("cannot write", error))?;
-        file.sync_all().map_err(|error| io("cannot sync", error))?;
-        fault::point("broker.store.rewritten");
-        std::fs::rename(&new, &self.path).map_err(|error| io("cannot rename", error))?;
-        // From here on the old file is gone: what is appended goes to the new one.
-        journal.file = file;
-        journal.len = bytes.len() as u64;
-        self.path.parent().map_or(Ok(()), sync_dir)
+/// The first line of a new file. Gives the cluster's id.
+fn begin(dir: &Path, journal: &mut Journal, state: &mut State) -> Result<String> {
+    let cluster = Uuid::new_v4().simple().to_string();
+    // Should the file be lost, producers that the log still remembers keep their ids.
+    let upto = now_ms();
+    let entries = [Entry::File { version: VERSION, cluster: cluster.clone() }, Entry::Ids { upto }];
+    journal.append(&line(&entries))?;
+    entries.into_iter().for_each(|entry| state.apply(entry));
+    for dir in [Some(dir), dir.parent()].into_iter().flatten() {
+        sync_dir(dir)?;
     }
+    Ok(cluster)
 }
 
 impl State {
@@ -308,9 +332,10 @@ impl State {
 }
 
 impl Journal {
-    fn append(&mut self, path: &Path, bytes: &[u8]) -> Result<()> {
+    fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        let path = &self.path;
         if self.failed {
-            return Err(Error::Failed { path: path.to_owned() });
+            return Err(Error::Failed { path: path.clone() });
         }
         let at = SeekFrom::Start(self.len);
         if let Err(error) = self.file.seek(at).and_then(|_| self.file.write_all(bytes)) {
@@ -328,6 +353,37 @@ impl Journal {
         }
         self.len += bytes.len() as u64;
         Ok(())
+    }
+
+    fn rewrite(&mut self, cluster: &str, state: &Mutex<State>) -> Result<()> {
+        let cluster = cluster.to_owned();
+        let mut entries = vec![Entry::File { version: VERSION, cluster }];
+        {
+            let state = state.lock();
+            entries.push(Entry::Ids { upto: state.ids });
+            for (group, offsets) in &state.groups {
+                entries.extend(offsets.iter().map(|(place, offset)| Entry::Offset {
+                    group: group.clone(),
+                    id: place.0,
+                    partition: place.1,
+                    offset: offset.clone(),
+                }));
+            }
+        }
+        let bytes: Vec<u8> = entries.chunks(ENTRIES).flat_map(line).collect();
+        let new = self.path.with_extension("new");
+        let io = |doing, error| Error::io(doing, &new, error);
+        let mut how = OpenOptions::new();
+        let file = how.read(true).write(true).create(true).truncate(true).open(&new);
+        let mut file = file.map_err(|error| io("cannot create", error))?;
+        file.write_all(&bytes).map_err(|error| io("cannot write", error))?;
+        file.sync_all().map_err(|error| io("cannot sync", error))?;
+        fault::point("broker.store.rewritten");
+        std::fs::rename(&new, &self.path).map_err(|error| io("cannot rename", error))?;
+        // From here on the old file is gone: what is appended goes to the new one.
+        self.file = file;
+        self.len = bytes.len() as u64;
+        self.path.parent().map_or(Ok(()), sync_dir)
     }
 }
 
@@ -348,7 +404,7 @@ fn sync_dir(dir: &Path) -> Result<()> {
 }
 
 /// `CRC JSON`, a line for all of them.
-fn lines(entries: &[Entry]) -> Vec<u8> {
+fn line(entries: &[Entry]) -> Vec<u8> {
     let json = serde_json::to_vec(entries).expect("entries have a JSON form");
     let mut bytes = format!("{:08x} ", crc32c::crc32c(&json)).into_bytes();
     bytes.extend_from_slice(&json);
@@ -415,10 +471,10 @@ mod tests {
         let path = dir.path().join(FILE);
         let store = Store::open(dir.path()).unwrap();
         let cluster = store.cluster().to_owned();
-        store.apply(vec![offset("a", 0, 5), offset("a", 1, 7), offset("b", 0, 9)]).unwrap();
-        store.apply(vec![offset("a", 0, 3)]).unwrap();
+        store.apply(vec![offset("a", 0, 5), offset("a", 1, 7), offset("b", 0, 9)]).wait().unwrap();
+        store.apply(vec![offset("a", 0, 3)]).wait().unwrap();
         let forget = |place| Entry::Forget { group: "a".to_owned(), place };
-        store.apply(vec![forget(Some((Uuid::nil(), 1)))]).unwrap();
+        store.apply(vec![forget(Some((Uuid::nil(), 1)))]).wait().unwrap();
         assert!(matches!(Store::open(dir.path()), Err(Error::Locked { .. })));
         drop(store);
         let whole = std::fs::read(&path).unwrap();
@@ -455,16 +511,18 @@ mod tests {
     #[test]
     fn a_file_of_the_past_is_written_anew() {
         let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(FILE);
         let store = Store::open(dir.path()).unwrap();
         let id = store.next_producer().unwrap();
         let entries = |at: i64| (0..500).map(|partition| offset("g", partition, at)).collect();
         let mut largest = 0;
         for at in 0..100 {
-            store.apply(entries(at)).unwrap();
-            largest = largest.max(store.journal.lock().len);
+            store.apply(entries(at)).wait().unwrap();
+            largest = largest.max(std::fs::metadata(&path).unwrap().len());
         }
-        assert!(store.journal.lock().len < largest && largest > REWRITE_BYTES / 2);
         drop(store);
+        let len = std::fs::metadata(&path).unwrap().len();
+        assert!(len < largest && largest > REWRITE_BYTES / 2, "{len} {largest}");
         let store = Store::open(dir.path()).unwrap();
         assert_eq!(store.offset("g", (Uuid::nil(), 499)).unwrap().offset, 99);
         assert!(store.next_producer().unwrap() > id);

@@ -8,4 +8,5 @@
 pub mod events;
 pub mod fuzz;
 pub mod proxy;
+pub mod python;
 pub mod services;

@@ -1,7 +1,7 @@
 //! What tools ask about groups, and deleting them.
 
 use super::{Group, check_name};
-use crate::broker::{Inner, blocking};
+use crate::broker::Inner;
 use crate::store::Entry;
 use crate::wire::text;
 use bytes::Bytes;
@@ -107,8 +107,7 @@ async fn delete_one(broker: &Arc<Inner>, name: &str) -> Result<(), ResponseError
             _ => drop(all.remove(name)),
         }
     }
-    let (inner, group) = (broker.clone(), name.to_owned());
-    let forget = vec![Entry::Forget { group, place: None }];
-    let done = blocking(move || inner.store.apply(forget)).await;
+    let forget = vec![Entry::Forget { group: name.to_owned(), place: None }];
+    let done = broker.store.apply(forget).done().await;
     done.map_err(|_| ResponseError::CoordinatorNotAvailable)
 }

@@ -19,7 +19,7 @@ pub mod offsets;
 mod reconcile;
 mod state;
 
-use crate::broker::{Inner, blocking};
+use crate::broker::Inner;
 use crate::connection::Ends;
 use crate::options::GroupOptions;
 use crate::store::{Entry, now_ms};
@@ -132,9 +132,8 @@ async fn forget_old(broker: &Arc<Inner>) {
         return;
     }
     tracing::info!(groups = old.len(), "forgetting the offsets of groups that nobody uses");
-    let inner = broker.clone();
     let forget = old.into_iter().map(|group| Entry::Forget { group, place: None }).collect();
-    if let Err(error) = blocking(move || inner.store.apply(forget)).await {
+    if let Err(error) = broker.store.apply(forget).done().await {
         tracing::warn!(%error, "old offsets could not be forgotten");
     }
 }

@@ -2,9 +2,10 @@
 
 use super::state::Who;
 use super::{Group, check_name};
-use crate::broker::{Inner, blocking};
+use crate::broker::Inner;
+use crate::dispatch::Pending;
 use crate::store::{Entry, Offset, Offsets, Place, now_ms};
-use crate::wire::text;
+use crate::wire::{Refused, Request, text};
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::offset_commit_response::{
     OffsetCommitResponsePartition, OffsetCommitResponseTopic,
@@ -28,7 +29,9 @@ const METADATA_BYTES_MAX: usize = 4_096;
 /// All groups together.
 const OFFSETS_MAX: u64 = 500_000;
 
-pub async fn commit(broker: &Arc<Inner>, request: OffsetCommitRequest) -> OffsetCommitResponse {
+/// Hands the offsets over at once, so that commits behind it on the connection share its sync.
+pub fn commit(broker: &Arc<Inner>, frame: Request) -> Result<Pending, Refused> {
+    let request: OffsetCommitRequest = frame.decode()?;
     let allowed = may_commit(broker, &request);
     let mut entries = Vec::new();
     let mut topics = Vec::with_capacity(request.topics.len());
@@ -76,15 +79,16 @@ pub async fn commit(broker: &Arc<Inner>, request: OffsetCommitRequest) -> Offset
                 .with_partitions(partitions),
         );
     }
-    let inner = broker.clone();
-    if let Err(error) = blocking(move || inner.store.apply(entries)).await {
-        tracing::warn!(%error, "offsets could not be committed");
-        let partitions = topics.iter_mut().flat_map(|topic| &mut topic.partitions);
-        for partition in partitions.filter(|partition| partition.error_code == 0) {
-            partition.error_code = ResponseError::CoordinatorNotAvailable.code();
+    let kept = broker.store.apply(entries);
+    Ok(Pending::begun(async move {
+        if kept.done().await.is_err() {
+            let partitions = topics.iter_mut().flat_map(|topic| &mut topic.partitions);
+            for partition in partitions.filter(|partition| partition.error_code == 0) {
+                partition.error_code = ResponseError::CoordinatorNotAvailable.code();
+            }
         }
-    }
-    OffsetCommitResponse::default().with_topics(topics)
+        Some(frame.answer(&OffsetCommitResponse::default().with_topics(topics)).into())
+    }))
 }
 
 fn may_commit(broker: &Inner, request: &OffsetCommitRequest) -> Result<(), ResponseError> {
@@ -234,8 +238,7 @@ pub async fn delete(broker: &Arc<Inner>, request: OffsetDeleteRequest) -> Offset
         OffsetDeleteResponseTopic::default().with_name(topic.name).with_partitions(partitions)
     });
     let topics = topics.collect();
-    let inner = broker.clone();
-    match blocking(move || inner.store.apply(entries)).await {
+    match broker.store.apply(entries).done().await {
         Ok(()) => OffsetDeleteResponse::default().with_topics(topics),
         Err(_) => OffsetDeleteResponse::default()
             .with_error_code(ResponseError::CoordinatorNotAvailable.code()),

@@ -33,16 +33,24 @@ impl Server {
     }
 
     pub fn start_in(dir: &Path, change: impl FnOnce(&mut Options)) -> Server {
+        Self::start_at("127.0.0.1:0".parse().unwrap(), dir, change)
+    }
+
+    pub fn start_at(listen: SocketAddr, dir: &Path, change: impl FnOnce(&mut Options)) -> Server {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
             .build()
             .unwrap();
         let log = Log::open(&dir.join("log"), Default::default()).unwrap();
-        let mut options = Options::new("127.0.0.1:0".parse().unwrap(), dir.join("broker"));
+        let mut options = Options::new(dir.join("broker"));
         options.groups.initial_delay = std::time::Duration::from_millis(100);
         change(&mut options);
-        let broker = runtime.block_on(Broker::bind(log.clone(), options)).unwrap();
+        let listener = runtime.block_on(Broker::listen(listen)).unwrap();
+        let broker = {
+            let _inside = runtime.enter();
+            Broker::open(listener, log.clone(), options).unwrap()
+        };
         let address = broker.address().unwrap();
         let stop = CancellationToken::new();
         let serving = Some(runtime.spawn(broker.serve(stop.clone())));

@@ -1,0 +1,66 @@
+//! A Python with Confluent's clients, for tests that run them unchanged.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const PACKAGES: [&str; 6] = [
+    "confluent-kafka[schemaregistry]>=2.12",
+    "fastavro",
+    "httpx",
+    "authlib",
+    "cachetools",
+    "attrs",
+];
+const IMPORT: &str = "import confluent_kafka.schema_registry.avro";
+
+/// Runs a script with these arguments; it says `all well` at its end. Without a Python the test is
+/// skipped with a printed reason, where `CI` is set that is a failure.
+///
+/// `tmp` is the test's `CARGO_TARGET_TMPDIR`: the environment is made once for the workspace.
+pub fn run_script(tmp: &str, script: &Path, args: &[&str]) {
+    let python = match interpreter(tmp) {
+        Ok(python) => python,
+        Err(why) if std::env::var("CI").as_deref() == Ok("true") => {
+            panic!("the Python client is due in CI: {why}")
+        }
+        Err(why) => {
+            eprintln!("skipped, there is no Python client: {why}");
+            return;
+        }
+    };
+    let run = Command::new(python).arg(script).args(args).output();
+    let run = run.unwrap_or_else(|error| panic!("{}: {error}", script.display()));
+    let (out, err) = (String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
+    assert!(run.status.success() && out.contains("all well"), "{out}\n{err}");
+}
+
+fn interpreter(tmp: &str) -> Result<PathBuf, String> {
+    let target = Path::new(tmp).parent().unwrap_or(Path::new("."));
+    let home = target.join("python");
+    fs::create_dir_all(&home).map_err(|error| error.to_string())?;
+    let python = home.join("bin/python");
+    let lock = File::create(home.join("lock")).map_err(|error| error.to_string())?;
+    lock.lock().map_err(|error| error.to_string())?;
+    if ready(&python) {
+        return Ok(python);
+    }
+    run(Command::new("python3").args(["-m", "venv"]).arg(&home))?;
+    run(Command::new(&python).args(["-m", "pip", "install", "--quiet"]).args(PACKAGES))?;
+    match ready(&python) {
+        true => Ok(python),
+        false => Err("it does not import after its installation".into()),
+    }
+}
+
+fn ready(python: &Path) -> bool {
+    Command::new(python).args(["-c", IMPORT]).output().is_ok_and(|run| run.status.success())
+}
+
+fn run(command: &mut Command) -> Result<(), String> {
+    let run = command.output().map_err(|error| format!("{command:?}: {error}"))?;
+    match run.status.success() {
+        true => Ok(()),
+        false => Err(format!("{command:?}: {}", String::from_utf8_lossy(&run.stderr))),
+    }
+}
