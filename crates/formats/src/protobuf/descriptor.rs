@@ -67,7 +67,10 @@ fn message(
                 let (inner, entry) = message(inner, syntax, depth + 1)?;
                 match entry {
                     Some((key, value)) => entries.push((inner.name, key, value)),
-                    None => found.messages.push(inner),
+                    None => {
+                        found.messages.push(inner);
+                        found.entries_before.push(entries.len());
+                    }
                 }
             }
             (4, Raw::Bytes(inner)) => found.enums.push(enumeration(inner)?),

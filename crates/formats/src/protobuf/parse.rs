@@ -32,6 +32,9 @@ pub(super) struct Message {
     pub messages: Vec<Message>,
     pub enums: Vec<Enum>,
     pub oneofs: usize,
+    /// How many messages that maps imply stand before each of `messages` where it is declared: those
+    /// who register descriptors count them, those who register text do not.
+    pub entries_before: Vec<usize>,
 }
 
 #[derive(Debug)]
@@ -141,6 +144,7 @@ impl<'a> Parser<'a> {
             match (self.word()?, self.peek()) {
                 ("message", Some(Token::Word(_))) if self.opens() => {
                     message.messages.push(self.message(depth + 1)?);
+                    message.entries_before.push(0);
                 }
                 ("enum", Some(Token::Word(_))) if self.opens() => {
                     message.enums.push(self.enumeration()?);

@@ -96,7 +96,8 @@ pub(super) struct Message {
     pub name: String,
     pub fields: Vec<Field>,
     pub known: Option<WellKnown>,
-    nested: Vec<usize>,
+    /// Where each is declared in this one, and which it is.
+    nested: Vec<(usize, usize)>,
 }
 
 #[derive(Debug)]
@@ -161,22 +162,24 @@ impl Schema {
     pub fn at(&self, path: &[usize]) -> Option<usize> {
         let (first, rest) = path.split_first()?;
         rest.iter().try_fold(*self.roots.get(*first)?, |outer, at| {
-            self.messages[outer].nested.get(*at).copied()
+            let mut nested = self.messages[outer].nested.iter();
+            nested.find(|(place, _)| place == at).map(|(_, message)| *message)
         })
     }
 
     /// The opposite of [`Schema::at`].
     pub fn path(&self, message: usize) -> Option<Vec<usize>> {
-        fn within(schema: &Schema, some: &[usize], message: usize) -> Option<Vec<usize>> {
-            some.iter().enumerate().find_map(|(place, at)| {
+        fn within(schema: &Schema, some: &[(usize, usize)], message: usize) -> Option<Vec<usize>> {
+            some.iter().find_map(|(place, at)| {
                 let below = match *at == message {
                     true => Vec::new(),
                     false => within(schema, &schema.messages[*at].nested, message)?,
                 };
-                Some(std::iter::once(place).chain(below).collect())
+                Some(std::iter::once(*place).chain(below).collect())
             })
         }
-        within(self, &self.roots, message)
+        let roots: Vec<_> = self.roots.iter().copied().enumerate().collect();
+        within(self, &roots, message)
     }
 }
 
@@ -318,8 +321,11 @@ impl<'a> Resolver<'a> {
                 fields: Vec::new(),
                 nested: Vec::new(),
             });
+            let nested = self.declare(schema, &name, &message.messages, &message.enums)?;
+            let entries = message.entries_before.iter();
+            let nested = nested.into_iter().zip(entries).enumerate();
             schema.messages[at].nested =
-                self.declare(schema, &name, &message.messages, &message.enums)?;
+                nested.map(|(place, (at, entries))| (place + entries, at)).collect();
             places.push(at);
         }
         Ok(places)

@@ -375,6 +375,29 @@ fn frames_that_do_not_read_cost_their_row() {
     assert!(kind == "unknown_schema" && why.contains("an Avro schema, not a Protobuf"), "{why}");
 }
 
+/// Whoever registers a descriptor counts the messages that maps imply; whoever registers the text
+/// does not. Confluent's clients differ in the same way.
+#[test]
+fn a_message_index_counts_as_the_form_of_the_schema_does() {
+    let text = "syntax = \"proto3\";
+        message Outer { map<string, int32> first = 1; message Inner { int32 x = 1; } }";
+    let descriptor = "CgxwbGFjZXMucHJvdG8iawoFT3V0ZXISIAoFZmlyc3QYASADKAsyES5PdXRlci5GaXJzdEVudHJ5\
+        GiwKCkZpcnN0RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgFOgI4ARoSCgVJbm5lchIJCgF4GAEgASgF\
+        YgZwcm90bzM=";
+    for (schema, place) in [(text, 0), (descriptor, 2)] {
+        let registry = One::new(SchemaKind::Protobuf, schema, Vec::new());
+        let options = options(Framing::Confluent, schema, Some("Inner"));
+        let mut decoder = ProtobufDecoder::new(options, registry).unwrap();
+        let value = frame(&[4, 0, place], &[8, 5]);
+        let rows = decode(&mut decoder, &records_of(&[&value])).batch.rows;
+        assert_eq!(rows.column(0).as_primitive::<Int32Type>().values(), &[5]);
+        let encoder = ProtobufEncoder::new(schema, &[], Some("Inner"), Some(7), rows.schema());
+        assert_eq!(encoder.unwrap().encode(&rows).unwrap().row(0), value);
+        let (kind, why) = rejected(&mut decoder, &frame(&[4, 0, 2 - place], &[]));
+        assert!(kind == "malformed" && why.contains("no message at the record's index"), "{why}");
+    }
+}
+
 #[test]
 fn a_registry_that_is_down_holds_the_run() {
     let mut decoder = framed(READER, READER);
