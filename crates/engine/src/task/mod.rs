@@ -22,8 +22,8 @@ use futures::stream::FuturesOrdered;
 use futures::{FutureExt, StreamExt};
 use millstream_connectors::file::OVERSIZED_HEADER;
 use millstream_core::{
-    Checkpoint, Counts, Decoder, Disposition, Error, Partition, PartitionReader, Place, Records,
-    Rejection, Result, Run, Sink, Start, fault,
+    Checkpoint, Counts, Decoded, Decoder, Disposition, Error, Partition, PartitionReader, Place,
+    Records, Rejection, Result, Run, Sink, Start, fault,
 };
 use std::collections::{BTreeMap, HashSet};
 use std::future::poll_fn;
@@ -89,6 +89,8 @@ struct InFlight {
     records: Arc<Records>,
     run: Run,
     since: Instant,
+    /// Records without a value that the decoder passed over.
+    tombstones: u64,
 }
 
 struct Settled {
@@ -279,7 +281,7 @@ impl<'a> Loop<'a> {
         self.rows_in_flight += records.len();
         self.share.add(records.bytes());
         self.suspect(&records);
-        InFlight { records, run, since: Instant::now() }
+        InFlight { records, run, since: Instant::now(), tombstones: 0 }
     }
 
     /// Sends one record to the dead letters without touching it.
@@ -296,13 +298,14 @@ impl<'a> Loop<'a> {
     /// Decodes records and sets them on their way.
     async fn decode(&mut self, records: Records) -> Result<()> {
         let pipeline: &'a Arc<Pipeline> = self.task.pipeline;
-        let batch = self.open(records);
+        let mut batch = self.open(records);
         let records = batch.records.clone();
         fault::panic_on(|| records.iter().filter_map(|r| r.value));
 
         self.prepare(&records).await?;
         let timer = Timer::start(&pipeline.metrics.decode);
         let mut decoded = self.decoder.decode(&records)?;
+        batch.tombstones = passed_over(&records, &decoded);
         let refused = self.refuse(&records);
         if !refused.is_empty() {
             let rows: Vec<u32> = refused.iter().map(|r| r.source_row).collect();
@@ -391,6 +394,17 @@ impl<'a> Loop<'a> {
     fn forget_in_flight(&self) {
         self.task.status.in_flight(&self.task.pipeline.metrics, 0, 0, 0);
     }
+}
+
+/// How many records without a value have neither a row nor a rejection.
+fn passed_over(records: &Records, decoded: &Decoded) -> u64 {
+    if decoded.batch.len() + decoded.rejected.len() == records.len() {
+        return 0;
+    }
+    let tombstones = (0..records.len()).filter(|row| records.value(*row).is_none()).count();
+    let refused =
+        decoded.rejected.iter().filter(|r| records.value(r.source_row as usize).is_none()).count();
+    (tombstones - refused) as u64
 }
 
 /// Waits that grow to five seconds.

@@ -200,6 +200,7 @@ impl<'a> Loop<'a> {
         metrics.rows_out.inc_by(counts.out);
         metrics.rows_filtered.inc_by(counts.filtered);
         metrics.rows_dead.inc_by(counts.dead);
+        metrics.rows_tombstones.inc_by(batch.tombstones);
         metrics.end_to_end.observe(batch.since.elapsed().as_secs_f64());
         self.rows_in_flight -= batch.records.len();
         self.share.release(batch.records.bytes());

@@ -55,6 +55,55 @@ async fn a_letter_keeps_the_record_and_says_where_it_was() {
     assert_eq!((letters[1].key.clone(), letters[1].value.clone()), (None, None));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn tombstones_among_events_are_counted_and_the_sum_holds() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::at(dir.path());
+    bench.topic("in", 2);
+    // Of each ten records the fourth and the eighth have no value, and the tenth no sense.
+    for partition in 0..2 {
+        let mut builder = BatchBuilder::new(Codec::None);
+        for id in 0..100 {
+            let value = match id % 10 {
+                3 | 7 => None,
+                9 => Some("{".to_owned()),
+                _ => Some(format!("{{\"id\":{}}}", id + partition * 100)),
+            };
+            builder.push(0, Some(b"k"), value.as_deref().map(str::as_bytes), &[]);
+        }
+        bench.append("in", partition as u32, builder).await;
+    }
+    let only_tombstones = |records: usize| {
+        let mut builder = BatchBuilder::new(Codec::None);
+        (0..records).for_each(|_| builder.push(0, Some(b"k"), None, &[]));
+        builder
+    };
+    bench.append("in", 0, only_tombstones(7)).await;
+    let mut file = simple(dir.path(), "max_dead_ratio: 1\nbatch: { max_rows: 7 }");
+    file.spec.steps[0].sql = "SELECT id, v FROM input WHERE id % 10 <> 0".into();
+    bench.start(&[file.clone()]).await;
+    bench.idle().await;
+    // 200 events and 7: 47 tombstones, 20 without sense, 20 that the SQL drops.
+    assert_eq!(bench.counts("p"), (207, 120, 67, 20));
+    assert_eq!(bench.metric("rows_tombstones_total", "pipeline=\"p\""), 47);
+    let mut ids = bench.ids("out");
+    ids.sort_unstable();
+    let want = (0..200).filter(|id| ![0, 3, 7, 9].contains(&(id % 10)));
+    assert_eq!(ids, want.collect::<Vec<i64>>());
+    assert!(bench.letters("p.dead").iter().all(|letter| letter.value.is_some()));
+
+    // Kept as dead letters they are none that were passed over.
+    file.spec.source.tombstones = Tombstones::DeadLetter;
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::at(dir.path());
+    bench.topic("in", 1);
+    bench.append("in", 0, only_tombstones(5)).await;
+    bench.start(&[file]).await;
+    bench.idle().await;
+    assert_eq!(bench.counts("p"), (5, 0, 0, 5));
+    assert_eq!(bench.metric("rows_tombstones_total", "pipeline=\"p\""), 0);
+}
+
 const AVRO: &str = r#"{"type":"record","name":"R","fields":[{"name":"id","type":"long"}]}"#;
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,6 +11,7 @@ mod lookups;
 mod offsets;
 mod order;
 mod panics;
+mod pruning;
 mod reopen;
 mod sinks;
 mod tables;
