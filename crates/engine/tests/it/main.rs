@@ -6,6 +6,7 @@ mod branches;
 mod budget;
 mod demo;
 mod harness;
+mod kafka;
 mod letters;
 mod lookups;
 mod offsets;
