@@ -65,3 +65,36 @@ async fn a_row_lives_from_its_write_not_from_its_timestamp() {
     assert_eq!(rows(&bench).len(), 1, "its timestamp is long past");
     bench.until("expired", |b| rows(b).is_empty()).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_timestamp_that_the_sql_puts_out_of_range_is_a_dead_letter_that_names_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::at(dir.path());
+    bench.topic("in", 1);
+    let events = [0, 253_402_300_799_999, 253_402_300_800_000, i64::MAX, -62_135_596_800_001];
+    let events: Vec<String> =
+        events.iter().enumerate().map(|(id, ms)| format!(r#"{{"id":{id},"ms":{ms}}}"#)).collect();
+    bench.produce("in", 0, &events).await;
+    let text = "
+pipeline: p
+source:
+  topic: in
+  format: { json: { columns: { id: bigint, ms: bigint } } }
+steps:
+  - sql: SELECT id, to_timestamp_millis(ms) AS at, 'v' AS v FROM input
+sinks: [{ table: t, key: [id], timestamp: at }]
+max_dead_ratio: 1
+";
+    bench.start(&[file(dir.path(), "p.yaml", text)]).await;
+    bench.idle().await;
+    assert_eq!(bench.counts("p"), (5, 2, 0, 3));
+    assert_eq!(rows(&bench), [(0, "v".to_owned()), (1, "v".to_owned())]);
+    for (letter, value) in bench.letters("p.dead").iter().zip([
+        "253402300800000",
+        "9223372036854775807",
+        "-62135596800001",
+    ]) {
+        let reason = &letter.reason;
+        assert!(reason.contains(value) && reason.contains("to 9999-12-31"), "{reason}");
+    }
+}
