@@ -70,7 +70,8 @@ pub fn main_job(output: Output, messages: u64, codec: Codec) -> Result<Measured>
     let [cpu, io] = &runtimes;
     let metrics = Metrics::new();
     let file = output.file()?;
-    let (committer, committing) = Committer::new(home.clone(), file.spec.commit_interval.0);
+    let (committer, committing) =
+        Committer::new(home.clone(), file.spec.commit_interval.0, io.handle().clone());
     io.spawn(committing);
     let engine = Engine::new(cpu.handle().clone());
     let opened = cpu.block_on(async {
