@@ -123,6 +123,27 @@ fn offsets_are_reset_only_to_where_the_source_can_be_read() {
 }
 
 #[test]
+fn a_source_that_cannot_be_reset_at_rest_is_named_with_what_to_do() {
+    let program = filled();
+    program.ok(&["topics", "delete", "visits", "--yes"]);
+    let said = program.run(&["offsets", "reset", "visits", "--to", "earliest"]);
+    assert_eq!(said.code, 2, "{}", said.err);
+    for part in ["the topic `visits`, which was deleted", "--file FILE", "offsets forget visits"] {
+        assert!(said.err.contains(part), "{part}: {}", said.err);
+    }
+    program.write(
+        "k.yaml",
+        "pipeline: k\nsource: { kafka: { brokers: [127.0.0.1:1], topic: far, group: g }, format: \
+         json }\nsinks: [{ discard: true }]\n",
+    );
+    let said = program.run(&["offsets", "reset", "k", "--to", "earliest", "--file", "k.yaml"]);
+    assert_eq!(said.code, 2, "{}", said.err);
+    for part in ["`far` of a Kafka cluster", "the group `g`", "while it runs"] {
+        assert!(said.err.contains(part), "{part}: {}", said.err);
+    }
+}
+
+#[test]
 fn of_a_stopped_pipeline_only_what_is_known_is_shown() {
     let program = filled();
     let said = program.feed(

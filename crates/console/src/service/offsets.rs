@@ -46,7 +46,16 @@ impl Service {
         let runs = self.0.engine.as_ref().filter(|engine| engine.pipeline(name).is_some());
         match runs {
             Some(engine) => {
-                engine.reset(name, place(*to)?, *partition).await?;
+                let set = engine.reset(name, place(*to)?, *partition).await?;
+                let pipeline = engine.pipeline(name).filter(|pipeline| pipeline.grouped);
+                if let Some(pipeline) = pipeline {
+                    // Its group keeps them.
+                    for (index, at) in set {
+                        let place = pipeline.source.place_of(index);
+                        reply.row(bare_row(name, &place.source, place.index, Some(at))).await?;
+                    }
+                    return nothing();
+                }
             }
             None => self.reset_stopped(&order).await?,
         }
@@ -112,10 +121,19 @@ impl Service {
                         FileSource::at_rest(Path::new(path), notes).map_err(Error::mistake)?;
                     offsets = [(0, source.offset_of(0, place(to)?).await?)].into();
                 }
+                _ if committed.source.id.starts_with("topic:") => {
+                    return Err(Error::mistake(format!(
+                        "`{name}` has offsets of the topic `{}`, which was deleted: `millstream \
+                         offsets reset {name} --to earliest --file FILE` begins anew with the \
+                         source that its file names, `millstream offsets forget {name} --yes` \
+                         drops them",
+                        committed.source.name
+                    )));
+                }
                 _ => {
                     return Err(Error::mistake(format!(
-                        "`{name}` reads `{}`, which is no topic of this directory: reset it while \
-                         it runs",
+                        "`{name}` reads `{}`, which is neither a topic of this directory nor a \
+                         file: run `{name}`, and reset it while it runs",
                         committed.source.name
                     )));
                 }
@@ -141,6 +159,14 @@ impl Service {
         }
         if let SourceFrom::Topic(from) = &file.spec.source.from {
             self.topic(&from.topic)?;
+        }
+        if let SourceFrom::Kafka(from) = &file.spec.source.from {
+            let group = from.kafka.group.as_deref().unwrap_or(name);
+            return Err(Error::mistake(format!(
+                "`{name}` reads `{}` of a Kafka cluster, where the group `{group}` keeps its \
+                 offsets: run `{name}`, and reset it while it runs",
+                from.kafka.name()
+            )));
         }
         let id = millstream_engine::source_id(&file, self.home()).ok_or_else(|| {
             Error::mistake(format!(
@@ -180,15 +206,8 @@ impl Service {
     }
 
     pub(super) fn offset_rows(&self, name: &str, committed: &Committed) -> Vec<answers::Offset> {
-        let row = |partition: u32, committed_at: Option<i64>| answers::Offset {
-            pipeline: name.to_owned(),
-            source: committed.source.name.clone(),
-            partition,
-            committed: committed_at,
-            start: None,
-            end: None,
-            lag: None,
-        };
+        let row =
+            |partition: u32, at: Option<i64>| bare_row(name, &committed.source.name, partition, at);
         let Some(topic) = self.source_topic(committed) else {
             return committed.offsets.iter().map(|(p, at)| row(*p, Some(*at))).collect();
         };
@@ -205,6 +224,24 @@ impl Service {
                 }
             })
             .collect()
+    }
+}
+
+/// A row of which only the commit is known.
+fn bare_row(
+    pipeline: &str,
+    source: &str,
+    partition: u32,
+    committed: Option<i64>,
+) -> answers::Offset {
+    answers::Offset {
+        pipeline: pipeline.to_owned(),
+        source: source.to_owned(),
+        partition,
+        committed,
+        start: None,
+        end: None,
+        lag: None,
     }
 }
 
