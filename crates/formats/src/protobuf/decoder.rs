@@ -35,7 +35,8 @@ pub struct ProtobufOptions {
     pub references: Vec<(String, Arc<str>)>,
     /// The message that rows are; the file's first unless given.
     pub message: Option<String>,
-    /// The top-level columns that are used; the others are stepped over, not built.
+    /// The columns that are used, or fields of messages in them (`site.name`); the others are
+    /// stepped over, not built.
     pub columns: Option<Vec<String>>,
     pub record_bytes_max: usize,
 }

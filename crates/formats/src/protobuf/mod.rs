@@ -52,15 +52,17 @@ use schema::Schema;
 use std::sync::Arc;
 
 /// A message's fields as Arrow columns: what the SQL planner sees. `references` are the imported
-/// files under their names; `message` is the first of the file unless given.
+/// files under their names; `message` is the first of the file unless given. With `columns`, those
+/// that a decoder gives with [`ProtobufOptions::columns`].
 pub fn arrow_schema(
     proto: &str,
     references: &[(String, Arc<str>)],
     message: Option<&str>,
+    columns: Option<&[String]>,
 ) -> Result<SchemaRef> {
     let wrong = |why: String| Error::stop("schema", format!("protobuf schema: {why}"));
     let schema = Schema::parse(proto, references).map_err(wrong)?;
     let message = schema.named(message).map_err(wrong)?;
-    let fields = shape::fields(&schema, message, None).map_err(wrong)?;
+    let fields = shape::fields(&schema, message, columns).map_err(wrong)?;
     Ok(Arc::new(arrow_schema::Schema::new(fields)))
 }

@@ -17,6 +17,9 @@ pub(super) struct Message {
     /// One a column, in the order of the columns.
     pub fields: Vec<Column>,
     pub has_oneofs: bool,
+    /// Members of a oneof that have no column, though another of it has: each clears that other.
+    /// Their slots follow those of the columns.
+    pub rivals: Vec<usize>,
     /// What columns a message of this kind appends at least, for the bound on a record's cells.
     pub cells: u64,
     direct: Vec<u32>,
@@ -64,6 +67,25 @@ pub(super) enum Read {
 }
 
 impl Message {
+    fn route(&mut self, number: u32, slot: u32) {
+        if number < DIRECT_MAX {
+            let length = self.direct.len().max(number as usize + 1);
+            self.direct.resize(length, UNUSED);
+            self.direct[number as usize] = slot;
+        } else {
+            self.sparse.insert(number, slot);
+        }
+    }
+
+    /// The oneof that a slot's field is a member of.
+    pub fn oneof(&self, slot: u32) -> Option<usize> {
+        let slot = slot as usize;
+        match self.fields.get(slot) {
+            Some(field) => field.oneof,
+            None => self.rivals.get(slot - self.fields.len()).copied(),
+        }
+    }
+
     /// The column that a field goes to, or [`UNUSED`].
     #[inline]
     pub fn slot(&self, number: u32) -> u32 {
@@ -102,6 +124,7 @@ impl Planner<'_> {
         let mut plan = Message {
             fields: Vec::with_capacity(columns.len()),
             has_oneofs: false,
+            rivals: Vec::new(),
             cells: columns.len() as u64 + 1,
             direct: Vec::new(),
             sparse: HashMap::new(),
@@ -131,13 +154,17 @@ impl Planner<'_> {
             let oneof = found.and_then(|found| found.oneof);
             plan.has_oneofs |= oneof.is_some();
             plan.fields.push(Column { name: wanted.name.clone(), form, absent, oneof });
-            if wanted.number < DIRECT_MAX {
-                let number = wanted.number as usize;
-                let length = plan.direct.len().max(number + 1);
-                plan.direct.resize(length, UNUSED);
-                plan.direct[number] = slot;
-            } else {
-                plan.sparse.insert(wanted.number, slot);
+            plan.route(wanted.number, slot);
+        }
+        for field in &writer.fields {
+            let rival = field.oneof.filter(|oneof| {
+                let is_built = plan.fields.iter().any(|column| column.oneof == Some(*oneof));
+                is_built && plan.slot(field.number) == UNUSED
+            });
+            if let Some(oneof) = rival {
+                let slot = plan.fields.len() + plan.rivals.len();
+                plan.rivals.push(oneof);
+                plan.route(field.number, slot as u32);
             }
         }
         Ok(plan)

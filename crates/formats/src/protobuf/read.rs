@@ -96,7 +96,7 @@ impl<'a> Reader<'a> {
     fn choose(&mut self, plan: &Message, base: usize) {
         let mut chosen: Vec<(usize, u32, bool)> = Vec::new();
         for part in self.parts[base..].iter_mut().rev() {
-            let Some(oneof) = plan.fields[part.slot as usize].oneof else { continue };
+            let Some(oneof) = plan.oneof(part.slot) else { continue };
             match chosen.iter_mut().find(|(group, ..)| *group == oneof) {
                 None => chosen.push((oneof, part.slot, true)),
                 Some((_, slot, open)) => {

@@ -8,7 +8,8 @@ use std::sync::Arc;
 /// Types that share parts may grow without end when each part is written out.
 const COLUMNS_MAX: usize = 10_000;
 
-/// The columns of a message; of those in `only`, when it is given.
+/// The columns of a message; those in `only`, when it is given: `site`, or `site.name` for one field
+/// of a message. A path goes as deep as structs do, and names all that is below its end.
 pub(super) fn fields(
     schema: &Schema,
     message: usize,
@@ -17,10 +18,20 @@ pub(super) fn fields(
     if schema.messages[message].known.is_some() {
         return Err(format!("rows cannot be of type `{}`", schema.messages[message].name));
     }
+    let paths = only.map(|only| only.iter().map(String::as_str).collect::<Vec<_>>());
+    let found = &schema.messages[message];
+    for path in paths.iter().flatten() {
+        let first = first(path);
+        if !found.fields.iter().any(|field| field.name == first) {
+            return Err(format!("message `{}` has no field `{first}`", found.name));
+        }
+    }
     let mut shaper = Shaper { schema, left: COLUMNS_MAX, around: vec![message] };
-    let wanted = |field: &&Field| only.is_none_or(|only| only.contains(&field.name));
-    let columns = schema.messages[message].fields.iter().filter(wanted);
-    columns.map(|field| shaper.column(field, false)).collect()
+    shaper.columns(message, false, paths.as_deref())
+}
+
+fn first(path: &str) -> &str {
+    path.split('.').next().unwrap_or(path)
 }
 
 struct Shaper<'a> {
@@ -31,13 +42,49 @@ struct Shaper<'a> {
 }
 
 impl Shaper<'_> {
+    /// The fields of a message that the paths name, all without paths.
+    fn columns(
+        &mut self,
+        message: usize,
+        optional: bool,
+        paths: Option<&[&str]>,
+    ) -> Result<Fields, String> {
+        let schema = self.schema;
+        let fields = &schema.messages[message].fields;
+        // A path to a field that is not there names the whole message.
+        let known = |path: &&str| fields.iter().any(|field| field.name == first(path));
+        let paths = paths.filter(|paths| paths.iter().all(known));
+        let mut columns = Vec::new();
+        for field in fields {
+            let Some(paths) = paths else {
+                columns.push(self.column(field, optional, None)?);
+                continue;
+            };
+            let named = paths.iter().filter(|path| first(path) == field.name);
+            // A path that ends here names all that is below.
+            let below: Vec<Option<&str>> =
+                named.map(|path| path.split_once('.').map(|(_, rest)| rest)).collect();
+            if !below.is_empty() {
+                let below: Option<Vec<&str>> = below.into_iter().collect();
+                columns.push(self.column(field, optional, below.as_deref())?);
+            }
+        }
+        Ok(columns.into())
+    }
+
     /// `within_optional`: what lies in a nullable struct is nullable too, so that a reader who
     /// looks past the struct's own nulls still sees them.
-    fn column(&mut self, field: &Field, within_optional: bool) -> Result<Column, String> {
+    fn column(
+        &mut self,
+        field: &Field,
+        within_optional: bool,
+        paths: Option<&[&str]>,
+    ) -> Result<Column, String> {
         let repeated = field.label == Label::Repeated;
         let nullable = within_optional || field.label == Label::Explicit;
         // An element stands for itself; the struct of an absent message is null.
-        let value = self.value(field.kind, nullable && !repeated)?;
+        let paths = paths.filter(|_| !repeated);
+        let value = self.value(field.kind, nullable && !repeated, paths)?;
         let data_type = match field.key {
             Some(_) => {
                 let entry = vec![
@@ -53,7 +100,12 @@ impl Shaper<'_> {
         Ok(Column::new(&field.name, data_type, nullable))
     }
 
-    fn value(&mut self, kind: Kind, optional: bool) -> Result<DataType, String> {
+    fn value(
+        &mut self,
+        kind: Kind,
+        optional: bool,
+        paths: Option<&[&str]>,
+    ) -> Result<DataType, String> {
         self.left = self
             .left
             .checked_sub(1)
@@ -77,9 +129,7 @@ impl Shaper<'_> {
             None => {}
         }
         self.around.push(message);
-        let fields = schema.messages[message].fields.iter();
-        let columns: Result<Fields, String> =
-            fields.map(|field| self.column(field, optional)).collect();
+        let columns = self.columns(message, optional, paths);
         self.around.pop();
         columns.map(DataType::Struct)
     }

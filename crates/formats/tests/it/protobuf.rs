@@ -287,20 +287,35 @@ fn what_cannot_be_encoded_is_said() {
 fn only_the_columns_asked_for_are_built() {
     let (head, cases) = vectors();
     let text = head["schema"].as_str().unwrap();
+    let imports = references(&head["references"]);
     let mut options = options(Framing::Bare, text, Some("Order"));
-    options.references = references(&head["references"]);
-    options.columns = Some(vec!["note".into(), "at".into(), "payment".into(), "card".into()]);
+    options.references = imports.clone();
+    let columns = ["note", "at", "card", "cash.cents", "total.units", "lines.sku", "tree.value"];
+    options.columns = Some(columns.map(str::to_owned).to_vec());
+    let planned = arrow_schema(text, &imports, Some("Order"), options.columns.as_deref()).unwrap();
     let nobody = Registry::new([] as [(u32, &str); 0]);
-    let mut decoder = ProtobufDecoder::new(options, nobody).unwrap();
+    let mut decoder = ProtobufDecoder::new(options.clone(), nobody.clone()).unwrap();
+    assert_eq!(decoder.schema(), planned);
     let cases = cases.iter().filter(|case| case["message"] == "shop.Order");
     let (values, wanted): (Vec<_>, Vec<_>) =
         cases.map(|case| (bytes(case["hex"].as_str().unwrap()), &case["row"])).unzip();
     let rows = shown(&mut decoder, &values);
     let names: Vec<&String> = rows[0].as_object().unwrap().keys().collect();
-    assert_eq!(names, ["note", "card", "at"]);
+    assert_eq!(names, ["note", "lines", "total", "card", "cash", "at", "tree"]);
     for (row, wanted) in rows.iter().zip(wanted) {
-        assert_eq!((&row["note"], &row["at"]), (&wanted["note"], &wanted["at"]));
+        // A member of a oneof that is not built still takes the place of one that is: `voucher`.
+        for name in ["note", "lines", "card", "cash", "at"] {
+            assert!(same(&row[name], &wanted[name]), "{name}: {row} {wanted}");
+        }
+        for (outer, inner) in [("total", "units"), ("tree", "value")] {
+            let found = wanted[outer].as_object().map(|outer| outer[inner].clone());
+            let wanted = found.map_or(Value::Null, |found| serde_json::json!({ inner: found }));
+            assert_eq!(row[outer], wanted);
+        }
     }
+    options.columns = Some(vec!["nothing_such".into()]);
+    let error = ProtobufDecoder::new(options, nobody).err().unwrap().chain();
+    assert!(error.contains("message `shop.Order` has no field `nothing_such`"), "{error}");
 }
 
 const READER: &str = r#"syntax = "proto3"; package p;
@@ -488,11 +503,11 @@ fn a_schema_that_does_not_read_says_where() {
         (&deep, "declared over 32 deep"),
     ];
     for (body, words) in cases {
-        let error = arrow_schema(&file(body), &[], None).unwrap_err();
+        let error = arrow_schema(&file(body), &[], None, None).unwrap_err();
         assert!(error.chain().contains(words), "{body}: {}", error.chain());
         assert_eq!(error.disposition(), Disposition::Stop);
     }
-    let error = arrow_schema(READER, &[], Some("Gone")).unwrap_err();
+    let error = arrow_schema(READER, &[], Some("Gone"), None).unwrap_err();
     assert!(error.chain().contains("no message `Gone`; it has p.M, p.Inner"), "{}", error.chain());
 }
 
@@ -524,6 +539,6 @@ fn fuzz_protobuf_records_and_schemas() {
         ["message", "oneof", "map<", "{", "}", "repeated", "import", "enum", "=", "[", "/*"];
     fuzz::run_text("fuzz_protobuf_schemas", &corpus, &words, |text| {
         // Whatever it says: it ends.
-        let _ = arrow_schema(text, &imports, None);
+        let _ = arrow_schema(text, &imports, None, None);
     });
 }
