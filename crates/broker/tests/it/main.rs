@@ -1,7 +1,10 @@
 mod client;
 mod fuzz;
+mod groups;
 mod hostile;
 mod kcat;
+mod kill;
+mod producers;
 mod python;
 mod requests;
 mod server;
