@@ -13,7 +13,9 @@
 pub mod avro;
 mod columns;
 pub mod csv;
+mod frame;
 pub mod json;
+pub mod json_schema;
 pub mod protobuf;
 mod run;
 pub mod text;

@@ -87,6 +87,20 @@ impl Rows {
         bytes_max: usize,
         mut one: impl FnMut(&[u8], &mut [Column], bool) -> Result<(), Refusal>,
     ) -> Result<Decoded> {
+        let one = |_: usize, value: &[u8], columns: &mut [Column], strict: bool| {
+            one(value, columns, strict)
+        };
+        self.decode_rows(records, bytes_max, one)
+    }
+
+    /// [`Rows::decode`] for formats that look at more of a record than its value: `one` is told its
+    /// row too.
+    pub fn decode_rows(
+        &mut self,
+        records: &Records,
+        bytes_max: usize,
+        mut one: impl FnMut(usize, &[u8], &mut [Column], bool) -> Result<(), Refusal>,
+    ) -> Result<Decoded> {
         if records.bytes() > i32::MAX as usize {
             // Offsets of a column count to 2 GiB; a source hands out far less at once.
             return Err(Error::stop("run_too_large", "a run of records is over 2 GiB"));
@@ -104,7 +118,7 @@ impl Rows {
         records: &Records,
         bytes_max: usize,
         strict: bool,
-        one: &mut impl FnMut(&[u8], &mut [Column], bool) -> Result<(), Refusal>,
+        one: &mut impl FnMut(usize, &[u8], &mut [Column], bool) -> Result<(), Refusal>,
     ) -> Result<Decoded, arrow_schema::ArrowError> {
         let mut rejected: Vec<Rejection> = Vec::new();
         let mut origin: Vec<u32> = Vec::new();
@@ -112,7 +126,7 @@ impl Rows {
         for row in 0..records.len() {
             let refusal = match records.value(row) {
                 Some(value) if value.len() <= bytes_max => {
-                    match one(value, &mut self.columns, strict) {
+                    match one(row, value, &mut self.columns, strict) {
                         Ok(()) => {
                             // Only once a row is missing do the others need to say who they are.
                             if !rejected.is_empty() {

@@ -8,6 +8,7 @@ use super::plan::{self, Record};
 use super::read::{self, Schemas as Pair};
 use super::schema::Schema;
 use super::shape::{self, Shape};
+use crate::frame::{SchemaName, unframe};
 use crate::run::{Refusal, Rows};
 use arrow_schema::{DataType, SchemaRef};
 use async_trait::async_trait;
@@ -20,7 +21,8 @@ use std::sync::Arc;
 /// What stands before a record's bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
-    /// A zero byte and the writer's schema id as four bytes, the highest first.
+    /// A zero byte and the writer's schema id as four bytes, the highest first; or nothing, and the
+    /// schema's GUID in the header `__value_schema_id`.
     Confluent,
     /// Nothing.
     Bare,
@@ -48,9 +50,9 @@ pub struct AvroDecoder {
     rows: Rows,
     /// One entry a writer; bare records have one.
     writers: Vec<Writer>,
-    by_id: HashMap<u32, usize>,
-    /// Ids that the registry did not know when this run was prepared, and why.
-    unknown: HashMap<u32, String>,
+    by_name: HashMap<SchemaName, usize>,
+    /// Those that the registry did not know when this run was prepared, and why.
+    unknown: HashMap<SchemaName, String>,
 }
 
 struct Writer {
@@ -74,7 +76,7 @@ impl AvroDecoder {
             shape,
             rows,
             writers: Vec::new(),
-            by_id: HashMap::new(),
+            by_name: HashMap::new(),
             unknown: HashMap::new(),
         };
         if decoder.options.framing == Framing::Bare {
@@ -107,22 +109,22 @@ impl AvroDecoder {
         Ok(self.writers.len() - 1)
     }
 
-    async fn fetch(&mut self, id: u32) -> Result<()> {
-        let unusable = match self.schemas.by_id(id).await {
+    async fn fetch(&mut self, name: SchemaName) -> Result<()> {
+        let unusable = match name.fetch(&*self.schemas).await {
             Ok(registered) => match parse(&registered) {
                 Ok(schema) => {
-                    let at = self.add_writer(schema, &format!("schema id {id}"))?;
-                    self.by_id.insert(id, at);
+                    let at = self.add_writer(schema, &name.to_string())?;
+                    self.by_name.insert(name, at);
                     return Ok(());
                 }
-                Err(why) => format!("schema id {id}: {why}"),
+                Err(why) => format!("{name}: {why}"),
             },
             Err(error) if error.disposition() == Disposition::Reject => {
-                format!("schema id {id} is unknown: {}", error.chain())
+                format!("{name} is unknown: {}", error.chain())
             }
             Err(error) => return Err(error),
         };
-        self.unknown.insert(id, unusable);
+        self.unknown.insert(name, unusable);
         Ok(())
     }
 }
@@ -151,41 +153,45 @@ impl Decoder for AvroDecoder {
         // Asked for again each time: someone may have registered it meanwhile.
         self.unknown.clear();
         let mut last = None;
-        for row in 0..records.len() {
-            let Some(Ok((id, _))) = records.value(row).map(unframe) else { continue };
-            if last == Some(id) {
+        for record in records.iter() {
+            let framed = record.value.map(|value| unframe(value, record.headers));
+            let Some(Ok(framed)) = framed else { continue };
+            let name = framed.schema;
+            if last == Some(name) {
                 continue;
             }
-            last = Some(id);
-            if !self.by_id.contains_key(&id) && !self.unknown.contains_key(&id) {
-                self.fetch(id).await?;
+            last = Some(name);
+            if !self.by_name.contains_key(&name) && !self.unknown.contains_key(&name) {
+                self.fetch(name).await?;
             }
         }
         Ok(())
     }
 
     fn decode(&mut self, records: &Records) -> Result<Decoded> {
-        let Self { options, reader, rows, writers, by_id, unknown, .. } = self;
+        let Self { options, reader, rows, writers, by_name, unknown, .. } = self;
         let framed = options.framing == Framing::Confluent;
         let mut last = (None, 0);
-        rows.decode(records, options.record_bytes_max, |value, columns, strict| {
+        rows.decode_rows(records, options.record_bytes_max, |row, value, columns, strict| {
             let mut body = value;
             let mut at = 0;
             if framed {
-                let (id, rest) = unframe(value)?;
-                body = rest;
-                if last.0 == Some(id) {
+                let framed = unframe(value, records.get(row).headers)?;
+                body = framed.body;
+                let name = framed.schema;
+                if last.0 == Some(name) {
                     at = last.1;
                 } else {
-                    at = *by_id.get(&id).ok_or_else(|| {
-                        let why = unknown.get(&id).cloned();
+                    at = *by_name.get(&name).ok_or_else(|| {
+                        let why = unknown.get(&name).cloned();
                         Refusal::new(
                             "unknown_schema",
-                            why.unwrap_or_else(|| format!("schema id {id} was not fetched")),
+                            why.unwrap_or_else(|| format!("{name} was not fetched")),
                         )
                     })?;
-                    last = (Some(id), at);
+                    last = (Some(name), at);
                 }
+                framed.nothing_beside()?;
             }
             let writer = &writers[at];
             let mut cursor = Cursor::new(body, strict);
@@ -200,22 +206,6 @@ impl Decoder for AvroDecoder {
                 }
             }
         })
-    }
-}
-
-/// The schema id of a Confluent frame, and what follows it.
-#[inline]
-fn unframe(value: &[u8]) -> Result<(u32, &[u8]), Refusal> {
-    match value {
-        [0, a, b, c, d, rest @ ..] => Ok((u32::from_be_bytes([*a, *b, *c, *d]), rest)),
-        [0, ..] => Err(Refusal::malformed(format!(
-            "{} bytes are too few for a schema id before the record",
-            value.len()
-        ))),
-        [magic, ..] => Err(Refusal::malformed(format!(
-            "the first byte is {magic:#04x}, where Confluent framing has 0x00"
-        ))),
-        [] => Err(Refusal::malformed("the value is empty, where a schema id was expected")),
     }
 }
 

@@ -46,7 +46,7 @@ impl Decoder for JsonDecoder {
     }
 }
 
-fn sentence(error: &serde_json::Error, value: &[u8]) -> String {
+pub(crate) fn sentence(error: &serde_json::Error, value: &[u8]) -> String {
     if error.is_data() {
         // The place that serde adds is where it noticed, which is after the value.
         let text = error.to_string();
@@ -139,15 +139,23 @@ impl Visitor<'_> for Key<'_> {
 }
 
 /// Appends one value to a column.
-struct Value<'a> {
-    column: &'a mut Column,
-    name: &'a str,
+pub(crate) struct Value<'a> {
+    pub column: &'a mut Column,
+    /// For messages; empty where the caller says which value it is.
+    pub name: &'a str,
 }
 
 impl Value<'_> {
-    fn wrong<E: serde::de::Error>(&self, found: impl fmt::Display) -> E {
+    pub fn wrong<E: serde::de::Error>(&self, found: impl fmt::Display) -> E {
         let wanted = types::name(self.column.data_type());
-        E::custom(format!("field `{}`: expected {wanted}, found {found}", self.name))
+        self.refused(format!("expected {wanted}, found {found}"))
+    }
+
+    fn refused<E: serde::de::Error>(&self, why: String) -> E {
+        match self.name {
+            "" => E::custom(why),
+            name => E::custom(format!("field `{name}`: {why}")),
+        }
     }
 }
 
@@ -196,10 +204,9 @@ impl<'de> Visitor<'de> for Value<'_> {
                 match values::from_millis(value, *unit) {
                     Some(value) => values.push(value),
                     None => {
-                        let (name, range) = (self.name, values::timestamps_of(*unit));
-                        return Err(E::custom(format!(
-                            "field `{name}`: {value} milliseconds since 1970 are out of range: \
-                             {range}"
+                        let range = values::timestamps_of(*unit);
+                        return Err(self.refused(format!(
+                            "{value} milliseconds since 1970 are out of range: {range}"
                         )));
                     }
                 }
@@ -247,9 +254,7 @@ impl<'de> Visitor<'de> for Value<'_> {
         if !takes_text {
             return Err(self.wrong(format!("the text `{}`", values::excerpt(value))));
         }
-        let name = self.name;
-        values::append_text(self.column, value)
-            .map_err(|why| E::custom(format!("field `{name}`: {why}")))
+        values::append_text(self.column, value).map_err(|why| self.refused(why))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
@@ -293,8 +298,6 @@ impl<'de> Visitor<'de> for Value<'_> {
 
 impl Value<'_> {
     fn decimal<E: serde::de::Error>(self, text: &str) -> Result<(), E> {
-        let name = self.name;
-        values::append_text(self.column, text)
-            .map_err(|why| E::custom(format!("field `{name}`: {why}")))
+        values::append_text(self.column, text).map_err(|why| self.refused(why))
     }
 }

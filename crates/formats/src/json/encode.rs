@@ -79,7 +79,7 @@ impl Encoder for JsonEncoder {
     }
 }
 
-fn encodable(data_type: &DataType) -> bool {
+pub(crate) fn encodable(data_type: &DataType) -> bool {
     match data_type {
         DataType::List(item) | DataType::LargeList(item) => encodable(item.data_type()),
         DataType::Map(entries, _) => entry_fields(entries)
@@ -115,7 +115,7 @@ fn is_text(data_type: &DataType) -> bool {
 }
 
 /// A column of one batch with what is nested in it, taken apart once.
-enum Writer<'a> {
+pub(crate) enum Writer<'a> {
     Leaf(&'a ArrayRef),
     Dictionary(&'a ArrayRef, Vec<usize>, Box<Writer<'a>>),
     List(&'a ArrayRef, Box<Writer<'a>>),
@@ -124,7 +124,7 @@ enum Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    fn new(array: &'a ArrayRef) -> Self {
+    pub fn new(array: &'a ArrayRef) -> Self {
         match array.data_type() {
             DataType::List(_) => {
                 Writer::List(array, Box::new(Writer::new(array.as_list::<i32>().values())))
@@ -158,7 +158,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn write(&self, row: usize, out: &mut Vec<u8>) -> Result<(), String> {
+    pub fn write(&self, row: usize, out: &mut Vec<u8>) -> Result<(), String> {
         let (Writer::Leaf(array)
         | Writer::Dictionary(array, ..)
         | Writer::List(array, _)

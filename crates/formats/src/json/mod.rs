@@ -1,8 +1,8 @@
 //! JSON objects into columns, and columns into JSON objects; one a record. JSON Lines is this on
 //! the lines of a file.
 
-mod decode;
-mod encode;
+pub(crate) mod decode;
+pub(crate) mod encode;
 
 pub use decode::{JsonDecoder, JsonOptions};
 pub use encode::JsonEncoder;

@@ -7,6 +7,7 @@ mod evolve;
 mod framing;
 mod fuzz;
 mod hostile;
+mod json_schema;
 mod oracle;
 mod protobuf;
 mod support;

@@ -9,8 +9,8 @@ use arrow_schema::{DataType, TimeUnit};
 use async_trait::async_trait;
 use futures::FutureExt;
 use millstream_core::{
-    Decoded, Decoder, Encoded, Error, Headers, Record, Records, RecordsBuilder, RegisteredSchema,
-    Result, SchemaKind, Schemas,
+    Decoded, Decoder, Encoded, Error, Guid, Headers, Record, Records, RecordsBuilder,
+    RegisteredSchema, Result, SchemaKind, Schemas,
 };
 use millstream_formats::avro::{AvroDecoder, AvroOptions, Framing};
 use std::collections::HashMap;
@@ -41,6 +41,7 @@ pub fn records_of<T: AsRef<[u8]>>(values: &[T]) -> Records {
 #[derive(Default)]
 pub struct Registry {
     pub schemas: HashMap<u32, (SchemaKind, String)>,
+    pub guids: HashMap<Guid, u32>,
     pub down: AtomicBool,
     pub asked: AtomicUsize,
 }
@@ -70,6 +71,13 @@ impl Schemas for Registry {
             text: text.as_str().into(),
             references: Vec::new(),
         }))
+    }
+
+    async fn by_guid(&self, guid: Guid) -> Result<Arc<RegisteredSchema>> {
+        match self.guids.get(&guid) {
+            Some(id) => self.by_id(*id).await,
+            None => Err(Error::reject("unknown_schema", format!("schema {guid} not found"))),
+        }
     }
 
     async fn latest(&self, _: &str) -> Result<Option<Arc<RegisteredSchema>>> {
