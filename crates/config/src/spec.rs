@@ -124,9 +124,11 @@ pub struct FileSource {
     /// Wait for lines that are appended, instead of ending with the file. A file that is renamed
     /// and made anew (as logrotate does) is read to its end, then the new one from its beginning,
     /// also across a restart while the renamed one is still beside it, uncompressed (logrotate's
-    /// `delaycompress`). Where the next lines cannot be known (the file was cut in place, as
-    /// `copytruncate` does; the renamed one is gone before it was read), the pipeline holds and
-    /// says so.
+    /// `delaycompress`). Its writer may take its time to turn to the new one: the renamed one is
+    /// turned from when it did not grow for two seconds, and looked at until it did not grow for 30
+    /// more; what it gets then is read behind the lines of the new one that were read before. Where
+    /// the next lines cannot be known (the file was cut in place, as `copytruncate` does; the
+    /// renamed one is gone before it was read), the pipeline holds and says so.
     #[serde(default)]
     pub follow: bool,
     /// Skip the first line.
