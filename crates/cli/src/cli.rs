@@ -68,6 +68,7 @@ pub enum LogFormatArg {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Run(commands::run::RunArgs),
+    Serve(commands::serve::ServeArgs),
     Check(commands::check::CheckArgs),
     Explain(commands::explain::ExplainArgs),
     Test(commands::test::TestArgs),
@@ -89,6 +90,7 @@ pub fn run() -> Result<()> {
     global.init_logging(command.log_filter())?;
     match command {
         Command::Run(args) => args.run(&global),
+        Command::Serve(args) => args.run(&global),
         Command::Check(args) => args.run(&global),
         Command::Explain(args) => args.run(&global),
         Command::Test(args) => args.run(&global),
@@ -111,6 +113,7 @@ impl Command {
     fn log_filter(&self) -> &'static str {
         match self {
             Command::Run(args) if args.preview.is_none() => "info",
+            Command::Serve(_) => "info",
             _ => "error",
         }
     }

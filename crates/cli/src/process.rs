@@ -1,8 +1,10 @@
 //! The process that runs pipelines: everything opened, started and ended in one order, for `run`
 //! and for the demo.
 
+use crate::commands::kafka::Kafka;
 use crate::failure::{self, Result};
 use anyhow::Context;
+use millstream_broker::Broker;
 use millstream_config::{Mistake, Mistakes, Pipeline};
 use millstream_connectors::{Home, HomeOptions};
 use millstream_console::{Client, Collectors, Http, HttpOptions, Request, SOCKET, Service, Socket};
@@ -21,6 +23,8 @@ pub struct Options {
     pub threads: Threads,
     /// None: no HTTP.
     pub http: Option<HttpOptions>,
+    /// None: no Kafka clients.
+    pub kafka: Option<Kafka>,
 }
 
 /// A running process. It must be ended by [`Process::end`].
@@ -33,6 +37,7 @@ pub struct Process {
     /// Where HTTP is answered.
     pub address: Option<SocketAddr>,
     pub registry_address: Option<SocketAddr>,
+    pub kafka_address: Option<SocketAddr>,
     runtimes: Runtimes,
     console: CancellationToken,
 }
@@ -64,6 +69,10 @@ impl Process {
             Some(options) => Some(runtimes.console().block_on(Http::bind(options))?),
             None => None,
         };
+        let kafka = match &options.kafka {
+            Some(kafka) => Some(runtimes.io().block_on(kafka.listen())?),
+            None => None,
+        };
         let address = http.as_ref().and_then(Http::address);
         let registry_address = http.as_ref().and_then(Http::registry_address);
         let home = Home::open(&options.data, HomeOptions::default())
@@ -74,6 +83,14 @@ impl Process {
         for (topic, partition, error) in home.log.refused() {
             tracing::error!(topic = &*topic, partition, "{error}");
         }
+        let broker = match (kafka, options.kafka) {
+            (Some(listener), Some(kafka)) => {
+                let _inside = runtimes.io().enter();
+                Some(kafka.open(listener, home.log.clone())?)
+            }
+            _ => None,
+        };
+        let kafka_address = broker.as_ref().and_then(Broker::address);
         let socket = {
             let _inside = runtimes.console().enter();
             Socket::bind(&options.data)?
@@ -133,6 +150,9 @@ impl Process {
                 console.clone(),
             ));
         }
+        if let Some(broker) = broker {
+            runtimes.io().spawn(broker.serve(console.clone()));
+        }
         runtimes.io().spawn(keep_house(home.clone(), console.clone()));
         Ok(move |runtimes| Process {
             home,
@@ -142,9 +162,27 @@ impl Process {
             shutdown,
             address,
             registry_address,
+            kafka_address,
             runtimes,
             console,
         })
+    }
+
+    /// Tells the log where it listens.
+    pub fn say_where(&self) {
+        if let Some(address) = self.address {
+            tracing::info!(
+                metrics = format!("http://{address}/metrics"),
+                registry = format!("http://{address}/registry"),
+                "listening"
+            );
+        }
+        if let Some(address) = self.registry_address {
+            tracing::info!(registry = format!("http://{address}"), "listening");
+        }
+        if let Some(address) = self.kafka_address {
+            tracing::info!(kafka = %address, "listening");
+        }
     }
 
     /// Runs a future to its end on the console's threads, where it holds up no pipeline.

@@ -4,6 +4,7 @@
 //! DIR/log/        topics                    (millstream-log)
 //! DIR/tables/     tables, offsets, state    (millstream-tables)
 //! DIR/registry/   schemas                   (millstream-registry)
+//! DIR/broker/     offsets of Kafka's groups (millstream-broker)
 //! DIR/files/      which files a followed file's offsets count in, by pipeline
 //! DIR/millstream.sock   the admin socket while `run` is up
 //! ```

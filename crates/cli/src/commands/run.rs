@@ -1,6 +1,7 @@
 //! `millstream run`: pipelines, until they are asked to end.
 
 use crate::cli::Global;
+use crate::commands::kafka::KafkaArgs;
 use crate::failure::{Mistake, Result, Said};
 use crate::output::{self, JsonArg};
 use crate::plan_files::plan_files;
@@ -52,6 +53,11 @@ pub struct RunArgs {
     console_threads: u16,
     #[command(flatten)]
     json: JsonArg,
+    /// Where Kafka clients can read and write the topics; nowhere unless given
+    #[arg(long, value_name = "ADDRESS:PORT", help_heading = "Kafka")]
+    kafka_listen: Option<SocketAddr>,
+    #[command(flatten)]
+    kafka: KafkaArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +84,7 @@ impl RunArgs {
             }
         };
         let options = Options {
+            kafka: self.kafka.options(self.kafka_listen, &global.data)?,
             data: global.data.clone(),
             threads: Threads {
                 pipelines: self.threads.map_or(threads.pipelines, usize::from),
@@ -87,16 +94,7 @@ impl RunArgs {
             http,
         };
         let process = Process::start(options, &files)?;
-        if let Some(address) = process.address {
-            tracing::info!(
-                metrics = format!("http://{address}/metrics"),
-                registry = format!("http://{address}/registry"),
-                "listening"
-            );
-        }
-        if let Some(address) = process.registry_address {
-            tracing::info!(registry = format!("http://{address}"), "listening");
-        }
+        process.say_where();
         let broken = process.block_on(async {
             tokio::select! {
                 () = process.shutdown.wait() => false,

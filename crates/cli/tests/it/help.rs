@@ -5,6 +5,7 @@ use crate::program::Program;
 const COMMANDS: &[&str] = &[
     "",
     "run",
+    "serve",
     "check",
     "explain",
     "test",

@@ -10,6 +10,7 @@ mod demo;
 mod disk;
 mod examples;
 mod help;
+mod kafka;
 mod program;
 mod run;
 mod tap;

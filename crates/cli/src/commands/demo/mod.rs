@@ -57,6 +57,7 @@ impl DemoArgs {
         let options = Options {
             data: global.data.clone(),
             threads: Threads::default(),
+            kafka: None,
             http: self.listen.map(|listen| HttpOptions { listen, registry_listen: None }),
         };
         let process = Process::start(options, &files)?;
