@@ -27,7 +27,8 @@ use uuid::Uuid;
 pub(super) enum Purpose {
     General,
     Fetch,
-    Member,
+    /// By the membership's number.
+    Member(u64),
     Commit,
     Produce,
 }
@@ -341,6 +342,11 @@ impl Cluster {
             }
             None => Err(Error::retry("protocol", format!("{}: the answer is empty", doing()))),
         }
+    }
+
+    /// Closes what was open for a purpose.
+    pub(super) fn close(&self, purpose: Purpose) {
+        self.shared.connections.lock().retain(|(_, other), _| *other != purpose);
     }
 
     /// Forgets a topic, so that the next question asks the brokers.

@@ -6,7 +6,7 @@
 //!    └───────────────────── the group is being shared out anew ◄───────┘
 //! ```
 
-use super::super::cluster::{Purpose, moved};
+use super::super::cluster::moved;
 use super::super::error::{
     COORDINATOR_LOADING, FENCED_INSTANCE_ID, ILLEGAL_GENERATION, MEMBER_ID_REQUIRED,
     REBALANCE_IN_PROGRESS, UNKNOWN_MEMBER_ID, answered,
@@ -170,7 +170,7 @@ impl Context {
 
     async fn join_classic(&self, member_id: &mut String) -> Result<Step<Joined>> {
         let doing = || format!("joining group `{}`", self.options.group);
-        let connection = self.coordinator(Purpose::Member).await?;
+        let connection = self.coordinator(self.purpose).await?;
         let version = connection.version::<JoinGroupRequest>(9)?;
         let request = JoinGroupRequest::default()
             .with_group_id(self.group_id())
@@ -212,7 +212,7 @@ impl Context {
         assignments: Vec<SyncGroupRequestAssignment>,
     ) -> Result<Step<BTreeSet<TopicPartition>>> {
         let doing = || format!("taking up partitions of group `{}`", self.options.group);
-        let connection = self.coordinator(Purpose::Member).await?;
+        let connection = self.coordinator(self.purpose).await?;
         let version = connection.version::<SyncGroupRequest>(5)?;
         let mut request = SyncGroupRequest::default()
             .with_group_id(self.group_id())
@@ -236,7 +236,7 @@ impl Context {
     }
 
     async fn heartbeat(&self, member_id: &str, generation: i32) -> Result<Step<()>> {
-        let connection = self.coordinator(Purpose::Member).await?;
+        let connection = self.coordinator(self.purpose).await?;
         let version = connection.version::<HeartbeatRequest>(4)?;
         let request = HeartbeatRequest::default()
             .with_group_id(self.group_id())
@@ -266,7 +266,7 @@ impl Context {
             return;
         }
         let leaving = async {
-            let connection = self.coordinator(Purpose::Member).await?;
+            let connection = self.coordinator(self.purpose).await?;
             let version = connection.version::<LeaveGroupRequest>(5)?;
             let id = StrBytes::from_string(member_id.to_owned());
             let request = LeaveGroupRequest::default().with_group_id(self.group_id());

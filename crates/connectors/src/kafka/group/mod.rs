@@ -27,10 +27,14 @@ use millstream_core::{Change, Disposition, Error, Group, Release, Result};
 use parking_lot::Mutex;
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
+
+/// Tells memberships apart.
+static NEXT: AtomicU64 = AtomicU64::new(0);
 
 /// How long `leave` waits for the coordinator to hear of it.
 const LEAVE_WITHIN: Duration = Duration::from_secs(5);
@@ -102,6 +106,8 @@ struct Context {
     /// Partitions that were there when we began.
     at_start: HashSet<TopicPartition>,
     coordinator: Mutex<Option<i32>>,
+    /// Joins wait at the broker, and hold up what is behind them on their connection.
+    purpose: Purpose,
     trouble: Trouble,
     stop: CancellationToken,
 }
@@ -144,12 +150,14 @@ impl Membership {
             look,
             at_start,
             coordinator: Mutex::default(),
+            purpose: Purpose::Member(NEXT.fetch_add(1, Ordering::Relaxed)),
             stop,
         });
         let (done, ended) = watch::channel(false);
         let running = context.clone();
         io.spawn(async move {
-            running.run().await;
+            running.clone().run().await;
+            running.cluster.close(running.purpose);
             done.send_replace(true);
         });
         Self { context, ended }

@@ -5,7 +5,7 @@
 //!                                  take in what came
 //! ```
 
-use super::super::cluster::{Purpose, moved};
+use super::super::cluster::moved;
 use super::super::error::{
     FENCED_MEMBER_EPOCH, GROUP_ID_NOT_FOUND, INVALID_REQUEST, UNKNOWN_MEMBER_ID,
     UNRELEASED_INSTANCE_ID, UNSUPPORTED_VERSION, answered,
@@ -41,9 +41,9 @@ struct Talk {
     all: bool,
     told_topics: BTreeSet<Arc<str>>,
     told_owned: BTreeSet<TopicPartition>,
-    target: Option<BTreeSet<TopicPartition>>,
-    /// An assignment names a topic by an id that we do not know yet.
-    unknown: Option<Assignment>,
+    /// What is to become ours, by the topics' ids: one of a topic that is gone is never taken for
+    /// its successor's.
+    assignment: Option<Assignment>,
     every: Duration,
     revoking: Option<BoxFuture<'static, ()>>,
 }
@@ -136,9 +136,6 @@ impl Context {
         // Topics may have come, gone, or been made again.
         let now = self.subscribed.borrow().clone();
         self.lose_what_is_gone(&now);
-        if let Some(assignment) = talk.unknown.take() {
-            self.aim(talk, assignment);
-        }
         self.reconcile(talk);
     }
 
@@ -146,7 +143,7 @@ impl Context {
         &self,
         request: ConsumerGroupHeartbeatRequest,
     ) -> Result<ConsumerGroupHeartbeatResponse> {
-        let connection = self.coordinator(Purpose::Member).await?;
+        let connection = self.coordinator(self.purpose).await?;
         let version = connection.version::<ConsumerGroupHeartbeatRequest>(1)?;
         if version < 1 {
             return Err(Error::stop(
@@ -198,38 +195,33 @@ impl Context {
             Duration::from_millis(response.heartbeat_interval_ms.clamp(100, 60_000) as u64);
         self.ours.set_member(Member { id: talk.id.clone(), generation: talk.epoch });
         if let Some(assignment) = response.assignment {
-            self.aim(talk, assignment);
+            talk.assignment = Some(assignment);
         }
     }
 
-    /// Notes what is to become ours.
-    fn aim(&self, talk: &mut Talk, assignment: Assignment) {
+    fn target(&self, assignment: &Assignment) -> BTreeSet<TopicPartition> {
         let subscribed = self.subscribed.borrow().clone();
         let names: BTreeMap<Uuid, &Arc<str>> =
             subscribed.topics.iter().map(|(name, topic)| (topic.id, name)).collect();
         let mut target = BTreeSet::new();
-        let mut unknown = false;
         for topic in &assignment.topic_partitions {
             match names.get(&topic.topic_id) {
                 Some(name) => {
                     target.extend(topic.partitions.iter().map(|index| ((*name).clone(), *index)));
                 }
-                None => unknown = true,
+                // A new one that we have not heard of yet, or one that is gone.
+                None => self.look.notify_one(),
             }
         }
-        talk.target = Some(target);
-        if unknown {
-            talk.unknown = Some(assignment);
-            self.look.notify_one();
-        }
+        target
     }
 
     /// One step from what we have to what we are to have.
     fn reconcile(self: &Arc<Self>, talk: &mut Talk) {
-        let Some(target) = &talk.target else { return };
-        if talk.revoking.is_some() {
+        let Some(assignment) = talk.assignment.as_ref().filter(|_| talk.revoking.is_none()) else {
             return;
-        }
+        };
+        let target = &self.target(assignment);
         let owned = self.ours.owned();
         let revoked: BTreeSet<_> = owned.difference(target).cloned().collect();
         if !revoked.is_empty() {
@@ -260,7 +252,7 @@ impl Context {
             return;
         }
         let leaving = async {
-            let connection = self.coordinator(Purpose::Member).await?;
+            let connection = self.coordinator(self.purpose).await?;
             let version = connection.version::<ConsumerGroupHeartbeatRequest>(1)?;
             let epoch = match self.options.instance {
                 Some(_) => LEAVE_FOR_A_WHILE,
@@ -289,8 +281,7 @@ impl Talk {
             all: true,
             told_topics: BTreeSet::new(),
             told_owned: BTreeSet::new(),
-            target: None,
-            unknown: None,
+            assignment: None,
             every: Duration::from_secs(3),
             revoking: None,
         }

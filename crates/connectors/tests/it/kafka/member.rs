@@ -31,6 +31,8 @@ pub struct Notes {
     pub revoked: usize,
     pub lost: usize,
     pub skipped: u64,
+    /// The headers of all records.
+    pub headers: Vec<(String, String)>,
 }
 
 /// Shared by members whose results are counted together.
@@ -188,6 +190,11 @@ async fn read(
                 let mut notes = notes.lock();
                 notes.seen.extend(seen);
                 notes.skipped += records.skipped();
+                let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+                let headers = records.iter().flat_map(|record| record.headers.iter());
+                notes
+                    .headers
+                    .extend(headers.map(|h| (text(h.key), text(h.value.unwrap_or_default()))));
             }
             while !end.is_cancelled() || group.start_of(partition).is_some() {
                 match group.commit(&[(partition, next)]).await {
