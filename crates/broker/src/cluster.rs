@@ -229,8 +229,8 @@ pub fn topic_partitions(
                     .with_leader_epoch(EPOCH)
                     .with_replica_nodes(replicas())
                     .with_isr_nodes(replicas())
-                    .with_eligible_leader_replicas(None)
-                    .with_last_known_elr(None)
+                    .with_eligible_leader_replicas(Some(Vec::new()))
+                    .with_last_known_elr(Some(Vec::new()))
             })
             .collect();
         left -= partitions.len();
