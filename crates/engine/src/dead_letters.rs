@@ -9,8 +9,9 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use millstream_connectors::file::OVERSIZED_HEADER;
-use millstream_core::{Header, Headers, Record, Rejection, Result, fault};
-use millstream_log::{BatchBuilder, Topic};
+use millstream_connectors::kafka::{KafkaTopic, KafkaWriter};
+use millstream_core::{Error, Header, Headers, Record, Rejection, Result, fault};
+use millstream_log::{BatchBuilder, Codec, Topic};
 use serde::Serialize;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -72,9 +73,23 @@ pub struct Letter {
     pub headers: Vec<u8>,
 }
 
+/// Where a pipeline's letters go.
+pub enum DeadLetters {
+    Log(Topic),
+    Kafka(KafkaTopic),
+}
+
+/// The same, opened for a partition task.
+enum Out {
+    Log(Topic),
+    Kafka(KafkaWriter),
+}
+
 /// Writes a partition task's letters.
 pub struct LetterWriter {
-    topic: Topic,
+    out: Out,
+    /// How many bytes of letters go into one record batch.
+    batch_bytes: usize,
     pipeline: Arc<str>,
     source: Arc<str>,
     partition: u32,
@@ -86,9 +101,31 @@ pub struct LetterWriter {
     metrics: Arc<PipelineMetrics>,
 }
 
+impl DeadLetters {
+    /// The topic's name.
+    pub fn name(&self) -> &str {
+        match self {
+            DeadLetters::Log(topic) => topic.name(),
+            DeadLetters::Kafka(topic) => topic.name(),
+        }
+    }
+
+    /// The topic of the embedded log, whose letters can be read here.
+    pub fn log(&self) -> anyhow::Result<&Topic> {
+        match self {
+            DeadLetters::Log(topic) => Ok(topic),
+            DeadLetters::Kafka(topic) => anyhow::bail!(
+                "the dead letters are in topic `{}` of a Kafka cluster: read and send them again \
+                 with a Kafka client",
+                topic.name()
+            ),
+        }
+    }
+}
+
 impl LetterWriter {
     pub fn new(
-        topic: Topic,
+        to: &DeadLetters,
         pipeline: Arc<str>,
         source: Arc<str>,
         partition: u32,
@@ -96,8 +133,17 @@ impl LetterWriter {
         may_be_oversized: bool,
         metrics: Arc<PipelineMetrics>,
     ) -> Self {
+        let (out, record_bytes_max, batch_bytes) = match to {
+            DeadLetters::Log(topic) => (Out::Log(topic.clone()), record_bytes_max, BATCH_BYTES),
+            // What a letter adds to a record must find room too.
+            DeadLetters::Kafka(topic) => {
+                let most = topic.bytes_max();
+                (Out::Kafka(topic.writer()), record_bytes_max.min(most / 2), most / 4)
+            }
+        };
         Self {
-            topic,
+            out,
+            batch_bytes,
             pipeline,
             source,
             partition,
@@ -116,18 +162,15 @@ impl LetterWriter {
         verdicts: &[Verdict],
     ) -> Result<BoxFuture<'static, Result<()>>> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64);
-        let partition =
-            self.topic.partition(self.partition % self.topic.partitions()).ok_or_else(|| {
-                millstream_core::Error::stop(
-                    "no_partition",
-                    "the dead-letter topic has no partition",
-                )
-            })?;
+        let codec = match &self.out {
+            Out::Log(topic) => topic.options().codec,
+            Out::Kafka(_) => Codec::Lz4,
+        };
         let mut batches = Vec::new();
-        let mut builder = BatchBuilder::new(self.topic.options().codec);
+        let mut builder = BatchBuilder::new(codec);
         for verdict in verdicts {
             self.push(&mut builder, now, records.get(verdict.source_row as usize), verdict);
-            if builder.bytes() > BATCH_BYTES {
+            if builder.bytes() > self.batch_bytes {
                 batches.push(builder.finish());
                 builder.clear();
             }
@@ -135,8 +178,18 @@ impl LetterWriter {
         if !builder.is_empty() {
             batches.push(builder.finish());
         }
-        // All or none: what is tried again must not be there twice.
-        let durable = partition.append_all(&batches)?.durable;
+        let durable = match &self.out {
+            Out::Log(topic) => {
+                let partition = topic.partition(self.partition % topic.partitions());
+                let partition = partition.ok_or_else(|| {
+                    Error::stop("no_partition", "the dead-letter topic has no partition")
+                })?;
+                // All or none: what is tried again must not be there twice.
+                let durable = partition.append_all(&batches)?.durable;
+                async move { Ok(durable.await?) }.boxed()
+            }
+            Out::Kafka(writer) => writer.append(self.partition, batches),
+        };
         for verdict in verdicts {
             self.metrics.error(&verdict.step, verdict.kind, 1);
         }

@@ -3,6 +3,7 @@
 
 use crate::budget::Budget;
 use crate::commit::Committer;
+use crate::dead_letters::DeadLetters;
 use crate::flow::{Flow, FlowStep, Node};
 use crate::kafka;
 use crate::lookups::{CacheOptions, Guarded, Policy, TableStore};
@@ -20,7 +21,7 @@ use millstream_config::{
 };
 use millstream_connectors::file::{FileSource, FileSourceOptions, Notes};
 use millstream_connectors::kafka as kafka_connector;
-use millstream_connectors::kafka::{Destinations, KafkaSink, KafkaSinkOptions};
+use millstream_connectors::kafka::{Destinations, KafkaSink, KafkaSinkOptions, KafkaTopic};
 use millstream_connectors::table::{TableSink, TableSinkOptions};
 use millstream_connectors::topic::{TopicSink, TopicSinkOptions, TopicSource, TopicSourceOptions};
 use millstream_connectors::{DiscardSink, Home};
@@ -70,7 +71,14 @@ pub async fn open(
         let to = &spec.sinks[at].to;
         ready.push(open_sink(sink, to, file, home, committer.io(), &metrics).await?);
     }
-    let dead_letters = topic(home, &spec.dead_letters_topic(), TopicOptions::default())?;
+    let letters = spec.dead_letters_topic();
+    let dead_letters = match spec.dead_letters.as_ref().and_then(|given| given.kafka.as_ref()) {
+        Some(options) => {
+            let cluster = kafka::cluster(options, file, committer.io())?;
+            DeadLetters::Kafka(KafkaTopic::open(cluster, &letters).await?)
+        }
+        None => DeadLetters::Log(topic(home, &letters, TopicOptions::default())?),
+    };
 
     let asked = lookups.iter().filter_map(|(name, _)| match &spec.lookups[name].from {
         LookupFrom::Table(from) => Some(from.table.clone()),

@@ -2,7 +2,7 @@
 
 use crate::budget::Budget;
 use crate::commit::Committer;
-use crate::dead_letters::LetterWriter;
+use crate::dead_letters::{DeadLetters, LetterWriter};
 use crate::engine::LookupReport;
 use crate::flow::Flow;
 use crate::metrics::{LookupMetrics, PipelineMetrics};
@@ -10,7 +10,6 @@ use crate::positions::Positions;
 use crate::waits::Waits;
 use millstream_connectors::Home;
 use millstream_core::{Decoder, Error, Partition, Result, Sink, Source, Start};
-use millstream_log::Topic;
 use prometheus::IntCounter;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,7 +35,7 @@ pub struct Pipeline {
     /// The tables that its look-ups ask.
     pub tables_read: Vec<String>,
     pub sinks: Vec<PipelineSink>,
-    pub dead_letters: Topic,
+    pub dead_letters: DeadLetters,
     pub may_be_oversized: bool,
     pub limits: Limits,
     /// What all partitions may have under way together.
@@ -131,7 +130,7 @@ impl Pipeline {
 
     pub fn letter_writer(&self, place: Partition) -> LetterWriter {
         LetterWriter::new(
-            self.dead_letters.clone(),
+            &self.dead_letters,
             self.name.clone(),
             place.source,
             place.index,

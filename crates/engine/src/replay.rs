@@ -55,7 +55,7 @@ pub async fn replay(
     wanted: Option<&[(u32, i64)]>,
 ) -> anyhow::Result<Replayed> {
     let mut outcome = Replayed::default();
-    let topic = &pipeline.dead_letters;
+    let topic = pipeline.dead_letters.log()?;
     let mut chosen = Vec::new();
     let mut missing: BTreeSet<(u32, i64)> = wanted.unwrap_or_default().iter().copied().collect();
     for (letter, replayed) in letters(&pipeline.home, topic.name())? {
@@ -112,7 +112,7 @@ async fn replay_one(
     }
     outcome.replayed += 1;
     fault::point("engine.replayed");
-    mark(&pipeline.home, &pipeline.dead_letters, letter)
+    mark(&pipeline.home, pipeline.dead_letters.log()?, letter)
 }
 
 /// Rows written for one record, durably but for the tables' sync, and the first reason against it.

@@ -144,14 +144,14 @@ impl Fetcher {
         let mut leaderless = Vec::new();
         let feeds: Vec<_> = self.feeds.lock().values().filter(|f| f.is_read()).cloned().collect();
         for feed in feeds {
-            match self.cluster.leader(&feed.topic, feed.index) {
-                Some(led) => {
-                    if self.nodes.lock().insert(led.leader) {
-                        self.cluster.io().spawn(self.clone().poll(led.leader));
-                    }
+            let Some(led) = self.cluster.leader(&feed.topic, feed.index) else {
+                if !leaderless.contains(&feed.topic) {
+                    leaderless.push(feed.topic.clone());
                 }
-                None if !leaderless.contains(&feed.topic) => leaderless.push(feed.topic.clone()),
-                None => {}
+                continue;
+            };
+            if self.nodes.lock().insert(led.leader) {
+                self.cluster.io().spawn(self.clone().poll(led.leader));
             }
         }
         leaderless

@@ -16,8 +16,11 @@ use tokio_rustls::client::TlsStream;
 /// The options, and what was made of the files as they were last.
 pub(super) struct Tls {
     options: TlsOptions,
-    loaded: Mutex<Option<(Vec<Option<SystemTime>>, Arc<ClientConfig>)>>,
+    loaded: Mutex<Option<(Times, Arc<ClientConfig>)>>,
 }
+
+/// When the files were written.
+type Times = Vec<Option<SystemTime>>;
 
 impl Tls {
     pub fn new(options: TlsOptions) -> Self {
@@ -64,7 +67,7 @@ impl Tls {
         }
     }
 
-    fn times(&self) -> Vec<Option<SystemTime>> {
+    fn times(&self) -> Times {
         let TlsOptions { ca, certificate, key } = &self.options;
         let time = |path: &PathBuf| std::fs::metadata(path).and_then(|m| m.modified()).ok();
         [ca, certificate, key].into_iter().map(|path| path.as_ref().and_then(time)).collect()

@@ -172,7 +172,8 @@ async fn replay(pipeline: &Pipeline, choice: ReplayChoice) -> Result<answers::Re
             Some(these)
         }
         ReplayChoice::Kind(kind) => {
-            let letters = millstream_engine::letters(&pipeline.home, pipeline.dead_letters.name())?;
+            let topic = pipeline.dead_letters.log()?.name();
+            let letters = millstream_engine::letters(&pipeline.home, topic)?;
             let of_kind: Vec<(u32, i64)> = letters
                 .iter()
                 .filter(|(letter, replayed)| {
@@ -195,7 +196,7 @@ async fn replay(pipeline: &Pipeline, choice: ReplayChoice) -> Result<answers::Re
 
 /// Places at which a pipeline has no letter are named before anything is replayed.
 fn refuse_missing(pipeline: &Pipeline, wanted: &[(u32, i64)]) -> Result<()> {
-    let topic = pipeline.dead_letters.name();
+    let topic = pipeline.dead_letters.log()?.name();
     let letters = millstream_engine::letters(&pipeline.home, topic)?;
     let there: BTreeSet<(u32, i64)> = letters
         .iter()

@@ -250,3 +250,66 @@ async fn processes_that_join_and_leave_under_load_lose_nothing_and_repeat_nothin
         assert_eq!(sent.checker.faults(), [], "{protocol}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_go_to_a_topic_of_the_cluster_whole_and_with_their_reason() {
+    let Some(kafka) = services::kafka() else { return };
+    let topic = topics(&kafka, 2);
+    let dead = format!("{topic}-dead");
+    kafka.create_topic(&dead, 1, &[]);
+    let cluster = cluster(&kafka);
+    let mut generator = Generator::new(13, 40);
+    let events: Vec<Event> = (0..1_000).map(|_| generator.event()).collect();
+    let mut sent = Sent::of(&events);
+    produce(&cluster, &topic, &events).await;
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::at(dir.path());
+    let brokers = kafka.bootstrap();
+    let letters =
+        format!("dead_letters: {{ topic: {dead}, kafka: {{ brokers: [\"{brokers}\"] }} }}");
+    let file = pipeline(dir.path(), &kafka, &topic, "metadata_refresh: 1s", &letters);
+    bench.start(&[file]).await;
+    until("all are in", || bench.counts(&topic).0 == 1_000).await;
+    bench.engine.drain(Duration::from_secs(10)).await;
+    // The record itself is the letter's value.
+    let letters = read_all(&cluster, &dead).await;
+    assert_eq!(letters.len() as u64, sent.count(Fate::Dead));
+    assert!(!letters.is_empty());
+    sent.checker.arrived("dead", Fate::Dead, &letters, true, 0);
+    assert_eq!(sent.checker.faults(), []);
+    assert!(bench.home.log.topic(&dead).is_none(), "nothing of them is in the embedded log");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_cluster_has_not_is_a_mistake_of_the_file() {
+    let Some(kafka) = services::kafka() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::at(dir.path());
+    let missing = unique("missing");
+    let file = pipeline(dir.path(), &kafka, &missing, "metadata_refresh: 1s", "");
+    let mut catalog = millstream_engine::Catalog::new(bench.home.clone());
+    let mistakes = millstream_engine::plan_all(&[file], &mut catalog).await.err().unwrap();
+    let said = mistakes.render(false);
+    assert!(said.contains(&format!("there is no topic `{missing}`")), "{said}");
+    assert!(said.contains("p.yaml:3:"), "{said}");
+}
+
+/// Offsets of a group are set through a member that has all partitions.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reset_sets_the_groups_offsets_and_reads_again() {
+    let Some(kafka) = services::kafka() else { return };
+    let topic = topics(&kafka, 2);
+    let cluster = cluster(&kafka);
+    let mut generator = Generator::new(14, 40);
+    let events: Vec<Event> = (0..500).map(|_| generator.event()).collect();
+    produce(&cluster, &topic, &events).await;
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::at(dir.path());
+    let file = pipeline(dir.path(), &kafka, &topic, "metadata_refresh: 1s", "");
+    bench.start(&[file]).await;
+    until("all are in", || bench.counts(&topic).0 == 500).await;
+    let offsets = bench.engine.reset(&topic, Place::Earliest, None).await.unwrap();
+    assert_eq!(offsets, [(0, 0), (1, 0)]);
+    until("all are in again", || bench.counts(&topic).0 == 1_000).await;
+    bench.engine.drain(Duration::from_secs(10)).await;
+}

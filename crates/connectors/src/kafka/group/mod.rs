@@ -356,7 +356,7 @@ impl Context {
     fn lose_what_is_gone(&self, subscribed: &Subscribed) {
         let gone = self.ours.feeds().into_iter().filter(|feed| {
             let topic = subscribed.topics.get(&feed.topic);
-            !topic.is_some_and(|topic| topic.id == feed.topic_id)
+            topic.is_none_or(|topic| topic.id != feed.topic_id)
         });
         let gone: Vec<_> = gone.map(|feed| (feed.topic.clone(), feed.index)).collect();
         if let Some((topic, _)) = gone.first() {
