@@ -2,15 +2,16 @@ EVENTS ?= 500000
 KILLS ?= 1000
 DATA ?= demo-data
 
-.PHONY: help demo build test audit bench torture fuzz
+.PHONY: help demo build test audit bench bench-kafka torture fuzz
 
 help:
-	@echo "make demo      build the release binary and run the main job on real data"
-	@echo "make test      everything that must pass"
-	@echo "make torture   kill the main job KILLS=$(KILLS) times and count every event"
-	@echo "make bench     measure, side by side with the peers"
-	@echo "make fuzz      feed random bytes to everything that parses bytes from outside"
-	@echo "make audit     licences, sources and bans of all dependencies"
+	@echo "make demo         build the release binary and run the main job on real data"
+	@echo "make test         everything that must pass"
+	@echo "make torture      kill the main job KILLS=$(KILLS) times and count every event"
+	@echo "make bench        measure, side by side with the peers"
+	@echo "make bench-kafka  the same against a real Kafka, which dev/services starts"
+	@echo "make fuzz         feed random bytes to everything that parses bytes from outside"
+	@echo "make audit        licences, sources and bans of all dependencies"
 
 build:
 	cargo build --release --package millstream
@@ -35,3 +36,7 @@ audit:
 bench:
 	cargo build --release --package millstream --package millstream-bench
 	target/release/millstream-bench --growth
+
+bench-kafka:
+	cargo build --release --package millstream --package millstream-bench
+	dev/services during target/release/millstream-bench --kafka

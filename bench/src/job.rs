@@ -2,6 +2,7 @@
 //! and its peak memory is nobody else's.
 
 use crate::decode::{self, Columns};
+use crate::kafka::{self, Work};
 use crate::pipeline::{self, Output};
 use crate::{log, store};
 use anyhow::{Context, Result, bail, ensure};
@@ -17,12 +18,42 @@ use std::time::{Duration, Instant};
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Job {
-    Decode { columns: Columns, messages: u64 },
-    OwnDecode { columns: Columns, messages: u64 },
-    Pipeline { output: Output, messages: u64, codec: Codec },
-    LogAppend { messages: u64, codec: Codec },
-    RawWrites { messages: u64, bytes: u64, syncs: u64 },
-    FjallInserts { messages: u64, bytes_each: usize },
+    Decode {
+        columns: Columns,
+        messages: u64,
+    },
+    OwnDecode {
+        columns: Columns,
+        messages: u64,
+    },
+    Pipeline {
+        output: Output,
+        messages: u64,
+        codec: Codec,
+    },
+    LogAppend {
+        messages: u64,
+        codec: Codec,
+    },
+    RawWrites {
+        messages: u64,
+        bytes: u64,
+        syncs: u64,
+    },
+    FjallInserts {
+        messages: u64,
+        bytes_each: usize,
+    },
+    /// Reads what `BENCH_BROKERS`, `BENCH_SOURCE`, `BENCH_TARGET` and `BENCH_GROUP` say.
+    Kafka {
+        work: Work,
+        messages: u64,
+    },
+    KafkaProduce {
+        brokers: String,
+        topic: String,
+        messages: u64,
+    },
 }
 
 /// What a piece of work cost.
@@ -52,9 +83,21 @@ pub struct Scratch(PathBuf);
 impl Job {
     /// Does the work in a child process.
     pub fn measure(&self) -> Result<Measured> {
+        self.measure_in(&[], &[])
+    }
+
+    /// The same behind a command such as `taskset`, in an environment.
+    pub fn measure_in(&self, behind: &[&str], env: &[(&str, &str)]) -> Result<Measured> {
         let exe = std::env::current_exe().context("finding this binary")?;
-        let mut child = Command::new(exe);
-        child.arg("job").arg(serde_json::to_string(self)?);
+        let mut child = match behind {
+            [] => Command::new(exe),
+            [program, arguments @ ..] => {
+                let mut child = Command::new(program);
+                child.args(arguments).arg(exe);
+                child
+            }
+        };
+        child.arg("job").arg(serde_json::to_string(self)?).envs(env.iter().copied());
         measured_by(child).with_context(|| format!("measuring {self:?}"))
     }
 
@@ -70,6 +113,10 @@ impl Job {
             Job::RawWrites { messages, bytes, syncs } => store::raw_writes(messages, bytes, syncs),
             Job::FjallInserts { messages, bytes_each } => {
                 store::fjall_inserts(messages, bytes_each)
+            }
+            Job::Kafka { work, messages } => kafka::run(work, messages),
+            Job::KafkaProduce { brokers, topic, messages } => {
+                kafka::produce(&brokers, &topic, messages)
             }
         }
     }

@@ -5,16 +5,20 @@ mod decode;
 mod generate;
 mod idle;
 mod job;
+mod kafka;
+mod kafka_suites;
 mod log;
 mod pipeline;
 mod python;
 mod report;
+mod services;
 mod store;
 mod suites;
 
 use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
-use suites::{SUITES, Setup};
+use kafka_suites::KAFKA_SUITES;
+use suites::{SUITES, Setup, Suite};
 
 /// Measures Millstream against its bare parts and against the same work in Python.
 #[derive(Parser)]
@@ -35,6 +39,9 @@ struct Cli {
     /// and 12 GB of disk.
     #[arg(long)]
     growth: bool,
+    /// Run the suites against a real Kafka instead, which `dev/services` starts.
+    #[arg(long)]
+    kafka: bool,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -70,21 +77,20 @@ fn main() -> Result<()> {
                 python: !cli.no_python,
                 growth: cli.growth,
             };
-            run(&cli.suites, &setup)
+            run(if cli.kafka { &KAFKA_SUITES } else { &SUITES }, &cli.suites, &setup)
         }
     }
 }
 
-fn run(asked: &[String], setup: &Setup) -> Result<()> {
-    let known = || SUITES.map(|(name, _)| name).join(", ");
-    if let Some(unknown) = asked.iter().find(|name| !SUITES.iter().any(|(known, _)| known == name))
-    {
-        bail!("`{unknown}` is not a suite: there are {}", known());
+fn run(suites: &[(&str, Suite)], asked: &[String], setup: &Setup) -> Result<()> {
+    let known: Vec<&str> = suites.iter().map(|(name, _)| *name).collect();
+    if let Some(unknown) = asked.iter().find(|name| !known.contains(&name.as_str())) {
+        bail!("`{unknown}` is not a suite: there are {}", known.join(", "));
     }
     if cfg!(debug_assertions) {
         eprintln!("this is a debug build: its numbers mean nothing, use --release");
     }
-    for (name, suite) in SUITES {
+    for (name, suite) in suites {
         if asked.is_empty() || asked.iter().any(|asked| asked == name) {
             let rows = suite(setup)?;
             if rows.is_empty() {

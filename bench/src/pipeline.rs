@@ -66,32 +66,15 @@ pub fn main_job(output: Output, messages: u64, codec: Codec) -> Result<Measured>
     let topic = TopicOptions { partitions: FILES as u32, codec, ..TopicOptions::default() };
     home.log.create_topic("enriched", topic)?;
 
-    let runtimes = [runtime("pipelines", 2)?, runtime("io", 1)?];
-    let [cpu, io] = &runtimes;
-    let metrics = Metrics::new();
-    let file = output.file()?;
-    let (committer, committing) =
-        Committer::new(home.clone(), file.spec.commit_interval.0, io.handle().clone());
-    io.spawn(committing);
-    let engine = Engine::new(cpu.handle().clone());
-    let opened = cpu.block_on(async {
-        let mut catalog = Catalog::new(home.clone());
-        let plans = plan_all(std::slice::from_ref(&file), &mut catalog)
-            .await
-            .map_err(|mistakes| anyhow!("{}", mistakes.render(false)))?;
-        let plan = plans.into_iter().next().context("one file gives one plan")?;
-        open(plan, &file, &home, committer, &metrics).await
-    })?;
-
+    let running = Running::open(&home, &output.file()?)?;
     let (log, tables) = (home.log.stats(), home.tables.stats()?);
     let mut meter = Meter::paused();
     meter.resume();
-    engine.start(opened);
-    wait_until_idle(&engine)?;
-    ensure!(io.block_on(engine.drain(Duration::from_secs(60))), "the engine drains");
+    let running = running.start();
+    running.wait(Engine::is_idle)?;
+    let report = running.drain()?;
     meter.pause();
 
-    let report = engine.reports().into_iter().next().context("the pipeline reports")?;
     check(&report, messages)?;
     let name = format!("main job to {}, {}", output.name(), codec.name());
     let mut measured = meter.measured(&name, messages, bytes)?;
@@ -105,22 +88,79 @@ pub fn main_job(output: Output, messages: u64, codec: Codec) -> Result<Measured>
     ] {
         measured.extra.insert(name.into(), value as f64);
     }
-    if std::env::var_os("MILLSTREAM_BENCH_METRICS").is_some() {
-        eprintln!("{}", metrics.text());
-    }
     home.log.close();
-    let [cpu, io] = runtimes;
-    cpu.shutdown_timeout(Duration::from_secs(2));
-    io.shutdown_timeout(Duration::from_secs(2));
     Ok(measured)
 }
 
-fn parse_file(name: &str, text: &str) -> Result<millstream_config::Pipeline> {
+/// A pipeline on an engine as `millstream run` has it: first opened, then started.
+pub struct Running {
+    engine: Engine,
+    opened: Option<millstream_engine::Pipeline>,
+    metrics: Metrics,
+    runtimes: [Runtime; 2],
+}
+
+impl Running {
+    pub fn open(home: &Home, file: &millstream_config::Pipeline) -> Result<Running> {
+        let runtimes = [runtime("pipelines", 2)?, runtime("io", 1)?];
+        let [cpu, io] = &runtimes;
+        let metrics = Metrics::new();
+        let (committer, committing) =
+            Committer::new(home.clone(), file.spec.commit_interval.0, io.handle().clone());
+        io.spawn(committing);
+        let engine = Engine::new(cpu.handle().clone());
+        let opened = io.block_on(async {
+            let mut catalog = Catalog::new(home.clone());
+            let plans = plan_all(std::slice::from_ref(file), &mut catalog)
+                .await
+                .map_err(|mistakes| anyhow!("{}", mistakes.render(false)))?;
+            let plan = plans.into_iter().next().context("one file gives one plan")?;
+            open(plan, file, home, committer, &metrics).await
+        })?;
+        Ok(Running { engine, opened: Some(opened), metrics, runtimes })
+    }
+
+    pub fn start(mut self) -> Running {
+        if let Some(opened) = self.opened.take() {
+            self.engine.start(opened);
+        }
+        self
+    }
+
+    pub fn report(&self) -> Result<PipelineReport> {
+        self.engine.reports().into_iter().next().context("the pipeline reports")
+    }
+
+    pub fn wait(&self, until: impl Fn(&Engine) -> bool) -> Result<()> {
+        let begun = Instant::now();
+        while !until(&self.engine) {
+            ensure!(begun.elapsed() < PATIENCE, "still busy: {:?}", self.engine.reports());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
+    /// Ends the tasks in good order, their commits durable.
+    pub fn drain(self) -> Result<PipelineReport> {
+        let [_, io] = &self.runtimes;
+        ensure!(io.block_on(self.engine.drain(Duration::from_secs(60))), "the engine drains");
+        let report = self.report()?;
+        if std::env::var_os("MILLSTREAM_BENCH_METRICS").is_some() {
+            eprintln!("{}", self.metrics.text());
+        }
+        for runtime in self.runtimes {
+            runtime.shutdown_timeout(Duration::from_secs(2));
+        }
+        Ok(report)
+    }
+}
+
+pub fn parse_file(name: &str, text: &str) -> Result<millstream_config::Pipeline> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
     parse(text, &path, &ProcessEnv).map_err(|mistakes| anyhow!("{}", mistakes.render(false)))
 }
 
-fn runtime(name: &str, threads: usize) -> Result<Runtime> {
+pub fn runtime(name: &str, threads: usize) -> Result<Runtime> {
     Ok(tokio::runtime::Builder::new_multi_thread()
         .thread_name(name)
         .worker_threads(threads)
@@ -186,7 +226,7 @@ fn fill(home: &Home, messages: u64, codec: Codec) -> Result<u64> {
     Ok(bytes)
 }
 
-fn load_sites(home: &Home) -> Result<()> {
+pub fn load_sites(home: &Home) -> Result<()> {
     let columns = Arc::new(Schema::new(vec![
         Field::new("id", DataType::Int32, false),
         Field::new("name", DataType::Utf8, true),
@@ -211,16 +251,7 @@ fn load_sites(home: &Home) -> Result<()> {
     Ok(home.tables.persist()?)
 }
 
-fn wait_until_idle(engine: &Engine) -> Result<()> {
-    let begun = Instant::now();
-    while !engine.is_idle() {
-        ensure!(begun.elapsed() < PATIENCE, "still busy: {:?}", engine.reports());
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    Ok(())
-}
-
-fn check(report: &PipelineReport, messages: u64) -> Result<()> {
+pub fn check(report: &PipelineReport, messages: u64) -> Result<()> {
     let PipelineReport { rows_in, rows_out, rows_filtered, rows_dead, .. } = report;
     ensure!(
         *rows_in == messages && rows_out + rows_filtered == messages && *rows_dead == 0,

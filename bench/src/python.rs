@@ -49,6 +49,32 @@ impl Peers {
         measured
     }
 
+    /// The main job from Kafka to Kafka.
+    pub fn kafka_main_job(
+        &self,
+        brokers: &str,
+        from: &str,
+        to: &str,
+        messages: u64,
+    ) -> Result<Measured> {
+        let mut command = self.script("kafka_main_job.py");
+        command.arg(brokers).args([&self.schema, &self.sites]);
+        command.args([from, to]).arg(messages.to_string());
+        measured_by(command)
+    }
+
+    pub fn schema(&self) -> &Path {
+        &self.schema
+    }
+
+    pub fn records(&self) -> &Path {
+        &self.records
+    }
+
+    pub fn sites(&self) -> &Path {
+        &self.sites
+    }
+
     fn script(&self, name: &str) -> Command {
         let mut command = Command::new(&self.python);
         command.arg("-B").arg(self.scripts.join(name));
@@ -63,7 +89,8 @@ fn environment(scripts: &Path) -> Result<PathBuf> {
     if !python.exists() {
         run(Command::new("python3").args(["-m", "venv"]).arg(&home))?;
     }
-    let has = Command::new(&python).args(["-c", "import fastavro, orjson"]).output()?;
+    let has =
+        Command::new(&python).args(["-c", "import fastavro, orjson, confluent_kafka"]).output()?;
     if !has.status.success() {
         let mut install = Command::new(&python);
         install.args(["-m", "pip", "install", "--quiet", "-r"]);

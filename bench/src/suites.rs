@@ -17,7 +17,7 @@ pub const SUITES: [(&str, Suite); 5] =
     [("decode", decode), ("log", log), ("main_job", main_job), ("growth", growth), ("idle", idle)];
 
 /// The most memory that any row of ours may have had.
-const PEAK_RSS_MB: f64 = 150.0;
+pub const PEAK_RSS_MB: f64 = 150.0;
 const IDLE_RSS_MB: f64 = 60.0;
 const READY_MS: f64 = 200.0;
 const IDLE_LOG_BYTES: u64 = 1 << 30;
@@ -165,7 +165,7 @@ fn raw_like(own: &Measured) -> Result<Measured> {
 }
 
 impl Setup {
-    fn peers(&self) -> Result<Option<Peers>> {
+    pub fn peers(&self) -> Result<Option<Peers>> {
         self.python.then(|| Peers::prepare(self.peer_messages)).transpose()
     }
 }

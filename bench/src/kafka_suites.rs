@@ -1,0 +1,251 @@
+//! What is measured against a real Kafka: the client, the main job, and the listener for Kafka clients.
+
+use crate::decode::Columns;
+use crate::job::{Job, Measured, status_mb};
+use crate::kafka::Work;
+use crate::python::Peers;
+use crate::report::{Row, Target, cpu_ratio, rate_ratio};
+use crate::services::{self, Kafka};
+use crate::suites::{PEAK_RSS_MB, Setup, Suite};
+use anyhow::{Context, Result, ensure};
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
+
+pub const KAFKA_SUITES: [(&str, Suite); 3] =
+    [("kafka", client), ("kafka_latency", latency), ("kafka_listener", listener)];
+
+const ONE_CORE: [&str; 3] = ["taskset", "-c", "0"];
+const LATENCY_RATE: u64 = 20_000;
+const LATENCY_SECONDS: u64 = 15;
+/// As large as a `Navigation` record.
+const PERF_BYTES: &str = "303";
+
+/// Consuming, producing, and the main job between two topics.
+fn client(setup: &Setup) -> Result<Vec<Row>> {
+    let kafka = Kafka::up()?;
+    let peers = Peers::prepare(setup.peer_messages)?;
+    let messages = setup.messages;
+    let count = messages.to_string();
+    let source = kafka.topic("navigation")?;
+    let records = peers.records().display().to_string();
+    let rdkafka_out = services::rdkafka(&["produce", &kafka.brokers, &source, &records, &count])?;
+    let rdkafka_in = services::rdkafka(&["consume", &kafka.brokers, &source, &count])?;
+    let bare = Job::Decode { columns: Columns::All, messages }.measure()?;
+    let parts = Measured {
+        name: "bare rdkafka + bare arrow-avro".into(),
+        cpu_seconds: rdkafka_in.cpu_seconds + bare.cpu_seconds,
+        ..rdkafka_in.clone()
+    };
+    let target = kafka.topic("produced")?;
+    let produced =
+        Job::KafkaProduce { brokers: kafka.brokers.clone(), topic: target.clone(), messages }
+            .measure()?;
+    kafka.delete(&target)?;
+
+    let pipeline = |work, behind: &[&str]| -> Result<Measured> {
+        let target = kafka.topic("enriched")?;
+        let env = environment(&kafka, &source, &target);
+        let env: Vec<(&str, &str)> = env.iter().map(|(k, v)| (*k, v.as_str())).collect();
+        let measured = Job::Kafka { work, messages }.measure_in(behind, &env)?;
+        kafka.delete(&target)?;
+        Ok(measured)
+    };
+    let consumed = pipeline(Work::Consume, &[])?;
+    let job = pipeline(Work::MainJob, &[])?;
+    let mut one_core = pipeline(Work::MainJob, &ONE_CORE)?;
+    one_core.name += ", one core";
+
+    let few = setup.peer_messages;
+    let target = kafka.topic("python")?;
+    let python = peers.kafka_main_job(&kafka.brokers, &source, &target, few)?;
+    kafka.delete(&target)?;
+    let target = kafka.topic("streams")?;
+    let [schema, sites] = [peers.schema(), peers.sites()].map(|path| path.display().to_string());
+    let streams = services::streams(&[&kafka.brokers, &schema, &sites, &source, &target, &count])?;
+    kafka.delete(&target)?;
+    kafka.delete(&source)?;
+
+    let faster = |peer: &Measured| Row::against(&job, peer, cpu_ratio(peer, &job)).times_faster();
+    Ok(vec![
+        Row::against(&consumed, &parts, cpu_ratio(&consumed, &parts)).target(Target::AtMost(1.1)),
+        Row::against(&produced, &rdkafka_out, cpu_ratio(&produced, &rdkafka_out))
+            .target(Target::AtMost(0.25)),
+        Row::rate(&one_core).target(Target::AtLeast(200_000.0)),
+        faster(&python).target(Target::AtLeast(12.0)),
+        faster(&streams),
+        Row::peak_rss(&[&consumed, &job, &one_core]).target(Target::AtMost(PEAK_RSS_MB)),
+        Row::plain(&rdkafka_in),
+        Row::plain(&rdkafka_out),
+        Row::plain(&bare),
+        Row::plain(&python),
+        Row::plain(&streams),
+    ])
+}
+
+/// The main job at a steady rate, from the fetch to the acknowledgement of what was produced.
+fn latency(setup: &Setup) -> Result<Vec<Row>> {
+    let kafka = Kafka::up()?;
+    let peers = Peers::prepare(setup.peer_messages)?;
+    let (source, target) = (kafka.topic("paced")?, kafka.topic("enriched")?);
+    let messages = LATENCY_RATE * LATENCY_SECONDS;
+    let [count, rate] = [messages, LATENCY_RATE].map(|number| number.to_string());
+    let records = peers.records().display().to_string();
+    let arguments = ["produce", &kafka.brokers, &source, &records, &count, &rate];
+    let mut producer = services::rdkafka_command(&arguments)?.stdout(Stdio::null()).spawn()?;
+    let env = environment(&kafka, &source, &target);
+    let env: Vec<(&str, &str)> = env.iter().map(|(k, v)| (*k, v.as_str())).collect();
+    let measured = Job::Kafka { work: Work::MainJob, messages }.measure_in(&[], &env);
+    let sent = producer.wait()?;
+    let measured = measured?;
+    ensure!(sent.success(), "the producer ended with {sent}");
+    kafka.delete(&source)?;
+    kafka.delete(&target)?;
+    let number = |what: &str| measured.extra.get(what).copied().unwrap_or(f64::NAN);
+    Ok(vec![
+        Row::number(&measured, "20K messages/s, p50 ms", number("p50_ms"))
+            .target(Target::AtMost(5.0)),
+        Row::number(&measured, "20K messages/s, p99 ms", number("p99_ms"))
+            .target(Target::AtMost(25.0)),
+    ])
+}
+
+/// Kafka's own performance tools against the embedded log and against the real broker.
+fn listener(setup: &Setup) -> Result<Vec<Row>> {
+    let kafka = Kafka::up()?;
+    let scratch = crate::job::Scratch::new("listener")?;
+    let own = Server::start(scratch.path())?;
+    let mut rows = Vec::new();
+    for (setting, props) in
+        [("256 KiB, 5 ms", &["batch.size=262144", "linger.ms=5"][..]), ("the tool's defaults", &[])]
+    {
+        let ours = perf(&own.address, own.child.id(), "ours", setting, props, setup.messages)?;
+        let theirs = perf(&kafka.brokers, kafka.pid, "Kafka", setting, props, setup.messages)?;
+        for (own, peer) in ours.iter().zip(&theirs) {
+            let rate = Row::against(own, peer, rate_ratio(own, peer));
+            let cpu = Row::against(own, peer, cpu_ratio(own, peer));
+            let rate = Row { name: format!("{}, messages/s", rate.name), ..rate };
+            let cpu = Row { name: format!("{}, CPU", cpu.name), ..cpu };
+            let memory = own.peak_rss_mb / peer.peak_rss_mb;
+            let memory = Row::against(own, peer, memory);
+            let memory = Row { name: format!("{}, memory", memory.name), ..memory };
+            let held = props.is_empty();
+            for (row, target) in [
+                (rate, Target::AtLeast(1.0)),
+                (cpu, Target::AtMost(0.5)),
+                (memory, Target::AtMost(0.25)),
+            ] {
+                rows.push(if held { row } else { row.target(target) });
+            }
+        }
+        rows.extend(theirs.iter().map(Row::plain));
+    }
+    Ok(rows)
+}
+
+/// Produces and consumes; the CPU and the memory are the server's.
+fn perf(
+    brokers: &str,
+    pid: u32,
+    who: &str,
+    setting: &str,
+    props: &[&str],
+    messages: u64,
+) -> Result<[Measured; 2]> {
+    let since = std::time::SystemTime::UNIX_EPOCH.elapsed()?.as_millis();
+    let topic = format!("perf-{since}");
+    services::create_topic(brokers, &topic)?;
+    let count = messages.to_string();
+    let to = format!("bootstrap.servers={brokers}");
+    let produce =
+        ["perf-produce", "--topic", &topic, "--num-records", &count, "--throughput", "-1"];
+    let produce = [&produce[..], &["--record-size", PERF_BYTES, "--producer-props", &to], props];
+    let consume = ["perf-consume", "--bootstrap-server", brokers, "--topic", &topic];
+    let consume = [&consume[..], &["--messages", &count, "--timeout", "60000"]];
+    let measure = |what: &str, arguments: &[&str]| -> Result<Measured> {
+        let (cpu, since) = (cpu_seconds(pid)?, Instant::now());
+        let text = services::tool(arguments)?;
+        let wall = since.elapsed().as_secs_f64();
+        let rate = rate_in(&text);
+        Ok(Measured {
+            name: format!("{who}: {what}, {setting}"),
+            messages,
+            bytes: messages * PERF_BYTES.parse::<u64>().unwrap_or_default(),
+            cpu_seconds: cpu_seconds(pid)? - cpu,
+            // The tool's own figure leaves its start-up out.
+            wall_seconds: rate.map_or(wall, |rate| messages as f64 / rate),
+            peak_rss_mb: status_mb(&pid.to_string(), "VmRSS:")?,
+            extra: Default::default(),
+        })
+    };
+    let measured = [measure("produce", &produce.concat())?, measure("consume", &consume.concat())?];
+    services::tool(&["topics", "--bootstrap-server", brokers, "--delete", "--topic", &topic])?;
+    Ok(measured)
+}
+
+/// Records a second as the producer's last line says (`…, 250000.0 records/sec (…`) or the
+/// consumer's (its sixth column).
+fn rate_in(text: &str) -> Option<f64> {
+    let said = text.lines().rev().find_map(|line| {
+        let (before, _) = line.split_once(" records/sec")?;
+        before.rsplit([' ', ',']).next()?.parse().ok()
+    });
+    said.or_else(|| {
+        let last = text.lines().rev().find(|line| line.matches(',').count() >= 5)?;
+        last.split(',').nth(5)?.trim().parse().ok()
+    })
+}
+
+/// User and system seconds of a process.
+fn cpu_seconds(pid: u32) -> Result<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let after_name = stat.rsplit(')').next().unwrap_or_default();
+    let fields: Vec<&str> = after_name.split_whitespace().collect();
+    let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok());
+    let (user, system) = ticks(11).zip(ticks(12)).context("the process's times")?;
+    Ok((user + system) / rustix::param::clock_ticks_per_second() as f64)
+}
+
+/// `millstream serve` on a directory of its own; ended when dropped.
+struct Server {
+    child: Child,
+    address: String,
+}
+
+impl Server {
+    fn start(dir: &std::path::Path) -> Result<Server> {
+        let exe = std::env::current_exe()?.with_file_name("millstream");
+        let mut child = Command::new(&exe)
+            .arg("--data")
+            .arg(dir)
+            .args(["serve", "--kafka-listen", "127.0.0.1:0"])
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("starting {}", exe.display()))?;
+        let stderr = child.stderr.take().context("it has a stderr")?;
+        let mut lines = BufReader::new(stderr).lines();
+        let address = lines.by_ref().map_while(Result::ok).find_map(|line| {
+            let (_, address) = line.split_once("kafka=")?;
+            Some(address.trim().to_owned())
+        });
+        // What it says later must not fill the pipe.
+        std::thread::spawn(move || lines.for_each(drop));
+        Ok(Server { child, address: address.context("it says where it listens")? })
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn environment(kafka: &Kafka, source: &str, target: &str) -> [(&'static str, String); 4] {
+    [
+        ("BENCH_BROKERS", kafka.brokers.clone()),
+        ("BENCH_SOURCE", source.into()),
+        ("BENCH_TARGET", target.into()),
+        ("BENCH_GROUP", format!("group-{target}")),
+    ]
+}
