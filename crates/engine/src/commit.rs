@@ -324,7 +324,7 @@ async fn commit_to(
         }
         *shared.trouble.lock() = Some(trouble);
         tokio::time::sleep(backoff).await;
-        backoff = (backoff * 2).min(Duration::from_secs(5));
+        backoff = (backoff * 2).min(Duration::from_secs(1));
         // What was offered meanwhile goes with it.
         let mut state = shared.state.lock();
         batch.extend(std::mem::take(&mut state.pending));

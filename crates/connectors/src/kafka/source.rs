@@ -1,7 +1,7 @@
 //! Topics of a Kafka cluster, read as a member of a group.
 
 use super::cluster::{Cluster, EARLIEST, LATEST};
-use super::feed::Reader;
+use super::feed::{Feed, Reader};
 use super::fetcher::{FetchOptions, Fetcher, OnLostOffset};
 use super::group::{GroupOptions, Membership, Ours, Subscribed, Topics};
 use async_trait::async_trait;
@@ -9,6 +9,7 @@ use millstream_core::{Error, Group, Partition, PartitionReader, Place, Result, S
 use parking_lot::Mutex;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 #[derive(Debug, Clone)]
 pub struct KafkaSourceOptions {
@@ -85,6 +86,20 @@ impl KafkaSource {
         &self.cluster
     }
 
+    fn look_at(&self, partition: u32) -> Result<Arc<Feed>> {
+        let (topic, index) = self.named(partition)?;
+        let id = self.found.topics.get(&topic).map_or(Uuid::nil(), |topic| topic.id);
+        let feed = Arc::new(Feed::new(partition, topic, id, index));
+        self.fetcher.add(feed.clone());
+        Ok(feed)
+    }
+
+    fn named(&self, partition: u32) -> Result<(Arc<str>, i32)> {
+        self.ours.name(partition).ok_or_else(|| {
+            Error::stop("no_partition", format!("{} has no partition {partition}", self.name))
+        })
+    }
+
     fn membership(&self) -> Arc<Membership> {
         let mut membership = self.membership.lock();
         let joined = membership.get_or_insert_with(|| {
@@ -124,7 +139,11 @@ impl Source for KafkaSource {
     }
 
     async fn reader(&self, partition: u32, start: Start) -> Result<Box<dyn PartitionReader>> {
-        let feed = self.ours.readable(partition)?;
+        let feed = match self.membership.lock().is_some() {
+            true => self.ours.readable(partition)?,
+            // Somebody who only looks joins no group.
+            false => self.look_at(partition)?,
+        };
         let offset = match start {
             Start::Offset(offset) => offset,
             Start::Earliest => self.offset_of(partition, Place::Earliest).await?,
@@ -136,9 +155,7 @@ impl Source for KafkaSource {
     }
 
     async fn offset_of(&self, partition: u32, place: Place) -> Result<i64> {
-        let (topic, index) = self.ours.name(partition).ok_or_else(|| {
-            Error::stop("no_partition", format!("{} has no partition {partition}", self.name))
-        })?;
+        let (topic, index) = self.named(partition)?;
         let at = |time| self.cluster.offset_at(&topic, index, time, self.options.committed_only);
         Ok(match place {
             Place::Earliest => at(EARLIEST).await?.unwrap_or(0),

@@ -80,10 +80,10 @@ async fn a_source_begins_where_it_is_told() {
             !notes.starts.is_empty() || !notes.errors.is_empty()
         })
         .await;
-        let notes = member.notes.lock();
-        let start = notes.starts.first().map(|(_, _, start)| *start);
-        let error = notes.errors.first().cloned();
-        drop(notes);
+        let (start, error) = {
+            let notes = member.notes.lock();
+            (notes.starts.first().map(|(_, _, start)| *start), notes.errors.first().cloned())
+        };
         member.leave().await;
         (start, error)
     };
@@ -127,9 +127,8 @@ async fn new_partitions_and_new_topics_are_read_from_their_beginning() {
         until("the new partitions are ours", || member.owned() == 5).await;
         produce(&cluster, &first, Codec::Lz4, &events(4, 100)).await;
         until("they are read", || member.seen() == 200).await;
-        let notes = member.notes.lock();
-        assert!(notes.starts.iter().all(|(_, _, start)| *start == 0), "{:?}", notes.starts);
-        drop(notes);
+        let starts = member.notes.lock().starts.clone();
+        assert!(starts.iter().all(|(_, _, start)| *start == 0), "{starts:?}");
         member.leave().await;
     }
 }
@@ -215,4 +214,53 @@ async fn a_topic_that_is_not_there_is_named() {
     let nobody = super::cluster("127.0.0.1:1");
     let error = KafkaSource::open(nobody, reading(&missing, "g")).await.err().unwrap();
     assert!(error.to_string().contains("no broker of 127.0.0.1:1 answers"), "{error}");
+}
+
+/// Transactions leave markers that are nobody's records: the commit reaches the end all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn markers_of_transactions_count_as_read() {
+    let Some(kafka) = services::kafka() else { return };
+    let topic = unique("transactions");
+    kafka.create_topic(&topic, 1, KEEP);
+    let bootstrap = format!("bootstrap.servers={}", kafka.bootstrap());
+    let id = unique("perf");
+    kafka.tool(&[
+        "perf-produce",
+        "--topic",
+        &topic,
+        "--num-records",
+        "500",
+        "--record-size",
+        "50",
+        "--throughput",
+        "-1",
+        "--transactional-id",
+        &id,
+        "--transaction-duration-ms",
+        "20",
+        "--producer-props",
+        &bootstrap,
+    ]);
+    let cluster = cluster(&kafka.bootstrap());
+    let member = Member::join(source(&cluster, reading(&topic, &topic)).await);
+    until("all are read", || member.seen() == 500).await;
+    let end = member.source.offset_of(0, Place::Latest).await.unwrap();
+    assert!(end > 500, "there are no markers");
+    until("the commit is at the end", || member.notes.lock().committed.values().copied().eq([end]))
+        .await;
+    member.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_only_looks_joins_no_group_and_commits_nothing() {
+    let Some(kafka) = services::kafka() else { return };
+    let topic = unique("looked-at");
+    kafka.create_topic(&topic, 1, KEEP);
+    let cluster = cluster(&kafka.bootstrap());
+    produce(&cluster, &topic, Codec::None, &events(2, 100)).await;
+    let source = source(&cluster, reading(&topic, &topic)).await;
+    let mut reader = source.reader(0, millstream_core::Start::Earliest).await.unwrap();
+    let records = tokio::time::timeout(PATIENCE, reader.next()).await.unwrap().unwrap().unwrap();
+    assert!(!records.is_empty());
+    assert!(!kafka.tool(&["groups", "--list"]).contains(&topic));
 }
