@@ -154,6 +154,7 @@ impl Producers {
         };
         let (known, from) = decode(&bytes).unwrap_or_default();
         let mut producers = Producers { known, named: true, changed: false };
+        // Only a disk that lost what it had synced leaves less than was noted.
         if from > end.offset {
             producers.cut(end.offset);
         }

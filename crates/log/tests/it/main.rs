@@ -5,7 +5,9 @@
 mod codec;
 mod crash;
 mod fuzz;
+mod grow;
 mod kill;
 mod log;
 mod lossy;
+mod numbered;
 mod speed;
