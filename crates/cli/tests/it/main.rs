@@ -11,6 +11,7 @@ mod disk;
 mod examples;
 mod help;
 mod kafka;
+mod kafka_group;
 mod program;
 mod run;
 mod tap;
