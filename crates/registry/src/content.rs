@@ -4,7 +4,8 @@ use crate::avro::{Parser, Schema};
 use crate::error::{Error, Result};
 use crate::json;
 use crate::level::kind_word;
-use millstream_core::SchemaKind;
+use md5::{Digest, Md5};
+use millstream_core::{Guid, SchemaKind};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -54,7 +55,12 @@ pub(crate) type Texts = Vec<(String, Arc<str>)>;
 
 impl NewSchema {
     pub fn avro(schema: impl Into<String>) -> Self {
-        Self { schema: schema.into(), ..Self::default() }
+        Self::of(SchemaKind::Avro, schema)
+    }
+
+    pub fn of(kind: SchemaKind, schema: impl Into<String>) -> Self {
+        let schema_type = Some(kind_word(kind).to_owned());
+        Self { schema: schema.into(), schema_type, ..Self::default() }
     }
 }
 
@@ -95,6 +101,22 @@ impl Content {
         let extra = |value: &Option<Value>| value.clone().filter(|value| !value.is_null());
         let (metadata, rule_set) = (extra(&new.metadata), extra(&new.rule_set));
         Ok(Content { kind, text, references, metadata, rule_set })
+    }
+
+    /// The same in every registry of Confluent's kind for the same text and references; with
+    /// metadata or rules, in every one of ours.
+    pub fn guid(&self) -> Guid {
+        let mut hash = Md5::new();
+        hash.update(&self.text);
+        for reference in &self.references {
+            hash.update(&reference.name);
+            hash.update(&reference.subject);
+            hash.update((reference.version as i32).to_be_bytes());
+        }
+        for extra in [&self.metadata, &self.rule_set].into_iter().flatten() {
+            hash.update(json::sorted(extra).to_string());
+        }
+        Guid(hash.finalize().into())
     }
 
     /// Equal for equal schemas.

@@ -5,7 +5,7 @@ use crate::error::{Error, Result, code};
 use crate::level::{self, Level, Mode, Version};
 use crate::registry::{Registered, SubjectVersion};
 use crate::state::{Schema, Slot, State};
-use crate::{avro_compat, json};
+use crate::{avro_compat, json, json_compat};
 use millstream_core::SchemaKind;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -250,7 +250,7 @@ impl State {
             return Ok(Vec::new());
         }
         let mut messages = Vec::new();
-        let mut parsed = None;
+        let (mut parsed, mut parsed_json) = (None, None);
         for version in old {
             let old = &version.schema;
             let found = match (content.kind, old.kind) {
@@ -261,6 +261,16 @@ impl State {
                     };
                     let old = parse_avro(&old.text, &old.registered.references, false)?;
                     avro_compat::check(new, &old, level).map_err(|error| {
+                        Error::invalid_schema(format!("Invalid schema: {error}"))
+                    })?
+                }
+                (SchemaKind::Json, SchemaKind::Json) => {
+                    let new = match &parsed_json {
+                        Some(parsed) => parsed,
+                        None => parsed_json.insert(parse_json(&content.text, texts)?),
+                    };
+                    let old = parse_json(&old.text, &old.registered.references)?;
+                    json_compat::check(new, &old, level).map_err(|error| {
                         Error::invalid_schema(format!("Invalid schema: {error}"))
                     })?
                 }
@@ -335,6 +345,11 @@ impl State {
             }
         }
     }
+}
+
+fn parse_json(text: &str, texts: &Texts) -> Result<json_compat::Schema> {
+    json_compat::Schema::parse(text, texts)
+        .map_err(|error| Error::invalid_schema(format!("Invalid schema: {error}")))
 }
 
 pub(crate) fn check_subject(subject: &str) -> Result<()> {

@@ -56,6 +56,10 @@ impl Error {
         Self::new(code::SCHEMA_NOT_FOUND, format!("Schema {id} not found"))
     }
 
+    pub(crate) fn guid_not_found(guid: millstream_core::Guid) -> Self {
+        Self::new(code::SCHEMA_NOT_FOUND, format!("Schema {guid} not found"))
+    }
+
     pub(crate) fn invalid_schema(message: impl Into<String>) -> Self {
         Self::new(code::INVALID_SCHEMA, message)
     }

@@ -18,7 +18,7 @@ use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use millstream_core::SchemaKind;
+use millstream_core::{Guid, SchemaKind};
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -41,6 +41,8 @@ pub fn router(registry: Registry) -> Router {
         .route("/schemas/ids/{id}/schema", get(text_of_id))
         .route("/schemas/ids/{id}/subjects", get(subjects_of_id))
         .route("/schemas/ids/{id}/versions", get(versions_of_id))
+        .route("/schemas/guids/{guid}", get(schema_of_guid))
+        .route("/schemas/guids/{guid}/ids", get(ids_of_guid))
         .route("/contexts", get(async || answer(json!(["."]))))
         .route("/subjects", get(subjects))
         .route("/subjects/{subject}", post(lookup).delete(delete_subject))
@@ -217,7 +219,8 @@ async fn register(
     let normalize = flag(&params, "normalize");
     let work = move |registry: &Registry| registry.register(&subject, &new, normalize);
     let registered = front.blocking(work).await?;
-    Ok(answer(json!({"id": registered.id, "version": registered.version})))
+    let guid = front.registry.by_id(registered.id)?.guid.to_string();
+    Ok(answer(json!({"id": registered.id, "version": registered.version, "guid": guid})))
 }
 
 async fn lookup(
@@ -276,6 +279,22 @@ async fn schema_of_id(
         body.insert("maxId".into(), json!(front.registry.id_max()));
     }
     Ok(answer(Value::Object(body)))
+}
+
+async fn schema_of_guid(
+    State(front): State<Front>,
+    Path(guid): Path<String>,
+    Query(params): Params,
+) -> Answer {
+    let schema = front.registry.by_guid(guid_of(&guid)?)?;
+    let mut body = Map::new();
+    describe(&schema, &params, &mut body)?;
+    Ok(answer(Value::Object(body)))
+}
+
+async fn ids_of_guid(State(front): State<Front>, Path(guid): Path<String>) -> Answer {
+    let schema = front.registry.by_guid(guid_of(&guid)?)?;
+    Ok(answer(json!([{"context": ".", "id": schema.id}])))
 }
 
 async fn text_of_id(
@@ -361,6 +380,7 @@ fn describe(
     params: &HashMap<String, String>,
     body: &mut Map<String, Value>,
 ) -> Result<()> {
+    body.insert("guid".into(), json!(schema.guid.to_string()));
     if schema.kind != SchemaKind::Avro {
         body.insert("schemaType".into(), json!(kind_word(schema.kind)));
     }
@@ -397,6 +417,16 @@ fn parse<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T> {
 
 fn id_of(text: &str) -> Result<u32> {
     text.parse().map_err(|_| Error::new(404, format!("HTTP 404 Not Found: no id is `{text}`")))
+}
+
+fn guid_of(text: &str) -> Result<Guid> {
+    let digits: String = text.chars().filter(|sign| *sign != '-').collect();
+    let is_guid = digits.len() == 32 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    let number = u128::from_str_radix(&digits, 16).ok().filter(|_| is_guid);
+    number.map(|number| Guid(number.to_be_bytes())).ok_or_else(|| {
+        let shown: String = text.chars().take(80).flat_map(char::escape_default).collect();
+        Error::new(404, format!("HTTP 404 Not Found: no GUID is `{shown}`"))
+    })
 }
 
 fn flag(params: &HashMap<String, String>, name: &str) -> bool {

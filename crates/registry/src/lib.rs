@@ -4,12 +4,11 @@
 //! ```text
 //! curl, Kafka clients ─► router ─┐
 //! pipelines ─► core::Schemas ────┼─► Registry ─► registry.jsonl
-//! commands ──────────────────────┘      └─► avro, avro_compat
+//! commands ──────────────────────┘      └─► avro, avro_compat, json_compat
 //! ```
 //!
-//! Avro schemas are parsed, brought into canonical form and held to the subject's compatibility
-//! level. JSON Schemas must be JSON, Protobuf is kept as it is; for both every new version counts
-//! as compatible.
+//! Avro schemas and JSON Schemas are brought into canonical form and held to the subject's
+//! compatibility level. Protobuf is kept as it is; every new version counts as compatible.
 
 pub mod avro;
 pub mod avro_compat;
@@ -20,6 +19,7 @@ mod error;
 mod http;
 mod journal;
 mod json;
+mod json_compat;
 mod level;
 mod registry;
 mod schemas;

@@ -9,6 +9,7 @@ use crate::error::{Error, Result, code};
 use crate::journal::Journal;
 use crate::level::{Level, Mode, Version};
 use crate::state::{Config, Entry, Schema, State};
+use millstream_core::Guid;
 use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -146,6 +147,12 @@ impl Registry {
     pub fn by_id(&self, id: u32) -> Result<Arc<Schema>> {
         let state = self.state();
         state.schemas.get(&id).cloned().ok_or_else(|| Error::schema_not_found(id))
+    }
+
+    pub fn by_guid(&self, guid: Guid) -> Result<Arc<Schema>> {
+        let state = self.state();
+        let found = state.schemas.values().find(|schema| schema.guid == guid);
+        found.cloned().ok_or_else(|| Error::guid_not_found(guid))
     }
 
     /// The largest id given out; 0 when there is none.

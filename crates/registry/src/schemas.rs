@@ -1,10 +1,10 @@
 //! The embedded registry as the formats see it.
 
 use crate::content::NewSchema;
-use crate::level::{Version, kind_word};
+use crate::level::Version;
 use crate::registry::Registry;
 use async_trait::async_trait;
-use millstream_core::{Error, RegisteredSchema, Result, SchemaKind, Schemas};
+use millstream_core::{Error, Guid, RegisteredSchema, Result, SchemaKind, Schemas};
 use std::sync::Arc;
 
 #[async_trait]
@@ -12,6 +12,11 @@ impl Schemas for Registry {
     /// Cancel safe.
     async fn by_id(&self, id: u32) -> Result<Arc<RegisteredSchema>> {
         Ok(Registry::by_id(self, id)?.registered.clone())
+    }
+
+    /// Cancel safe.
+    async fn by_guid(&self, guid: Guid) -> Result<Arc<RegisteredSchema>> {
+        Ok(Registry::by_guid(self, guid)?.registered.clone())
     }
 
     /// Cancel safe.
@@ -23,8 +28,7 @@ impl Schemas for Registry {
     /// Cancelled, the schema may or may not be registered; asking again gives the same id.
     async fn register(&self, subject: &str, kind: SchemaKind, text: &str) -> Result<u32> {
         let (registry, subject) = (self.clone(), subject.to_owned());
-        let schema_type = Some(kind_word(kind).to_owned());
-        let new = NewSchema { schema: text.to_owned(), schema_type, ..NewSchema::default() };
+        let new = NewSchema::of(kind, text);
         let task = move || Registry::register(&registry, &subject, &new, false);
         let registered = tokio::task::spawn_blocking(task)
             .await

@@ -3,7 +3,7 @@
 
 use crate::content::{Content, Reference, Texts};
 use crate::level::{Level, Mode};
-use millstream_core::{RegisteredSchema, SchemaKind};
+use millstream_core::{Guid, RegisteredSchema, SchemaKind};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
@@ -77,6 +77,7 @@ pub struct Config {
 #[derive(Debug)]
 pub struct Schema {
     pub id: u32,
+    pub guid: Guid,
     pub kind: SchemaKind,
     pub text: Arc<str>,
     pub references: Vec<Reference>,
@@ -175,12 +176,13 @@ impl State {
         if let Some(content) = content {
             let content = Content::from(*content);
             let texts = self.texts(&content.references)?;
-            let key = content.key();
+            let (key, guid) = (content.key(), content.guid());
             let text: Arc<str> = content.text.into();
             let registered =
                 RegisteredSchema { id, kind: content.kind, text: text.clone(), references: texts };
             let schema = Schema {
                 id,
+                guid,
                 kind: content.kind,
                 text,
                 references: content.references,

@@ -1,6 +1,6 @@
 //! What a schema says of a value's type, with `$ref` followed and `allOf` merged.
 
-use super::documents::{Documents, Place};
+use millstream_schemas::json::{Documents, Place};
 use serde_json::Value;
 
 /// How many `$ref` and `allOf` may lie between a schema and what it says.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! JSON Schema (draft-07 or 2020-12) and what it refers to
-//!   └─► documents ($ref, $id, anchors) ─► facts (allOf merged) ─► shape   columns and checks
+//!   └─► millstream_schemas::json ($ref, $id) ─► facts (allOf merged) ─► shape   columns and checks
 //!         ├─► read    JSON text into columns, checked on the way
 //!         └─► write   columns into JSON text, row by row
 //! columns without a schema ─► derive
@@ -31,7 +31,6 @@
 
 mod decoder;
 mod derive;
-mod documents;
 mod encoder;
 mod facts;
 mod read;

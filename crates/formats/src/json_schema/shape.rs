@@ -1,9 +1,9 @@
 //! A JSON Schema as Arrow columns, with what is to be checked of each value.
 
 use super::References;
-use super::documents::{Documents, Place};
 use super::facts::{Facts, Type};
 use arrow_schema::{DataType, Field as Column, Fields, TimeUnit};
+use millstream_schemas::json::{Documents, Place};
 use serde_json::Value;
 use std::sync::Arc;
 

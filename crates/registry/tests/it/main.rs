@@ -5,6 +5,7 @@
 mod client;
 mod compat;
 mod fuzz;
+mod json_compat;
 mod persist;
 mod python;
 mod rest;

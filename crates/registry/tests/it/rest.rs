@@ -28,27 +28,26 @@ fn a_schema_has_one_id_wherever_it_is() {
     assert_eq!(server.ok("GET", "/schemas/types", ()), json!(["JSON", "PROTOBUF", "AVRO"]));
     assert_eq!(server.ok("GET", "/contexts", ()), json!(["."]));
     let first = server.ok("POST", "/subjects/s/versions", ints(&["a"]));
-    assert_eq!(first, json!({"id": 1, "version": 1}));
+    let guid = "e4d94c3f-c345-bad6-d759-ac6f42ea94f7";
+    assert_eq!(first, json!({"id": 1, "version": 1, "guid": guid}));
     assert_eq!(server.ok("POST", "/subjects/s/versions", ints(&["a"])), first);
     let spaced =
         avro(r#" { "name":"R", "fields":[ {"type":{"type":"int"},"name":"a"} ], "type":"record"}"#);
     assert_eq!(server.ok("POST", "/subjects/s/versions", spaced), first);
-    let second = server.ok("POST", "/subjects/s/versions", ints(&["a", "b?"]));
-    assert_eq!(second, json!({"id": 2, "version": 2}));
-    let other = server.ok("POST", "/subjects/t/versions", ints(&["a", "b?"]));
-    assert_eq!(other, json!({"id": 2, "version": 1}));
+    assert_eq!(server.register("/subjects/s/versions", ints(&["a", "b?"])), (2, 2));
+    assert_eq!(server.register("/subjects/t/versions", ints(&["a", "b?"])), (2, 1));
 
     let text = r#"{"type":"record","name":"R","fields":[{"name":"a","type":"int"}]}"#;
     assert_eq!(server.ok("GET", "/subjects", ()), json!(["s", "t"]));
     assert_eq!(server.ok("GET", "/subjects?subjectPrefix=t", ()), json!(["t"]));
     assert_eq!(server.ok("GET", "/subjects?offset=1&limit=5", ()), json!(["t"]));
     assert_eq!(server.ok("GET", "/subjects/s/versions", ()), json!([1, 2]));
-    let version = json!({"subject": "s", "version": 1, "id": 1, "schema": text});
+    let version = json!({"subject": "s", "version": 1, "id": 1, "guid": guid, "schema": text});
     assert_eq!(server.ok("GET", "/subjects/s/versions/1", ()), version);
     let latest = server.ok("GET", "/subjects/s/versions/latest", ());
     assert_eq!((&latest["version"], &latest["id"]), (&json!(2), &json!(2)));
     assert_eq!(server.ok("GET", "/subjects/s/versions/-1", ()), latest);
-    assert_eq!(server.ok("GET", "/schemas/ids/1", ()), json!({"schema": text}));
+    assert_eq!(server.ok("GET", "/schemas/ids/1", ()), json!({"guid": guid, "schema": text}));
     assert_eq!(server.ok("GET", "/schemas/ids/1?fetchMaxId=true", ())["maxId"], 2);
     assert_eq!(server.ok("GET", "/schemas/ids/1/schema", ()).to_string(), text);
     assert_eq!(server.ok("GET", "/subjects/s/versions/1/schema", ()).to_string(), text);
@@ -198,10 +197,7 @@ fn deleting_is_soft_then_for_good() {
     );
 
     // It comes back with its id as a new version, and the deleted one is gone.
-    assert_eq!(
-        server.ok("POST", "/subjects/s/versions", ints(&["a"])),
-        json!({"id": 1, "version": 3})
-    );
+    assert_eq!(server.register("/subjects/s/versions", ints(&["a"])), (1, 3));
     assert_eq!(server.ok("GET", "/subjects/s/versions?deleted=true", ()), json!([2, 3]));
 
     assert_eq!(server.ok("DELETE", "/subjects/s/versions/latest", ()), json!(3));
@@ -218,10 +214,7 @@ fn deleting_is_soft_then_for_good() {
     assert_eq!(server.ok("GET", "/subjects?deletedOnly=true", ()), json!(["s"]));
     server.fails(40408, "GET", "/config/s", ());
     // A deleted version counts for nothing when compatibility is checked.
-    assert_eq!(
-        server.ok("POST", "/subjects/s/versions", avro("\"string\"")),
-        json!({"id": 4, "version": 3})
-    );
+    assert_eq!(server.register("/subjects/s/versions", avro("\"string\"")), (4, 3));
     server.ok("DELETE", "/subjects/s", ());
     assert_eq!(server.ok("DELETE", "/subjects/s?permanent=true", ()), json!([2, 3]));
     assert_eq!(server.ok("GET", "/subjects?deleted=true", ()), json!(["t"]));
@@ -336,7 +329,10 @@ fn other_kinds_are_kept_and_served() {
     let json = json!({"schema": "{ \"type\": \"object\" }", "schemaType": "JSON"});
     server.ok("POST", "/subjects/j/versions", json);
     let found = server.ok("GET", "/schemas/ids/1", ());
-    assert_eq!(found, json!({"schemaType": "JSON", "schema": "{\"type\":\"object\"}"}));
+    assert_eq!(
+        (&found["schemaType"], &found["schema"]),
+        (&json!("JSON"), &json!("{\"type\":\"object\"}"))
+    );
     for wrong in ["{", "7", "[]"] {
         let wrong = json!({"schema": wrong, "schemaType": "JSON"});
         server.fails(42201, "POST", "/subjects/j/versions", wrong);
@@ -368,4 +364,33 @@ fn metadata_belongs_to_the_schema() {
     let path = "/subjects/s/metadata?key=owner&value=ann&key=app&value=x+y";
     assert_eq!(server.ok("GET", path, ())["version"], 1);
     server.fails(40403, "GET", "/subjects/s/metadata?key=owner&value=eve", ());
+}
+
+/// What Confluent's registry makes of a text without metadata: its MD5.
+#[test]
+fn a_schema_has_the_guid_of_its_text() {
+    let server = Server::start();
+    let first = server.ok("POST", "/subjects/a/versions", avro("\"string\""));
+    let guid = "095d71cf-1255-6b9d-5e33-0ad575b3df5d";
+    assert_eq!(first["guid"], guid);
+    assert_eq!(server.ok("POST", "/subjects/b/versions", avro("\"string\""))["guid"], guid);
+    let found = server.ok("GET", &format!("/schemas/guids/{guid}"), ());
+    assert_eq!(found, json!({"guid": guid, "schema": "\"string\""}));
+    assert_eq!(server.ok("GET", "/schemas/guids/095D71CF12556B9D5E330AD575B3DF5D", ()), found);
+    let ids = server.ok("GET", &format!("/schemas/guids/{guid}/ids"), ());
+    assert_eq!(ids, json!([{"context": ".", "id": 1}]));
+    assert_eq!(server.ok("GET", "/schemas/ids/1", ())["guid"], guid);
+    // References are a part of it.
+    let item = r#"{"type":"record","name":"I","fields":[]}"#;
+    server.ok("POST", "/subjects/i/versions", avro(item));
+    let list = r#"{"type":"array","items":"I"}"#;
+    let references = json!([{"name": "I", "subject": "i", "version": 1}]);
+    let other = server.ok(
+        "POST",
+        "/subjects/l/versions",
+        json!({"schema": list, "references": references}),
+    );
+    assert_ne!(other["guid"], "e9846fa8-578d-64ab-79de-e7bab7e99a07");
+    server.fails(40403, "GET", "/schemas/guids/00000000-0000-0000-0000-000000000000", ());
+    server.fails(404, "GET", "/schemas/guids/4711", ());
 }

@@ -72,6 +72,12 @@ impl Server {
         body
     }
 
+    /// The id and the version that a schema gets.
+    pub fn register(&self, path: &str, body: impl Into<Value>) -> (u64, u64) {
+        let answer = self.ok("POST", path, body);
+        (answer["id"].as_u64().unwrap(), answer["version"].as_u64().unwrap())
+    }
+
     /// The message of a request that must fail with this code.
     #[track_caller]
     pub fn fails(&self, code: u32, method: &str, path: &str, body: impl Into<Value>) -> String {

@@ -1,16 +1,16 @@
-//! A schema and those it refers to, with every `$id` and anchor found, so that a `$ref` is a
+//! A JSON Schema and those it refers to, with every `$id` and anchor found, so that a `$ref` is a
 //! look-up.
 
 use serde_json::Value;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Longer than any schema that a registry takes.
+/// Longer in all than any schema with its references that a registry takes.
 const TEXT_BYTES_MAX: usize = 8 << 20;
 
 /// A schema, and the resource that its references are relative to.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Place<'a> {
+pub struct Place<'a> {
     pub value: &'a Value,
     resource: usize,
 }
@@ -23,8 +23,9 @@ struct Resource {
     pointer: String,
 }
 
+/// A schema with what it refers to.
 #[derive(Debug)]
-pub(super) struct Documents {
+pub struct Documents {
     /// The schema itself comes first.
     values: Vec<Value>,
     resources: Vec<Resource>,
@@ -35,6 +36,7 @@ pub(super) struct Documents {
 }
 
 impl Documents {
+    /// `references` are the texts of other schemas, under the names that this one uses for them.
     pub fn parse(text: &str, references: &[(String, Arc<str>)]) -> Result<Documents, String> {
         let bytes = text.len() + references.iter().map(|(_, text)| text.len()).sum::<usize>();
         if bytes > TEXT_BYTES_MAX {
@@ -53,6 +55,7 @@ impl Documents {
         Ok(documents)
     }
 
+    /// The schema itself.
     pub fn root(&self) -> Place<'_> {
         Place { value: &self.values[0], resource: 0 }
     }
