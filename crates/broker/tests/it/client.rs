@@ -1,7 +1,5 @@
 //! A client that says exactly what a test wants said.
 
-#![expect(clippy::unwrap_used, reason = "a test whose connection breaks is over")]
-
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::RequestHeader;
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};

@@ -1,3 +1,7 @@
+//! The broker as Kafka's clients see it.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
+
 mod client;
 mod fuzz;
 mod groups;

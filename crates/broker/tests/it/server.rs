@@ -1,7 +1,5 @@
 //! A broker in this process, on a port and a directory of its own.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot start its server is over")]
-
 use millstream_broker::{Broker, Options};
 use millstream_log::{Log, TopicOptions};
 use std::net::SocketAddr;
