@@ -32,16 +32,12 @@ pub fn exit_code(result: Result<()>) -> ExitCode {
         return ExitCode::from(*code);
     }
     if let Some(mistakes) = error.downcast_ref::<millstream_config::Mistakes>() {
-        let text = mistakes.render(colours());
-        let _ = writeln!(io::stderr(), "{}", text.trim_end());
-        return ExitCode::from(2);
+        return say(mistakes);
     }
     if let Some(error) = error.downcast_ref::<millstream_console::Error>()
         && error.code == Code::File
     {
-        let text = relative(error.mistakes.clone()).render(colours());
-        let _ = writeln!(io::stderr(), "{}", text.trim_end());
-        return ExitCode::from(2);
+        return say(&relative(error.mistakes.clone()));
     }
     let code = match error.downcast_ref::<millstream_console::Error>() {
         Some(error) if matches!(error.code, Code::Mistake | Code::NeedsRun) => 2,
@@ -55,6 +51,12 @@ pub fn exit_code(result: Result<()>) -> ExitCode {
     }
     let _ = writeln!(io::stderr(), "{label}: {said}");
     ExitCode::from(code)
+}
+
+fn say(mistakes: &millstream_config::Mistakes) -> ExitCode {
+    let text = mistakes.render(colours());
+    let _ = writeln!(io::stderr(), "{}", text.trim_end());
+    ExitCode::from(if mistakes.are_failures() { 1 } else { 2 })
 }
 
 /// Mistakes with the paths that people wrote: the process that runs was asked with absolute ones.

@@ -1,6 +1,6 @@
 //! The options of a Kafka cluster, as source, sink and place of dead letters.
 
-use crate::{Compression, EncodeSpec, Moment, Period, Secret};
+use crate::{Compression, EncodeSpec, Moment, Period, RegistrySpec, Secret};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -201,6 +201,9 @@ pub struct KafkaSink {
     pub headers: Option<String>,
     /// How rows become records.
     pub format: EncodeSpec,
+    /// The schema registry of this sink's schemas. The pipeline's unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registry: Option<RegistrySpec>,
     /// How batches are compressed.
     #[serde(default = "lz4")]
     pub compression: Compression,

@@ -17,6 +17,7 @@ mod kafka;
 mod load;
 mod mistake;
 mod places;
+mod registry;
 mod schema;
 mod semantics;
 mod shape;
@@ -36,5 +37,6 @@ pub use load::{
 };
 pub use mistake::{Mistake, Mistakes, TextMistake};
 pub use places::{Place, Places};
+pub use registry::*;
 pub use spec::*;
 pub use values::*;

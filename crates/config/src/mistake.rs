@@ -20,6 +20,9 @@ pub struct Mistake {
     pub hint: Option<String>,
     /// The line, shortened around the place, without tabs, secrets and control characters.
     pub excerpt: String,
+    /// Nothing is wrong in the file: what it names could not be asked.
+    #[serde(default)]
+    pub failure: bool,
     /// Where the mark stands under the excerpt and how wide it is, in terminal cells.
     #[serde(default)]
     mark: (usize, usize),
@@ -57,6 +60,7 @@ impl Mistake {
             message: message.into(),
             hint,
             excerpt: String::new(),
+            failure: false,
             mark: (0, 0),
         }
     }
@@ -70,6 +74,7 @@ impl Mistake {
             message: found.message,
             hint: found.hint,
             excerpt: excerpt.text,
+            failure: false,
             mark: excerpt.mark,
         }
     }
@@ -101,6 +106,11 @@ impl Mistake {
 }
 
 impl Mistakes {
+    /// Whether the files may be right: all that is said of them is that something could not be asked.
+    pub fn are_failures(&self) -> bool {
+        !self.0.is_empty() && self.0.iter().all(|mistake| mistake.failure)
+    }
+
     /// All mistakes as a terminal shows them, an empty line between two.
     pub fn render(&self, colour: bool) -> String {
         let mistakes: Vec<String> = self.0.iter().map(|mistake| mistake.render(colour)).collect();

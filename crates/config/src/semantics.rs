@@ -9,6 +9,7 @@ use std::collections::HashMap;
 
 /// The checks of a pipeline file.
 pub(crate) fn pipeline(value: &Value, reader: &mut Reader) {
+    registry_options(&value["registry"], "/registry", reader);
     source(&value["source"], reader);
     lookups(value, reader);
     flow(value, reader);
@@ -27,18 +28,21 @@ pub(crate) fn tests(value: &Value, reader: &mut Reader) {
     }
 }
 
+/// The formats whose records are written with a schema.
+const WITH_SCHEMA: [&str; 3] = ["avro", "json_schema", "protobuf"];
+
 fn source(source: &Value, reader: &mut Reader) {
     let format = &source["format"];
     kafka_source(&source["kafka"], reader);
     if let Some(file) = source["file"].as_str() {
-        if format.get("avro").is_some() {
-            reader.at_value(
-                "/source/format",
-                "the lines of a file cannot be `avro`",
-                Some(
-                    "a file's format is `text`, `csv` or `json`; Avro is read from a topic".into(),
-                ),
-            );
+        for (kind, what) in [("avro", "Avro"), ("protobuf", "Protobuf")] {
+            if format.get(kind).is_some() {
+                let hint = format!(
+                    "a file's format is `text`, `csv` or `json`; {what} is read from a topic"
+                );
+                let message = format!("the lines of a file cannot be `{kind}`");
+                reader.at_value("/source/format", message, Some(hint));
+            }
         }
         if source["follow"] == true && file.ends_with(".gz") {
             reader.at_key(
@@ -48,17 +52,20 @@ fn source(source: &Value, reader: &mut Reader) {
             );
         }
     }
-    if let Some(avro) = format.get("avro")
-        && avro["framing"] == "bare"
-        && avro["subject"].is_null()
-        && avro["schema_file"].is_null()
-    {
-        reader.at_key(
-            "/source/format/avro/framing",
-            "`bare` records do not name their schema",
-            Some("add `schema_file:` or `subject:` beside it".into()),
-        );
+    for kind in WITH_SCHEMA {
+        if let Some(options) = format.get(kind)
+            && options["framing"] == "bare"
+            && options["subject"].is_null()
+            && options["schema_file"].is_null()
+        {
+            reader.at_key(
+                &format!("/source/format/{kind}/framing"),
+                "`bare` records do not name their schema",
+                Some("add `schema_file:` or `subject:` beside it".into()),
+            );
+        }
     }
+    registry(source, "/source", reader);
     if let Some(csv) = format.get("csv") {
         let character = |name: &str, default: &'static str| match &csv[name] {
             Value::String(given) => given.clone(),
@@ -70,6 +77,59 @@ fn source(source: &Value, reader: &mut Reader) {
     }
     if let Some(text) = format.get("text") {
         text_format(text, reader);
+    }
+}
+
+/// The registry of a source or sink.
+fn registry(owner: &Value, path: &str, reader: &mut Reader) {
+    let (path, format) = (format!("{path}/registry"), &owner["format"]);
+    registry_options(&owner["registry"], &path, reader);
+    if owner["registry"].is_object()
+        && let Some(format) = format.as_object().and_then(|format| format.keys().next())
+        && !WITH_SCHEMA.contains(&format.as_str())
+    {
+        let message = format!("`{format}` has no schemas in a registry");
+        reader.at_key(&path, message, Some("remove `registry`".into()));
+    }
+}
+
+fn registry_options(options: &Value, path: &str, reader: &mut Reader) {
+    for (index, url) in items(&options["url"]) {
+        let Some(url) = url.as_str() else { continue };
+        let path = format!("{path}/url/{index}");
+        let rest = ["http://", "https://"].iter().find_map(|scheme| url.strip_prefix(scheme));
+        let place = rest.unwrap_or(url).split('/').next().unwrap_or_default();
+        if place.contains('@') {
+            reader.hide(&path);
+            let hint = "write them as `username:` and `password:` beside `url:`";
+            let message = "a name and a password do not belong into an address";
+            reader.at_value(&path, message, Some(hint.into()));
+        } else if rest.is_none() || place.is_empty() {
+            let message = "this is not the address of a schema registry";
+            let hint = "write `http://HOST:PORT` or `https://HOST:PORT`";
+            reader.at_value(&path, message, Some(hint.into()));
+        }
+    }
+    tls(&options["tls"], path, reader);
+    let has = |reader: &Reader, name: &str| {
+        !options[name].is_null() || reader.places.has(&format!("{path}/{name}"))
+    };
+    let [name, password, token] = ["username", "password", "token"].map(|name| has(reader, name));
+    if name != password {
+        let message = "`username` and `password` go together";
+        reader.at_key(path, message, Some("give both, or none".into()));
+    }
+    if token && (name || password) {
+        let message = "`token` and `username` exclude each other";
+        let path = format!("{path}/token");
+        reader.at_key(&path, message, Some("keep one of them".into()));
+    }
+}
+
+fn tls(tls: &Value, path: &str, reader: &mut Reader) {
+    if tls["certificate"].is_null() != tls["key"].is_null() {
+        let message = "`certificate` and `key` go together";
+        reader.at_key(&format!("{path}/tls"), message, Some("give both, or none".into()));
     }
 }
 
@@ -108,11 +168,7 @@ fn kafka_sink(kafka: &Value, path: &str, source: &Value, reader: &mut Reader) {
 
 /// What goes together in the options of a cluster.
 fn kafka_cluster(kafka: &Value, path: &str, reader: &mut Reader) {
-    let tls = &kafka["tls"];
-    if tls["certificate"].is_null() != tls["key"].is_null() {
-        let message = "`certificate` and `key` go together";
-        reader.at_key(&format!("{path}/tls"), message, Some("give both, or none".into()));
-    }
+    tls(&kafka["tls"], path, reader);
     let sasl = &kafka["sasl"];
     if sasl["mechanism"].is_null() {
         return;
@@ -328,13 +384,27 @@ fn sink_fields<'v>(
         );
     }
     columns(sink, &path, reader);
-    if let Some(avro) = sink["format"].get("avro")
-        && avro["schema_file"].is_string()
-        && avro["name"].is_string()
-    {
-        let message = "`name` has no use beside `schema_file`, which names the record";
-        let path = format!("{path}/format/avro/name");
-        reader.at_key(&path, message, Some("remove one of them".into()));
+    registry(sink, &path, reader);
+    for kind in WITH_SCHEMA {
+        if let Some(options) = sink["format"].get(kind)
+            && options["subject"].is_string()
+            && reader.places.has(&format!("{path}/format/{kind}/subject_strategy"))
+        {
+            let path = format!("{path}/format/{kind}/subject_strategy");
+            let message = "`subject` and `subject_strategy` exclude each other";
+            reader.at_key(&path, message, Some("keep one of them".into()));
+        }
+    }
+    for (kind, name) in [("avro", "name"), ("json_schema", "title")] {
+        if let Some(options) = sink["format"].get(kind)
+            && options["schema_file"].is_string()
+            && options[name].is_string()
+        {
+            let message =
+                format!("`{name}` has no use beside `schema_file`, which names the record");
+            let path = format!("{path}/format/{kind}/{name}");
+            reader.at_key(&path, message, Some("remove one of them".into()));
+        }
     }
 }
 

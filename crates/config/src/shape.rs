@@ -50,6 +50,12 @@ impl Reader<'_> {
         self.found.push(Found { extent, message: message.into(), hint });
     }
 
+    /// Keeps a value out of every excerpt.
+    pub fn hide(&mut self, path: &str) {
+        let extent = self.places.value(path);
+        self.source.hide(extent);
+    }
+
     /// Notes a mistake at a field's name.
     pub fn at_key(&mut self, path: &str, message: impl Into<String>, hint: Option<String>) {
         let extent = self.places.key(path);

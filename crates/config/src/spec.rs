@@ -4,7 +4,10 @@
 //! Unknown fields are refused for every struct here by the reader in `shape`, which checks a file
 //! against the schema of these structs before serde sees it.
 
-use crate::{Columns, Delimiter, KafkaCluster, KafkaSink, KafkaSource, Period, Ratio, Size};
+use crate::{
+    Columns, Delimiter, KafkaCluster, KafkaSink, KafkaSource, Period, Ratio, RegistrySpec, Size,
+    SubjectStrategy,
+};
 use indexmap::IndexMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -19,6 +22,9 @@ pub struct PipelineSpec {
     /// What this pipeline is for, in a sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
+    /// The schema registry of the source's and the sinks' schemas. The embedded one unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registry: Option<RegistrySpec>,
     /// Where the rows come from.
     pub source: SourceSpec,
     /// Stores to look rows up in, by the name that the SQL joins.
@@ -66,6 +72,9 @@ pub struct SourceSpec {
     pub from: SourceFrom,
     /// What the records are, and how they become columns.
     pub format: DecodeSpec,
+    /// The schema registry of the source's schemas. The pipeline's unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registry: Option<RegistrySpec>,
     /// A record above this size becomes a dead letter.
     #[serde(default = "max_record_bytes")]
     pub max_record_bytes: Size,
@@ -136,15 +145,19 @@ pub struct FileSource {
     pub header: bool,
 }
 
-/// How records become columns: `avro`, `json`, `csv` or `text`.
+/// How records become columns: `avro`, `protobuf`, `json`, `json_schema`, `csv` or `text`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-#[schemars(extend("x-shorthand" = ["avro", "json", "text"]))]
+#[schemars(extend("x-shorthand" = ["avro", "protobuf", "json", "json_schema", "text"]))]
 pub enum DecodeSpec {
     /// Avro, with its schema from the registry or a file.
     Avro(AvroDecode),
+    /// Protobuf, with its schema from the registry or a file.
+    Protobuf(ProtobufDecode),
     /// A JSON object a record.
     Json(JsonDecode),
+    /// A JSON object a record, with its JSON Schema from the registry or a file.
+    JsonSchema(JsonSchemaDecode),
     /// Values with a delimiter between them.
     Csv(CsvDecode),
     /// Lines of text: the column `line`, or the groups of a regular expression.
@@ -166,10 +179,32 @@ pub struct AvroDecode {
     pub schema_file: Option<PathBuf>,
 }
 
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct ProtobufDecode {
+    /// What stands before each record.
+    #[serde(default)]
+    pub framing: Framing,
+    /// The registry's subject of the reader schema. `TOPIC-value` unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "text"))]
+    pub subject: Option<String>,
+    /// A `.proto` file with the reader schema, relative to the pipeline file. What it imports is
+    /// looked for from its folder on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "path"))]
+    pub schema_file: Option<PathBuf>,
+    /// The message that records are, where the schema has several. Its first unless given; a record
+    /// that is another message becomes a dead letter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "text"))]
+    pub message: Option<String>,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Framing {
-    /// A zero byte and the schema's id in the registry.
+    /// A zero byte and the schema's id in the registry, or nothing and the schema's GUID in the
+    /// header `__value_schema_id`.
     #[default]
     Confluent,
     /// Nothing: the record alone.
@@ -181,6 +216,21 @@ pub struct JsonDecode {
     /// The fields to take, with their types. Without it the whole object is the text column `value`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub columns: Option<Columns>,
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct JsonSchemaDecode {
+    /// What stands before each record.
+    #[serde(default)]
+    pub framing: Framing,
+    /// The registry's subject of the reader schema. `TOPIC-value` unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "text"))]
+    pub subject: Option<String>,
+    /// A file with the reader schema, relative to the pipeline file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "path"))]
+    pub schema_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -377,6 +427,9 @@ pub struct TopicSink {
     pub key: Option<String>,
     /// How rows become records.
     pub format: EncodeSpec,
+    /// The schema registry of this sink's schemas. The pipeline's unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registry: Option<RegistrySpec>,
     /// The number of partitions to create the topic with. As many as the source has unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1024))]
@@ -429,23 +482,30 @@ pub struct DiscardSink {
     pub discard: bool,
 }
 
-/// How rows become records: `avro` or `json`.
+/// How rows become records: `avro`, `protobuf`, `json` or `json_schema`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-#[schemars(extend("x-shorthand" = ["avro", "json"]))]
+#[schemars(extend("x-shorthand" = ["avro", "protobuf", "json", "json_schema"]))]
 pub enum EncodeSpec {
     /// Avro, Confluent-framed, its schema registered.
     Avro(AvroEncode),
+    /// Protobuf, Confluent-framed, with the schema of its subject or of a file.
+    Protobuf(ProtobufEncode),
     /// A JSON object a record.
     Json(JsonEncode),
+    /// A JSON object a record, Confluent-framed, its JSON Schema registered.
+    JsonSchema(JsonSchemaEncode),
 }
 
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct AvroEncode {
-    /// The registry's subject. `TOPIC-value` unless given.
+    /// The registry's subject. Named by `subject_strategy` unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "text"))]
     pub subject: Option<String>,
+    /// How the subject is named.
+    #[serde(default)]
+    pub subject_strategy: SubjectStrategy,
     /// A file with the schema to write, relative to the pipeline file. Made from the columns unless
     /// given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -458,7 +518,47 @@ pub struct AvroEncode {
 }
 
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct ProtobufEncode {
+    /// The registry's subject. Named by `subject_strategy` unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "text"))]
+    pub subject: Option<String>,
+    /// How the subject is named.
+    #[serde(default)]
+    pub subject_strategy: SubjectStrategy,
+    /// A `.proto` file with the schema to write, relative to the pipeline file. The newest schema of
+    /// the subject unless given: numbers of fields cannot be made from columns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "path"))]
+    pub schema_file: Option<PathBuf>,
+    /// The message to write, where the schema has several. Its first unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "text"))]
+    pub message: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct JsonEncode {}
+
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct JsonSchemaEncode {
+    /// The registry's subject. Named by `subject_strategy` unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "text"))]
+    pub subject: Option<String>,
+    /// How the subject is named.
+    #[serde(default)]
+    pub subject_strategy: SubjectStrategy,
+    /// A file with the schema to write, relative to the pipeline file. Made from the columns unless
+    /// given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "path"))]
+    pub schema_file: Option<PathBuf>,
+    /// The title of a schema made from the columns. The topic's name unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "text"))]
+    pub title: Option<String>,
+}
 
 /// Where rows go that cannot be processed, whole and with the reason.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

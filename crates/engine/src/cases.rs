@@ -9,7 +9,6 @@ use anyhow::{Context, anyhow, bail};
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
 use millstream_config::{ExpectedRows, Row, TestCase, TestInput};
-use millstream_connectors::Home;
 use millstream_connectors::file::RowsLookup;
 use millstream_core::{
     Batch, Decoder, Encoder, Headers, Lookup, Partition, Record, Records, RecordsBuilder,
@@ -34,8 +33,8 @@ impl CaseReport {
 }
 
 /// Runs a case. The plan is used up: make one a case.
-pub async fn run_case(plan: Plan, home: &Home, case: &TestCase) -> anyhow::Result<CaseReport> {
-    let decoder = open::decoder(&plan, home);
+pub async fn run_case(plan: Plan, case: &TestCase) -> anyhow::Result<CaseReport> {
+    let decoder = open::decoder(&plan);
     let Plan { spec, source: planned, decoded, positions: named, steps, sinks, lookups, .. } = plan;
     let names: Vec<(String, crate::flow::Node)> = steps
         .iter()

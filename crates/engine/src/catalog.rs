@@ -2,16 +2,21 @@
 //! pipelines planned before it will make. Planning looks here and changes nothing.
 
 use crate::references;
+use crate::registries::{Registries, SchemaRegistry};
 use arrow_schema::SchemaRef;
+use millstream_config::{Pipeline as PipelineFile, RegistrySpec};
 use millstream_connectors::Home;
-use millstream_core::{Result, Schemas};
+use millstream_core::{RegisteredSchema, Result, SchemaKind};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 pub struct Catalog {
     home: Home,
     topics: BTreeMap<String, u32>,
     tables: BTreeMap<String, TableShape>,
-    subjects: BTreeMap<String, String>,
+    registries: Registries,
+    /// By the place of their registry, none for the embedded one, and their name.
+    subjects: BTreeMap<(Option<String>, String), Arc<RegisteredSchema>>,
     /// Topics and tables that a pipeline with mistakes writes: what they will hold is not known.
     untold_topics: BTreeSet<String>,
     untold_tables: BTreeSet<String>,
@@ -31,6 +36,7 @@ impl Catalog {
             home,
             topics: BTreeMap::new(),
             tables: BTreeMap::new(),
+            registries: Registries::default(),
             subjects: BTreeMap::new(),
             untold_topics: BTreeSet::new(),
             untold_tables: BTreeSet::new(),
@@ -73,16 +79,39 @@ impl Catalog {
         own.chain(self.tables.keys().cloned()).collect()
     }
 
-    /// The newest Avro schema of a subject, whole (its references put in place).
-    pub async fn subject(&self, subject: &str) -> Result<Option<String>> {
-        if let Some(planned) = self.subjects.get(subject) {
-            return Ok(Some(planned.clone()));
+    /// The registry that a file names, the embedded one when it names none.
+    pub fn registry(
+        &mut self,
+        spec: Option<&RegistrySpec>,
+        file: &PipelineFile,
+    ) -> anyhow::Result<SchemaRegistry> {
+        match spec {
+            None => Ok(SchemaRegistry::Embedded(self.home.registry.clone())),
+            Some(spec) => self.registries.get(spec, file),
         }
-        let found = self.home.registry.latest(subject).await?;
-        Ok(match found {
+    }
+
+    /// The newest Avro schema of a subject of the embedded registry, whole (its references put in
+    /// place).
+    pub async fn subject(&self, subject: &str) -> Result<Option<String>> {
+        let embedded = SchemaRegistry::Embedded(self.home.registry.clone());
+        Ok(match self.schema(&embedded, subject).await? {
             Some(schema) => Some(references::inline(&schema)?),
             None => None,
         })
+    }
+
+    /// The newest schema of a subject, of whatever kind.
+    pub async fn schema(
+        &self,
+        registry: &SchemaRegistry,
+        subject: &str,
+    ) -> Result<Option<Arc<RegisteredSchema>>> {
+        let key = (registry.place().map(str::to_owned), subject.to_owned());
+        match self.subjects.get(&key) {
+            Some(planned) => Ok(Some(planned.clone())),
+            None => registry.latest(subject).await,
+        }
     }
 
     pub fn will_have_topic(&mut self, name: &str, partitions: u32) {
@@ -93,8 +122,18 @@ impl Catalog {
         self.tables.insert(name.to_owned(), shape);
     }
 
-    pub fn will_have_subject(&mut self, subject: &str, schema: &str) {
-        self.subjects.insert(subject.to_owned(), schema.to_owned());
+    pub fn will_have_subject(
+        &mut self,
+        registry: &SchemaRegistry,
+        subject: &str,
+        kind: SchemaKind,
+        schema: &str,
+    ) {
+        // Its id is not known before it is registered, and planning does not ask for it.
+        let (text, references) = (schema.into(), Vec::new());
+        let planned = RegisteredSchema { id: 0, kind, text, references };
+        let key = (registry.place().map(str::to_owned), subject.to_owned());
+        self.subjects.insert(key, Arc::new(planned));
     }
 
     /// A topic that something with mistakes writes: that it is not there yet is no mistake of those

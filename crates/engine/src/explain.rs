@@ -1,7 +1,7 @@
 //! A plan in words: what `millstream explain` shows.
 
 use crate::flow::Node;
-use crate::plan::{Plan, SinkPlan};
+use crate::plan::{Plan, SinkPlan, TopicSchema, kind_name};
 use arrow_schema::Schema;
 use millstream_core::types;
 use serde::Serialize;
@@ -26,6 +26,9 @@ pub struct ExplainSource {
     pub columns_there: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reader_schema: Option<String>,
+    /// Where its schemas are, when not in the embedded registry.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub registry: Option<String>,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -52,6 +55,13 @@ pub struct ExplainSink {
     pub to: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub schema: Option<String>,
+    /// `Avro`, `JSON` or `Protobuf`, with a schema.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub schema_kind: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub registry: Option<String>,
     pub columns: Vec<Column>,
 }
 
@@ -77,6 +87,7 @@ impl Plan {
                 columns: columns(&self.decoded),
                 columns_there: self.columns_there,
                 reader_schema: self.source.reader_schema.clone(),
+                registry: self.source.registry.place().map(str::to_owned),
             },
             steps: self
                 .steps
@@ -120,17 +131,24 @@ impl Plan {
                         SinkPlan::Kafka { to, .. } => format!("kafka {to}"),
                         SinkPlan::Discard => "nowhere".to_owned(),
                     },
-                    schema: match &sink.to {
-                        SinkPlan::Topic { avro: Some((_, text)), .. }
-                        | SinkPlan::Kafka { avro: Some((_, text)), .. } => Some(text.clone()),
-                        _ => None,
-                    },
+                    schema: schema_of(&sink.to).map(|schema| schema.text.clone()),
+                    schema_kind: schema_of(&sink.to).map(|schema| kind_name(schema.kind)),
+                    subject: schema_of(&sink.to).map(|schema| schema.subject.clone()),
+                    registry: schema_of(&sink.to)
+                        .and_then(|schema| Some(schema.registry.place()?.to_owned())),
                     columns: columns(&sink.schema),
                 })
                 .collect(),
             dead_letters: self.spec.dead_letters_topic(),
             parallelism: self.source.partitions,
         }
+    }
+}
+
+fn schema_of(to: &SinkPlan) -> Option<&TopicSchema> {
+    match to {
+        SinkPlan::Topic { schema, .. } | SinkPlan::Kafka { schema, .. } => schema.as_ref(),
+        SinkPlan::Table(_) | SinkPlan::Discard => None,
     }
 }
 

@@ -38,6 +38,7 @@ mod plan;
 mod positions;
 mod preview;
 mod references;
+mod registries;
 mod reopen;
 mod replay;
 mod status;

@@ -10,9 +10,11 @@ use crate::lookups::{CacheOptions, Guarded, Policy, TableStore};
 use crate::metrics::{Metrics, PipelineMetrics};
 use crate::pipeline::{Limits, Pipeline, PipelineSink, Target};
 use crate::plan::{
-    Plan, PlannedSink, PlannedSource, PlannedStep, SinkPlan, encoder, open_file_lookup, schema_of,
+    Plan, PlannedSink, PlannedSource, PlannedStep, SinkPlan, TopicSchema, encoder,
+    open_file_lookup, schema_of,
 };
 use crate::positions::Positions;
+use crate::references;
 use crate::waits::Waits;
 use anyhow::{Context, anyhow, bail};
 use millstream_config::{
@@ -26,7 +28,7 @@ use millstream_connectors::table::{TableSink, TableSinkOptions};
 use millstream_connectors::topic::{TopicSink, TopicSinkOptions, TopicSource, TopicSourceOptions};
 use millstream_connectors::{DiscardSink, Home};
 use millstream_core::{Decoder, Error, Lookup, SchemaKind, Schemas, Source, Start};
-use millstream_formats::{avro, csv, json, text};
+use millstream_formats::{avro, csv, json, json_schema, protobuf, text};
 use millstream_log::{Codec, Topic, TopicOptions};
 use millstream_sql::LookupUse;
 use std::collections::BTreeMap;
@@ -44,7 +46,7 @@ pub async fn open(
     committer: Committer,
     metrics: &Metrics,
 ) -> anyhow::Result<Pipeline> {
-    let decoder = decoder(&plan, home);
+    let decoder = decoder(&plan);
     let Plan { spec, decoded, positions, steps, sinks, .. } = plan;
     let name: Arc<str> = spec.pipeline.as_str().into();
     let buckets = spec.metrics.buckets.as_deref();
@@ -240,12 +242,10 @@ fn bind_offsets(pipeline: &Pipeline) -> anyhow::Result<()> {
 }
 
 /// Makes decoders for a plan's source.
-pub fn decoder(plan: &Plan, home: &Home) -> DecoderFactory {
-    let PlannedSource { reader_schema, columns, .. } = &plan.source;
+pub fn decoder(plan: &Plan) -> DecoderFactory {
     let source = &plan.spec.source;
-    let schemas: Arc<dyn Schemas> = Arc::new(home.registry.clone());
-    let (reader_schema, columns) = (reader_schema.clone(), columns.clone());
-    let factory = format_factory(source, reader_schema, columns, schemas, plan.decoded.clone());
+    let schemas = plan.source.registry.schemas();
+    let factory = format_factory(source, &plan.source, schemas, plan.decoded.clone());
     match source.tombstones {
         Tombstones::DeadLetter => factory,
         Tombstones::Skip => {
@@ -256,21 +256,19 @@ pub fn decoder(plan: &Plan, home: &Home) -> DecoderFactory {
 
 fn format_factory(
     source: &SourceSpec,
-    reader_schema: Option<String>,
-    columns: Option<Vec<String>>,
+    planned: &PlannedSource,
     schemas: Arc<dyn Schemas>,
     decoded: arrow_schema::SchemaRef,
 ) -> DecoderFactory {
     let record_bytes_max = source.max_record_bytes.0 as usize;
+    let reader_schema = planned.reader_schema.clone().unwrap_or_default();
+    let (references, columns) = (planned.references.clone(), planned.columns.clone());
     match source.format.clone() {
         DecodeSpec::Avro(options) => Box::new(move || {
-            let reader_schema = reader_schema.clone().unwrap_or_default();
+            let reader_schema = reader_schema.clone();
             Ok(Box::new(avro::AvroDecoder::new(
                 avro::AvroOptions {
-                    framing: match options.framing {
-                        Framing::Confluent => avro::Framing::Confluent,
-                        Framing::Bare => avro::Framing::Bare,
-                    },
+                    framing: framing(options.framing),
                     writer_schema: (options.framing == Framing::Bare)
                         .then(|| reader_schema.clone()),
                     reader_schema,
@@ -286,6 +284,30 @@ fn format_factory(
                 Ok(Box::new(json::JsonDecoder::new(decoded.clone(), options)?))
             }
             None => whole_text("value", decoded.clone(), record_bytes_max),
+        }),
+        DecodeSpec::JsonSchema(options) => Box::new(move || {
+            let options = json_schema::JsonSchemaOptions {
+                framing: framing(options.framing),
+                reader_schema: reader_schema.clone(),
+                references: references.clone(),
+                columns: columns.clone(),
+                record_bytes_max,
+            };
+            Ok(Box::new(json_schema::JsonSchemaDecoder::new(options, schemas.clone())?))
+        }),
+        DecodeSpec::Protobuf(options) => Box::new(move || {
+            let options = protobuf::ProtobufOptions {
+                framing: match options.framing {
+                    Framing::Confluent => protobuf::Framing::Confluent,
+                    Framing::Bare => protobuf::Framing::Bare,
+                },
+                reader_schema: reader_schema.clone(),
+                references: references.clone(),
+                message: options.message.clone(),
+                columns: columns.clone(),
+                record_bytes_max,
+            };
+            Ok(Box::new(protobuf::ProtobufDecoder::new(options, schemas.clone())?))
         }),
         DecodeSpec::Csv(options) => Box::new(move || {
             let csv_options = csv::CsvOptions {
@@ -305,6 +327,13 @@ fn format_factory(
     }
 }
 
+fn framing(framing: Framing) -> avro::Framing {
+    match framing {
+        Framing::Confluent => avro::Framing::Confluent,
+        Framing::Bare => avro::Framing::Bare,
+    }
+}
+
 /// The record's text as one column.
 fn whole_text(
     column: &str,
@@ -319,7 +348,9 @@ fn whole_text(
 fn format_name(format: &DecodeSpec) -> &'static str {
     match format {
         DecodeSpec::Avro(_) => "avro",
+        DecodeSpec::Protobuf(_) => "protobuf",
         DecodeSpec::Json(_) => "json",
+        DecodeSpec::JsonSchema(_) => "json_schema",
         DecodeSpec::Csv(_) => "csv",
         DecodeSpec::Text(_) => "text",
     }
@@ -427,7 +458,7 @@ async fn open_sink(
                 })))
             })
         }
-        (SinkPlan::Topic { partitions, avro, .. }, SinkTo::Topic(to)) => {
+        (SinkPlan::Topic { partitions, schema, .. }, SinkTo::Topic(to)) => {
             let retention = to.retention.clone().unwrap_or_default();
             let options = TopicOptions {
                 partitions,
@@ -438,34 +469,34 @@ async fn open_sink(
                 ..TopicOptions::default()
             };
             let topic = topic(home, &to.topic, options)?;
-            let id = registered(home, avro.as_ref()).await?;
+            let id = registered(schema.as_ref()).await?;
             let (key, timestamp) = (to.key.clone(), to.timestamp.clone());
-            let schema = planned.schema;
+            let columns = planned.schema;
             Box::new(move || {
                 Ok(Box::new(TopicSink::new(TopicSinkOptions {
                     topic: topic.clone(),
-                    encoder: encoder(avro.as_ref(), id, schema.clone())?,
+                    encoder: encoder(schema.as_ref(), id, columns.clone())?,
                     key: key.clone(),
                     timestamp: timestamp.clone(),
                 })))
             })
         }
-        (SinkPlan::Kafka { avro, .. }, SinkTo::Kafka(to)) => {
+        (SinkPlan::Kafka { schema, .. }, SinkTo::Kafka(to)) => {
             let cluster = kafka::cluster(&to.kafka.cluster, file, io)?;
             let destinations = Destinations::new(cluster.clone());
             let target = kafka::target(to);
             if let kafka_connector::Target::Topic(topic) = &target {
                 destinations.check(topic).await?;
             }
-            let id = registered(home, avro.as_ref()).await?;
+            let id = registered(schema.as_ref()).await?;
             let (codec, columns) = (codec(to.compression), kafka::columns(to));
-            let schema = planned.schema;
+            let input = planned.schema;
             Box::new(move || {
                 let options = KafkaSinkOptions {
                     target: target.clone(),
                     columns: columns.clone(),
                     codec,
-                    encoder: encoder(avro.as_ref(), id, schema.clone())?,
+                    encoder: encoder(schema.as_ref(), id, input.clone())?,
                 };
                 Ok(Box::new(KafkaSink::new(options, cluster.clone(), destinations.clone())))
             })
@@ -477,13 +508,23 @@ async fn open_sink(
 }
 
 /// The id of a sink's schema.
-async fn registered(home: &Home, avro: Option<&(String, String)>) -> anyhow::Result<Option<u32>> {
-    Ok(match avro {
-        Some((subject, text)) => {
-            Some(Schemas::register(&home.registry, subject, SchemaKind::Avro, text).await?)
-        }
+async fn registered(schema: Option<&TopicSchema>) -> anyhow::Result<Option<u32>> {
+    let Some(TopicSchema { kind, registry, subject, text, is_there, .. }) = schema else {
+        return Ok(None);
+    };
+    if !is_there {
+        return Ok(Some(registry.register(subject, *kind, text).await?));
+    }
+    let latest = registry.latest(subject).await?.filter(|latest| latest.kind == *kind);
+    let whole = match &latest {
+        Some(latest) if *kind == SchemaKind::Avro => Some(references::inline(latest)?),
+        Some(latest) => Some(latest.text.to_string()),
         None => None,
-    })
+    };
+    if whole.as_ref() != Some(text) {
+        bail!("the newest schema of subject {subject} has just changed; start again");
+    }
+    Ok(latest.map(|latest| latest.id))
 }
 
 fn topic(home: &Home, name: &str, options: TopicOptions) -> anyhow::Result<Topic> {

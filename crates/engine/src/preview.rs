@@ -43,7 +43,7 @@ pub async fn preview(
     home: &Home,
     rows: usize,
 ) -> anyhow::Result<Preview> {
-    let mut decoder = open::decoder(&plan, home)()?;
+    let mut decoder = open::decoder(&plan)()?;
     let Plan { spec, decoded, positions, steps, sinks, .. } = plan;
     let opened = open::open_source(&spec, file, home).await?;
     let metrics = Arc::new(Metrics::new().pipeline(&spec.pipeline, None));

@@ -41,6 +41,7 @@ struct Source {
     columns: Vec<Column>,
     columns_there: usize,
     reader_schema: Option<String>,
+    registry: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -64,7 +65,9 @@ struct Sink {
     name: String,
     from: String,
     to: String,
-    schema: Option<String>,
+    schema_kind: Option<String>,
+    subject: Option<String>,
+    registry: Option<String>,
     columns: Vec<Column>,
 }
 
@@ -109,6 +112,9 @@ fn render(explain: &Explain) -> String {
     if source.reader_schema.is_some() {
         let _ = writeln!(text, "  reader schema pinned (--json shows it)");
     }
+    if let Some(registry) = &source.registry {
+        let _ = writeln!(text, "  schemas of {registry}");
+    }
     columns(&mut text, &source.columns);
     for step in &explain.steps {
         let _ = writeln!(text, "\n{} from {}", step.name, step.from);
@@ -121,8 +127,14 @@ fn render(explain: &Explain) -> String {
         columns(&mut text, &step.columns);
     }
     for sink in &explain.sinks {
-        let schema = if sink.schema.is_some() { ", Avro" } else { "" };
-        let _ = writeln!(text, "\nsink {} from {}: {}{schema}", sink.name, sink.from, sink.to);
+        let _ = write!(text, "\nsink {} from {}: {}", sink.name, sink.from, sink.to);
+        if let (Some(kind), Some(subject)) = (&sink.schema_kind, &sink.subject) {
+            let _ = write!(text, ", {kind} of subject {subject}");
+        }
+        if let Some(registry) = &sink.registry {
+            let _ = write!(text, " of {registry}");
+        }
+        text.push('\n');
         columns(&mut text, &sink.columns);
     }
     let _ = writeln!(text, "\ndead letters to topic {}", explain.dead_letters);

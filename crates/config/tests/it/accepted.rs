@@ -38,6 +38,20 @@ fn formats_are_a_word_or_options() {
             let schema_file = Some(PathBuf::from("s.avsc"));
             DecodeSpec::Avro(AvroDecode { framing: Framing::Bare, subject: None, schema_file })
         }),
+        ("json_schema", DecodeSpec::JsonSchema(JsonSchemaDecode::default())),
+        ("{ json_schema: { subject: s } }", {
+            let subject = Some("s".to_owned());
+            DecodeSpec::JsonSchema(JsonSchemaDecode { subject, ..JsonSchemaDecode::default() })
+        }),
+        ("protobuf", DecodeSpec::Protobuf(ProtobufDecode::default())),
+        ("{ protobuf: { schema_file: s.proto, message: Order } }", {
+            let (schema_file, message) = (Some(PathBuf::from("s.proto")), Some("Order".to_owned()));
+            DecodeSpec::Protobuf(ProtobufDecode {
+                schema_file,
+                message,
+                ..ProtobufDecode::default()
+            })
+        }),
         ("text", DecodeSpec::Text(TextDecode::default())),
     ] {
         let text = format!(
@@ -45,6 +59,43 @@ fn formats_are_a_word_or_options() {
         );
         assert_eq!(read(&text).unwrap().spec.source.format, wanted, "{format}");
     }
+}
+
+#[test]
+fn a_registry_is_the_pipelines_or_a_sources_or_a_sinks_own() {
+    let text = "
+pipeline: p
+registry: { url: [http://all:8081] }
+source: { topic: t, format: avro }
+sinks:
+  - { topic: a, format: avro }
+  - topic: b
+    format: { avro: { subject_strategy: topic_record } }
+    registry: { url: [https://own], username: ann, password: hunter2, auto_register: true }
+  - { discard: true }
+";
+    let spec = read(text).unwrap().spec;
+    let all = spec.source_registry().unwrap();
+    assert_eq!(
+        (all.url.as_slice(), all.auto_register),
+        (["http://all:8081".to_owned()].as_slice(), false)
+    );
+    assert_eq!(all.timeout, Period::seconds(10));
+    assert_eq!(spec.sink_registry(0), Some(all));
+    let own = spec.sink_registry(1).unwrap();
+    assert_eq!(own.url, ["https://own"]);
+    assert!(own.auto_register);
+    assert!(!format!("{own:?} {}", serde_json::to_string(own).unwrap()).contains("hunter2"));
+    let SinkTo::Topic(sink) = &spec.sinks[1].to else { panic!("a topic") };
+    let EncodeSpec::Avro(avro) = &sink.format else { panic!("avro") };
+    assert_eq!(avro.subject_strategy, SubjectStrategy::TopicRecord);
+    let text = text.replace(
+        "registry: { url: [http://all:8081] }\nsource: { topic: t, ",
+        "source: { topic: t, registry: { url: [http://one] }, ",
+    );
+    let spec = read(&text).unwrap().spec;
+    assert_eq!(spec.source_registry().unwrap().url, ["http://one"]);
+    assert_eq!(spec.sink_registry(0), None, "the embedded one");
 }
 
 #[test]

@@ -119,7 +119,7 @@ impl Service {
                     .into_iter()
                     .find(|plan| plan.spec.pipeline == file.spec.pipeline)
                     .ok_or_else(|| Error::failure("a plan is missing"))?;
-                let report = millstream_engine::run_case(plan, self.home(), case).await;
+                let report = millstream_engine::run_case(plan, case).await;
                 let differences = match report {
                     Ok(report) => report.differences,
                     Err(error) => vec![Error::from(error).message],

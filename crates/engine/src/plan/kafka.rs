@@ -45,12 +45,12 @@ impl Planner<'_> {
             Target::Column(_) => {}
         }
         let to_topic = to.kafka.label().to_owned();
-        let avro = self.avro(at, &to.format, &to_topic, schema)?;
+        let schema = self.topic_schema(at, &to.format, &to_topic, schema).await?;
         let to = match target {
             Target::Topic(topic) => format!("topic {topic}"),
             Target::Column(column) => format!("the topics of column {column}"),
         };
-        Some(SinkPlan::Kafka { to, avro })
+        Some(SinkPlan::Kafka { to, schema })
     }
 
     pub(super) async fn kafka_dead_letters(&mut self, options: &KafkaCluster, topic: &str) {

@@ -9,15 +9,19 @@ mod source;
 
 pub use lookups::open_file_lookup;
 pub use sinks::encoder;
+pub use source::kind_name;
 
 use crate::catalog::Catalog;
 use crate::flow::Node;
 use crate::positions;
+use crate::registries::SchemaRegistry;
 use arrow_schema::SchemaRef;
 use millstream_config::{
-    Columns, DecodeSpec, Input, Mistake, Mistakes, Pipeline as PipelineFile, PipelineSpec, SinkTo,
+    Columns, DecodeSpec, Input, Mistake, Mistakes, Pipeline as PipelineFile, PipelineSpec,
+    RegistrySpec, SinkTo,
 };
-use millstream_formats::avro;
+use millstream_core::{Disposition, Error, SchemaKind};
+use millstream_formats::{avro, protobuf};
 use millstream_sql::Query;
 use millstream_tables::TableSpec;
 use order::in_order;
@@ -43,8 +47,12 @@ pub struct Plan {
 pub struct PlannedSource {
     pub name: String,
     pub partitions: u32,
-    /// The reader schema of an Avro source.
+    /// The reader schema, where the format has one.
     pub reader_schema: Option<String>,
+    /// Where the schemas of its records are.
+    pub registry: SchemaRegistry,
+    /// The schemas that it refers to, under the names that it uses for them.
+    pub references: Vec<(String, Arc<str>)>,
     /// The columns to decode, when not all are.
     pub columns: Option<Vec<String>>,
 }
@@ -67,15 +75,29 @@ pub enum SinkPlan {
     Topic {
         topic: String,
         partitions: u32,
-        /// Subject and schema of an Avro topic.
-        avro: Option<(String, String)>,
+        schema: Option<TopicSchema>,
     },
     /// A topic of a Kafka cluster, or the column that names it.
     Kafka {
         to: String,
-        avro: Option<(String, String)>,
+        schema: Option<TopicSchema>,
     },
     Discard,
+}
+
+/// The schema of a topic's records, where the format has one, and where it is registered.
+#[derive(Debug, Clone)]
+pub struct TopicSchema {
+    pub kind: SchemaKind,
+    pub registry: SchemaRegistry,
+    pub subject: String,
+    pub text: String,
+    /// The schemas that it refers to, under the names that it uses for them.
+    pub references: Vec<(String, Arc<str>)>,
+    /// The message of a Protobuf schema; its first without one.
+    pub message: Option<String>,
+    /// The subject has it already: it is not registered.
+    pub is_there: bool,
 }
 
 /// Plans pipelines that may feed each other: one that writes a topic or table comes before those
@@ -129,6 +151,24 @@ impl Planner<'_> {
         self.mistakes.push(self.file.mistake_at(path, message, hint));
     }
 
+    /// A mistake, unless trying again may help.
+    fn refusal(&mut self, path: &str, error: &Error, hint: Option<String>) {
+        let mut mistake = self.file.mistake_at(path, error.chain(), hint);
+        mistake.failure = error.disposition() == Disposition::Retry;
+        self.mistakes.push(mistake);
+    }
+
+    /// The registry of the source, or of a sink.
+    fn registry(&mut self, spec: Option<&RegistrySpec>, path: &str) -> Option<SchemaRegistry> {
+        match self.catalog.registry(spec, self.file) {
+            Ok(registry) => Some(registry),
+            Err(error) => {
+                self.mistake(path, format!("{error:#}"), None);
+                None
+            }
+        }
+    }
+
     fn schema_file(&mut self, place: &str, path: &std::path::Path) -> Option<String> {
         let path = self.file.resolve(path);
         match std::fs::read_to_string(&path) {
@@ -144,7 +184,7 @@ impl Planner<'_> {
         let spec = self.file.spec.clone();
         let source = self.source(&spec).await;
         let (lookups, untold) = self.lookup_schemas(&spec);
-        let Some((partitions, whole, reader_schema)) = source else {
+        let Some((partitions, whole, reader)) = source else {
             for at in 0..spec.steps.len() {
                 self.step(at, &spec, None, &lookups);
             }
@@ -156,19 +196,29 @@ impl Planner<'_> {
         let positions = positions::named_in(&texts.join(" "));
         let mut used = self.used_columns(&spec, &whole, &positions, &lookups);
         let cut = match &spec.source.format {
-            DecodeSpec::Avro(_) | DecodeSpec::Json(_) => used.take(),
+            DecodeSpec::Avro(_)
+            | DecodeSpec::Protobuf(_)
+            | DecodeSpec::Json(_)
+            | DecodeSpec::JsonSchema(_) => used.take(),
             _ => None,
         };
-        let decoded = match (&cut, &reader_schema) {
-            (Some(columns), Some(text)) => match avro::arrow_schema_of(text, columns) {
-                Ok(decoded) => decoded,
-                Err(error) => {
-                    self.mistake("/source/format", error.chain(), None);
-                    return None;
-                }
-            },
-            (Some(columns), None) => cut_to(&whole, columns),
-            (None, _) => whole.clone(),
+        let decoded = match (&cut, &reader, &spec.source.format) {
+            (Some(columns), Some(reader), DecodeSpec::Avro(_)) => {
+                avro::arrow_schema_of(&reader.text, columns)
+            }
+            (Some(columns), Some(reader), DecodeSpec::Protobuf(options)) => {
+                let message = options.message.as_deref();
+                protobuf::arrow_schema(&reader.text, &reader.references, message, Some(columns))
+            }
+            (Some(columns), ..) => Ok(cut_to(&whole, columns)),
+            (None, ..) => Ok(whole.clone()),
+        };
+        let decoded = match decoded {
+            Ok(decoded) => decoded,
+            Err(error) => {
+                self.mistake("/source/format", error.chain(), None);
+                return None;
+            }
         };
 
         let input = positions::schema_with(&decoded, &positions);
@@ -206,11 +256,16 @@ impl Planner<'_> {
             None => self.catalog.will_have_topic(&spec.dead_letters_topic(), 1),
         }
         let steps = steps.into_iter().collect::<Option<Vec<_>>>()?;
+        let registry = self.registry(spec.source_registry(), "/source")?;
+        let (text, references) =
+            reader.map_or_else(Default::default, |reader| (Some(reader.text), reader.references));
         Some(Plan {
             source: PlannedSource {
                 name: spec.source.name(),
                 partitions,
-                reader_schema,
+                reader_schema: text,
+                registry,
+                references,
                 columns: cut,
             },
             columns_there: whole.fields().len(),

@@ -1,20 +1,30 @@
 //! What a source's records are: its partitions and columns, and which of these are used.
 
 use super::{Planner, nearest, schema_of};
-use crate::positions;
+use crate::registries::SchemaRegistry;
+use crate::{positions, references};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
-use millstream_config::{AvroDecode, DecodeSpec, Input, PipelineSpec, SourceFrom};
-use millstream_formats::avro;
+use millstream_config::{DecodeSpec, Input, PipelineSpec, SourceFrom};
+use millstream_core::{Disposition, SchemaKind};
 use millstream_formats::text::{TextDecoder, TextOptions};
+use millstream_formats::{avro, json_schema, protobuf};
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// The schema that rows are given in.
+pub(super) struct ReaderSchema {
+    pub text: String,
+    /// What it refers to; Avro's are written out in the text.
+    pub references: Vec<(String, Arc<str>)>,
+}
+
 impl Planner<'_> {
-    /// Partitions, all columns, and the reader schema of an Avro source.
+    /// Partitions, all columns, and the reader schema where the format has one.
     pub(super) async fn source(
         &mut self,
         spec: &PipelineSpec,
-    ) -> Option<(u32, SchemaRef, Option<String>)> {
+    ) -> Option<(u32, SchemaRef, Option<ReaderSchema>)> {
         let partitions = match &spec.source.from {
             SourceFrom::Topic(from) => match self.catalog.topic(&from.topic) {
                 Some(partitions) => partitions,
@@ -44,14 +54,23 @@ impl Planner<'_> {
         };
         let (columns, reader) = match &spec.source.format {
             DecodeSpec::Avro(options) => {
-                let text = self.reader_schema(spec, options).await?;
-                match avro::arrow_schema(&text) {
-                    Ok(columns) => (columns, Some(text)),
-                    Err(error) => {
-                        self.mistake("/source/format", error.chain(), None);
-                        return None;
-                    }
-                }
+                let (subject, file) = (&options.subject, &options.schema_file);
+                let reader = self.reader_schema(spec, SchemaKind::Avro, subject, file).await?;
+                (self.columns(avro::arrow_schema(&reader.text))?, Some(reader))
+            }
+            DecodeSpec::Protobuf(options) => {
+                let (subject, file) = (&options.subject, &options.schema_file);
+                let reader = self.reader_schema(spec, SchemaKind::Protobuf, subject, file).await?;
+                let message = options.message.as_deref();
+                let columns =
+                    protobuf::arrow_schema(&reader.text, &reader.references, message, None);
+                (self.columns(columns)?, Some(reader))
+            }
+            DecodeSpec::JsonSchema(options) => {
+                let (subject, file) = (&options.subject, &options.schema_file);
+                let reader = self.reader_schema(spec, SchemaKind::Json, subject, file).await?;
+                let columns = json_schema::arrow_schema(&reader.text, &reader.references);
+                (self.columns(columns)?, Some(reader))
             }
             DecodeSpec::Json(options) => match &options.columns {
                 Some(columns) => (schema_of(columns), None),
@@ -78,26 +97,9 @@ impl Planner<'_> {
         Some((partitions, columns, reader))
     }
 
-    async fn reader_schema(&mut self, spec: &PipelineSpec, options: &AvroDecode) -> Option<String> {
-        if let Some(path) = &options.schema_file {
-            return self.schema_file("/source/format/avro/schema_file", path);
-        }
-        let subject =
-            options.subject.clone().unwrap_or_else(|| format!("{}-value", spec.source.name()));
-        if self.catalog.is_untold_topic(&spec.source.name()) {
-            return None;
-        }
-        match self.catalog.subject(&subject).await {
-            Ok(Some(schema)) => Some(schema),
-            Ok(None) => {
-                let hint = format!(
-                    "register it with `millstream schemas register {subject} FILE`, or name a \
-                     `schema_file`"
-                );
-                let message = format!("the registry has no subject `{subject}`");
-                self.mistake("/source/format", message, Some(hint));
-                None
-            }
+    fn columns(&mut self, columns: millstream_core::Result<SchemaRef>) -> Option<SchemaRef> {
+        match columns {
+            Ok(columns) => Some(columns),
             Err(error) => {
                 self.mistake("/source/format", error.chain(), None);
                 None
@@ -105,8 +107,103 @@ impl Planner<'_> {
         }
     }
 
-    /// The source's columns that the steps and sinks on it use, or of Avro records the paths of the
-    /// fields; `None` when all are.
+    /// The text of a schema file, and of the files that it imports.
+    pub(super) fn schema_files(
+        &mut self,
+        kind: SchemaKind,
+        place: &str,
+        path: &Path,
+    ) -> Option<ReaderSchema> {
+        let text = self.schema_file(place, path)?;
+        let mut references: Vec<(String, Arc<str>)> = Vec::new();
+        if kind != SchemaKind::Protobuf {
+            return Some(ReaderSchema { text, references });
+        }
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let mut due = vec![protobuf::imports(&text)];
+        while let Some(imports) = due.pop() {
+            let imports = match imports {
+                Ok(imports) => imports,
+                Err(error) => {
+                    self.mistake(place, error.chain(), None);
+                    return None;
+                }
+            };
+            for name in imports {
+                if references.iter().all(|(known, _)| *known != name) {
+                    let text = self.schema_file(place, &folder.join(&name))?;
+                    due.push(protobuf::imports(&text));
+                    references.push((name, text.into()));
+                }
+            }
+        }
+        Some(ReaderSchema { text, references })
+    }
+
+    /// The schema of a file, or the newest of a subject.
+    async fn reader_schema(
+        &mut self,
+        spec: &PipelineSpec,
+        kind: SchemaKind,
+        subject: &Option<String>,
+        file: &Option<PathBuf>,
+    ) -> Option<ReaderSchema> {
+        if let Some(path) = file {
+            let place = format!("/source/format/{}/schema_file", format_word(kind));
+            return self.schema_files(kind, &place, path);
+        }
+        let subject = subject.clone().unwrap_or_else(|| format!("{}-value", spec.source.name()));
+        if self.catalog.is_untold_topic(&spec.source.name()) {
+            return None;
+        }
+        let registry = self.registry(spec.source_registry(), "/source")?;
+        self.schema_of_subject(kind, &registry, &subject, "/source/format").await
+    }
+
+    /// The newest schema of a subject.
+    pub(super) async fn schema_of_subject(
+        &mut self,
+        kind: SchemaKind,
+        registry: &SchemaRegistry,
+        subject: &str,
+        place: &str,
+    ) -> Option<ReaderSchema> {
+        let found = match self.catalog.schema(registry, subject).await {
+            Ok(Some(schema)) if schema.kind != kind => {
+                let (found, wanted) = (kind_name(schema.kind), kind_name(kind));
+                let message = format!("subject `{subject}` has {found} schemas, not {wanted} ones");
+                let hint = "write the format that the subject is of, or another `subject`";
+                self.mistake(place, message, Some(hint.into()));
+                return None;
+            }
+            Ok(Some(schema)) if kind == SchemaKind::Avro => references::inline(&schema)
+                .map(|text| Some(ReaderSchema { text, references: Vec::new() })),
+            Ok(Some(schema)) => Ok(Some(ReaderSchema {
+                text: schema.text.to_string(),
+                references: schema.references.clone(),
+            })),
+            Ok(None) => Ok(None),
+            Err(error) => Err(error),
+        };
+        match found {
+            Ok(Some(schema)) => Some(schema),
+            Ok(None) => {
+                let hint = format!("{}, or name a `schema_file`", registry.by_hand(subject));
+                let message = format!("{} has no subject `{subject}`", registry.called());
+                self.mistake(place, message, Some(hint));
+                None
+            }
+            Err(error) => {
+                let hint = "start it, or look whether `registry` names it";
+                let is_down = error.disposition() == Disposition::Retry;
+                self.refusal(place, &error, is_down.then(|| hint.into()));
+                None
+            }
+        }
+    }
+
+    /// The source's columns that the steps and sinks on it use, or of Avro and Protobuf records the
+    /// paths of the fields; `None` when all are.
     pub(super) fn used_columns(
         &mut self,
         spec: &PipelineSpec,
@@ -126,7 +223,7 @@ impl Planner<'_> {
             // A mistake is reported by the real planning that follows.
             let query = millstream_sql::plan(&step.sql, &input, lookups).ok()?;
             used.extend(match &spec.source.format {
-                DecodeSpec::Avro(_) => query.input_paths(),
+                DecodeSpec::Avro(_) | DecodeSpec::Protobuf(_) => query.input_paths(),
                 _ => query.input_columns(),
             });
         }
@@ -139,6 +236,23 @@ impl Planner<'_> {
             columns.extend(whole.fields().first().map(|f| f.name().clone()));
         }
         (!columns.iter().eq(names())).then_some(columns)
+    }
+}
+
+/// The format of a kind of schema, as a file names it.
+pub(super) fn format_word(kind: SchemaKind) -> &'static str {
+    match kind {
+        SchemaKind::Avro => "avro",
+        SchemaKind::Json => "json_schema",
+        SchemaKind::Protobuf => "protobuf",
+    }
+}
+
+pub fn kind_name(kind: SchemaKind) -> &'static str {
+    match kind {
+        SchemaKind::Avro => "Avro",
+        SchemaKind::Json => "JSON",
+        SchemaKind::Protobuf => "Protobuf",
     }
 }
 

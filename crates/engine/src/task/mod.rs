@@ -302,7 +302,11 @@ impl<'a> Loop<'a> {
         let records = batch.records.clone();
         fault::panic_on(|| records.iter().filter_map(|r| r.value));
 
-        self.prepare(&records).await?;
+        if !self.prepare(&records).await? {
+            // Its run stays open: it is read again after the next start.
+            return Ok(());
+        }
+        self.suspect(&records);
         let timer = Timer::start(&pipeline.metrics.decode);
         let mut decoded = self.decoder.decode(&records)?;
         batch.tombstones = passed_over(&records, &decoded);
@@ -340,20 +344,40 @@ impl<'a> Loop<'a> {
         Ok(())
     }
 
-    /// Fetches what decoding needs, waiting while the registry cannot be asked.
-    async fn prepare(&mut self, records: &Records) -> Result<()> {
-        let pipeline = self.task.pipeline;
+    /// Fetches what decoding needs, waiting while the registry cannot be asked. False when it was
+    /// asked to stop meanwhile.
+    async fn prepare(&mut self, records: &Records) -> Result<bool> {
+        let what = format!("schema registry, partition {}", self.task.partition);
+        let prepared = self.prepare_or_wait(records, &what).await;
+        self.task.pipeline.waits.clear(&what);
+        prepared
+    }
+
+    async fn prepare_or_wait(&mut self, records: &Records, what: &str) -> Result<bool> {
+        let pipeline: &'a Arc<Pipeline> = self.task.pipeline;
+        let stop = self.task.stop.clone();
         let mut backoff = Backoff::new();
         loop {
-            match self.decoder.prepare(records).await {
-                Err(error) if error.disposition() == Disposition::Retry => {
-                    pipeline.metrics.retry(&pipeline.decode_step, error.kind());
-                    pipeline.waits.set("schema registry", &error.chain());
-                    backoff.wait().await;
-                }
-                other => {
-                    pipeline.waits.clear("schema registry");
-                    return other;
+            let error = tokio::select! {
+                biased;
+                prepared = self.decoder.prepare(records) => match prepared {
+                    Err(error) if error.disposition() == Disposition::Retry => error,
+                    other => return other.map(|()| true),
+                },
+                () = stop.cancelled() => return Ok(false),
+            };
+            pipeline.metrics.retry(&pipeline.decode_step, error.kind());
+            let partition = self.task.partition;
+            pipeline.waits.set(what, &format!("partition {partition}: {}", error.chain()));
+            let mut pause = std::pin::pin!(backoff.wait());
+            // What was read before goes on.
+            loop {
+                tokio::select! {
+                    biased;
+                    () = &mut pause => break,
+                    () = stop.cancelled() => return Ok(false),
+                    Some(settled) = self.outstanding.next() => self.settle(settled)?,
+                    Some(worked) = self.working.next() => self.write(worked?).await?,
                 }
             }
         }

@@ -66,3 +66,21 @@ pub fn arrow_schema(
     let fields = shape::fields(&schema, message, columns).map_err(wrong)?;
     Ok(Arc::new(arrow_schema::Schema::new(fields)))
 }
+
+/// The files that a schema imports itself and that are not built in, under the names that it gives
+/// them.
+pub fn imports(proto: &str) -> Result<Vec<String>> {
+    schema::imports(proto).map_err(|why| Error::stop("schema", format!("protobuf schema: {why}")))
+}
+
+/// The full name of a message, of the file's first unless given.
+pub fn message_name(
+    proto: &str,
+    references: &[(String, Arc<str>)],
+    message: Option<&str>,
+) -> Result<String> {
+    let wrong = |why: String| Error::stop("schema", format!("protobuf schema: {why}"));
+    let schema = Schema::parse(proto, references).map_err(wrong)?;
+    let message = schema.named(message).map_err(wrong)?;
+    Ok(schema.messages[message].name.clone())
+}

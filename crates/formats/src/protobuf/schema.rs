@@ -210,6 +210,13 @@ impl Scalar {
     }
 }
 
+/// The files that a file imports itself and that are not built in.
+pub(super) fn imports(text: &str) -> Result<Vec<String>, String> {
+    let mut imports = read(text)?.imports;
+    imports.retain(|name| built_in(name).is_none());
+    Ok(imports)
+}
+
 /// The text of a file, or what some serializers register instead: a descriptor in base64.
 fn read(text: &str) -> Result<File, String> {
     match descriptor::decode(text) {

@@ -114,6 +114,13 @@ impl Client {
         }
     }
 
+    /// The id of a schema that a subject has already, as it is written or in another form of it.
+    /// Cancel safe.
+    pub async fn id_of(&self, subject: &str, kind: SchemaKind, text: &str) -> Result<Option<u32>> {
+        let found = self.find(subject, &schema_body(kind, text)).await;
+        found.map_err(|failure| failure.to_error())
+    }
+
     async fn ask(
         &self,
         method: &'static str,
@@ -124,7 +131,6 @@ impl Client {
         self.shared.ask(method, path, query, body).await
     }
 
-    /// The id of a schema that a subject has already, as it is written or in another form of it.
     async fn find(&self, subject: &str, body: &Value) -> Result<Option<u32>, Failure> {
         for query in [None, Some("normalize=true")] {
             match self.ask("POST", &["subjects", subject], query, Some(body)).await {
@@ -175,7 +181,8 @@ impl Schemas for Client {
                     "schema_not_registered",
                     format!(
                         "subject `{subject}` of the schema registry does not have this schema; \
-                         register it, or let the sink do so with `auto_register: true`"
+                         register it, or let the sink do so with `auto_register: true` in \
+                         `registry`"
                     ),
                 ));
             }
