@@ -31,8 +31,6 @@ const IDS: i64 = 1_000;
 const REWRITE_BYTES: u64 = 4 << 20;
 /// So many of them a line, when the file is written anew.
 const ENTRIES: usize = 1_000;
-/// A guess at what one offset takes in the file.
-const OFFSET_BYTES: u64 = 220;
 
 pub struct Store {
     path: PathBuf,
@@ -122,6 +120,8 @@ struct Journal {
     path: PathBuf,
     file: File,
     len: u64,
+    /// What the file had when it held nothing of the past, or a guess.
+    whole: u64,
     /// After a failed sync nobody knows what the file holds until it is read again.
     failed: bool,
 }
@@ -150,7 +150,8 @@ impl Store {
             let cut = file.set_len(len).and_then(|()| file.sync_all());
             cut.map_err(|error| Error::io("cannot cut", &path, error))?;
         }
-        let mut journal = Journal { path: path.clone(), file, len, failed: false };
+        let whole = len / 4;
+        let mut journal = Journal { path: path.clone(), file, len, whole, failed: false };
         let cluster = match cluster {
             Some(cluster) => cluster,
             None => begin(dir, &mut journal, &mut state)?,
@@ -280,9 +281,8 @@ impl Shared {
             for reply in replies {
                 let _ = reply.send(written.is_ok());
             }
-            let live = self.state.lock().count * OFFSET_BYTES;
             if journal.len > REWRITE_BYTES
-                && journal.len > 4 * live
+                && journal.len > 4 * journal.whole
                 && let Err(error) = journal.rewrite(cluster, &self.state)
             {
                 // The old file still has everything.
@@ -383,6 +383,7 @@ impl Journal {
         // From here on the old file is gone: what is appended goes to the new one.
         self.file = file;
         self.len = bytes.len() as u64;
+        self.whole = self.len;
         self.path.parent().map_or(Ok(()), sync_dir)
     }
 }

@@ -16,6 +16,10 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use tokio::time::{Duration, Instant};
 
+/// What members say to each other through the group is kept in memory.
+const METADATA_BYTES_MAX: usize = 256 << 10;
+const ASSIGNMENTS_BYTES_MAX: usize = 4 << 20;
+
 pub async fn join(
     broker: &Arc<Inner>,
     client: Client,
@@ -72,6 +76,10 @@ fn begin_join(
     let session = millis(request.session_timeout_ms);
     if session < options.session_min || session > options.session_max {
         return Err(ResponseError::InvalidSessionTimeout);
+    }
+    let said: usize = request.protocols.iter().map(|protocol| protocol.metadata.len()).sum();
+    if said > METADATA_BYTES_MAX {
+        return Err(ResponseError::InvalidRequest);
     }
     let rebalance = match request.rebalance_timeout_ms {
         -1 => session,
@@ -138,6 +146,10 @@ fn begin_sync(
     request: SyncGroupRequest,
 ) -> Result<oneshot::Receiver<state::SyncReply>, ResponseError> {
     check_name(&request.group_id)?;
+    let said: usize = request.assignments.iter().map(|to| to.assignment.len()).sum();
+    if said > ASSIGNMENTS_BYTES_MAX {
+        return Err(ResponseError::InvalidRequest);
+    }
     let mut all = broker.groups.lock();
     let Some(Group::Classic(group)) = all.get_mut(request.group_id.as_str()) else {
         return Err(ResponseError::UnknownMemberId);

@@ -27,7 +27,7 @@ use tokio::time::Instant;
 
 const METADATA_BYTES_MAX: usize = 4_096;
 /// All groups together.
-const OFFSETS_MAX: u64 = 500_000;
+const OFFSETS_MAX: u64 = 100_000;
 
 /// Hands the offsets over at once, so that commits behind it on the connection share its sync.
 pub fn commit(broker: &Arc<Inner>, frame: Request) -> Result<Pending, Refused> {

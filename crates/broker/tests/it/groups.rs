@@ -144,6 +144,15 @@ fn members_agree_and_one_that_is_silent_is_out() {
 }
 
 #[test]
+fn a_member_that_says_too_much_is_refused() {
+    let server = server();
+    let mut client = Client::connect(server.address);
+    let mut request = join("", None);
+    request.protocols[0].metadata = vec![7; 300 << 10].into();
+    assert_eq!(client.call(9, &request).error_code, ResponseError::InvalidRequest.code());
+}
+
+#[test]
 fn a_static_member_keeps_its_place_over_a_restart() {
     let server = server();
     let mut client = Client::connect(server.address);
