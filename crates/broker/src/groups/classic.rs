@@ -19,6 +19,7 @@ use tokio::time::{Duration, Instant};
 /// What members say to each other through the group is kept in memory.
 const METADATA_BYTES_MAX: usize = 256 << 10;
 const ASSIGNMENTS_BYTES_MAX: usize = 4 << 20;
+const REBALANCE_MIN: Duration = Duration::from_millis(100);
 
 pub async fn join(
     broker: &Arc<Inner>,
@@ -83,7 +84,8 @@ fn begin_join(
     }
     let rebalance = match request.rebalance_timeout_ms {
         -1 => session,
-        ms => millis(ms).min(options.session_max),
+        // None at all would end every rebalance before it began, over and over.
+        ms => millis(ms).clamp(REBALANCE_MIN, options.session_max.max(REBALANCE_MIN)),
     };
     // Slices of a request would keep all of it in memory for as long as the group is there.
     let protocols = request
