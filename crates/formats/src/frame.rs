@@ -91,9 +91,10 @@ fn split(bytes: &[u8]) -> Result<(SchemaName, &[u8]), Refusal> {
             bytes.copy_from_slice(guid);
             Ok((SchemaName::Guid(Guid(bytes)), rest))
         }
-        [0 | 1, ..] => Err(Refusal::malformed(format!(
-            "{} bytes are too few for a schema id before the record",
-            bytes.len()
+        [magic @ (0 | 1), ..] => Err(Refusal::malformed(format!(
+            "{} bytes are too few for a schema{} before the record",
+            bytes.len(),
+            if *magic == 0 { " id" } else { "'s GUID" }
         ))),
         [magic, ..] => Err(Refusal::malformed(format!(
             "the first byte is {magic:#04x}, where Confluent framing has 0x00"

@@ -5,7 +5,7 @@ use crate::error::{Error, Result, code};
 use crate::level::{self, Level, Mode, Version};
 use crate::registry::{Registered, SubjectVersion};
 use crate::state::{Schema, Slot, State};
-use crate::{avro_compat, json, json_compat};
+use crate::{avro_compat, json, json_compat, protobuf_compat};
 use millstream_core::SchemaKind;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -250,7 +250,7 @@ impl State {
             return Ok(Vec::new());
         }
         let mut messages = Vec::new();
-        let (mut parsed, mut parsed_json) = (None, None);
+        let (mut parsed, mut parsed_json, mut parsed_protobuf) = (None, None, None);
         for version in old {
             let old = &version.schema;
             let found = match (content.kind, old.kind) {
@@ -274,7 +274,20 @@ impl State {
                         Error::invalid_schema(format!("Invalid schema: {error}"))
                     })?
                 }
-                (new, old) if new == old => Vec::new(),
+                (SchemaKind::Protobuf, SchemaKind::Protobuf) => {
+                    if [&*content.text, &*old.text].into_iter().any(protobuf_compat::is_descriptor)
+                    {
+                        continue;
+                    }
+                    let new = match &parsed_protobuf {
+                        Some(parsed) => parsed,
+                        None => parsed_protobuf.insert(parse_protobuf(&content.text, texts)?),
+                    };
+                    let old = parse_protobuf(&old.text, &old.registered.references)?;
+                    protobuf_compat::check(new, &old, level).map_err(|error| {
+                        Error::invalid_schema(format!("Invalid schema: {error}"))
+                    })?
+                }
                 (new, old) => vec![format!(
                     "Incompatible because of different schema type: {} after {}",
                     level::kind_word(new),
@@ -349,6 +362,11 @@ impl State {
 
 fn parse_json(text: &str, texts: &Texts) -> Result<json_compat::Schema> {
     json_compat::Schema::parse(text, texts)
+        .map_err(|error| Error::invalid_schema(format!("Invalid schema: {error}")))
+}
+
+fn parse_protobuf(text: &str, texts: &Texts) -> Result<protobuf_compat::Schema> {
+    protobuf_compat::Schema::parse(text, texts)
         .map_err(|error| Error::invalid_schema(format!("Invalid schema: {error}")))
 }
 

@@ -4,11 +4,11 @@
 //! ```text
 //! curl, Kafka clients ─► router ─┐
 //! pipelines ─► core::Schemas ────┼─► Registry ─► registry.jsonl
-//! commands ──────────────────────┘      └─► avro, avro_compat, json_compat
+//! commands ──────────────────────┘      └─► avro, avro_compat, json_compat, protobuf_compat
 //! ```
 //!
-//! Avro schemas and JSON Schemas are brought into canonical form and held to the subject's
-//! compatibility level. Protobuf is kept as it is; every new version counts as compatible.
+//! Avro schemas and JSON Schemas are brought into canonical form, Protobuf files are kept as they are;
+//! all are held to the subject's compatibility level.
 
 pub mod avro;
 pub mod avro_compat;
@@ -21,6 +21,7 @@ mod journal;
 mod json;
 mod json_compat;
 mod level;
+mod protobuf_compat;
 mod registry;
 mod schemas;
 mod state;

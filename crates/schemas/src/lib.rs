@@ -2,3 +2,4 @@
 //! compare them (the registry).
 
 pub mod json;
+pub mod protobuf;

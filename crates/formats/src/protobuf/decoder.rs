@@ -7,6 +7,7 @@ use super::plan::{self, Message};
 use super::schema::Schema;
 use super::wire::{Cursor, zigzag};
 use super::{read, shape};
+use crate::frame::{SchemaName, unframe};
 use crate::run::{Refusal, Rows};
 use arrow_schema::SchemaRef;
 use async_trait::async_trait;
@@ -20,7 +21,8 @@ use std::sync::Arc;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
     /// A zero byte, the writer's schema id as four bytes, and where in its file the message is
-    /// declared.
+    /// declared; or nothing, and the schema's GUID with that place in the header
+    /// `__value_schema_id`.
     Confluent,
     /// Nothing.
     Bare,
@@ -51,11 +53,11 @@ pub struct ProtobufDecoder {
     reader: Schema,
     message: usize,
     rows: Rows,
-    by_id: HashMap<u32, Writer>,
+    by_name: HashMap<SchemaName, Writer>,
     /// The plan of bare records.
     bare: Option<Message>,
     /// Ids that the registry did not know when this run was prepared, and why.
-    unknown: HashMap<u32, String>,
+    unknown: HashMap<SchemaName, String>,
     /// Room that the record before needed.
     scratch: usize,
 }
@@ -86,19 +88,19 @@ impl ProtobufDecoder {
             reader,
             message,
             rows,
-            by_id: HashMap::new(),
+            by_name: HashMap::new(),
             bare,
             unknown: HashMap::new(),
             scratch: 0,
         })
     }
 
-    async fn fetch(&mut self, id: u32) -> Result<()> {
-        let registered = match self.schemas.by_id(id).await {
+    async fn fetch(&mut self, name: SchemaName) -> Result<()> {
+        let registered = match name.fetch(&*self.schemas).await {
             Ok(registered) => registered,
             Err(error) if error.disposition() == Disposition::Reject => {
-                let why = format!("schema id {id} is unknown: {}", error.chain());
-                self.unknown.insert(id, why);
+                let why = format!("{name} is unknown: {}", error.chain());
+                self.unknown.insert(name, why);
                 return Ok(());
             }
             Err(error) => return Err(error),
@@ -108,13 +110,13 @@ impl ProtobufDecoder {
                 let writer = self.writer(schema).map_err(|why| {
                     Error::stop(
                         "incompatible_schema",
-                        format!("schema id {id} cannot be read with the reader schema: {why}"),
+                        format!("{name} cannot be read with the reader schema: {why}"),
                     )
                 })?;
-                self.by_id.insert(id, writer);
+                self.by_name.insert(name, writer);
             }
             Err(why) => {
-                self.unknown.insert(id, format!("schema id {id}: {why}"));
+                self.unknown.insert(name, format!("{name}: {why}"));
             }
         }
         Ok(())
@@ -155,35 +157,49 @@ impl Decoder for ProtobufDecoder {
         // Asked for again each time: someone may have registered it meanwhile.
         self.unknown.clear();
         let mut last = None;
-        for row in 0..records.len() {
-            let Some(Ok((id, _))) = records.value(row).map(unframe) else { continue };
-            if last == Some(id) {
+        for record in records.iter() {
+            let framed = record.value.map(|value| unframe(value, record.headers));
+            let Some(Ok(framed)) = framed else { continue };
+            let name = framed.schema;
+            if last == Some(name) {
                 continue;
             }
-            last = Some(id);
-            if !self.by_id.contains_key(&id) && !self.unknown.contains_key(&id) {
-                self.fetch(id).await?;
+            last = Some(name);
+            if !self.by_name.contains_key(&name) && !self.unknown.contains_key(&name) {
+                self.fetch(name).await?;
             }
         }
         Ok(())
     }
 
     fn decode(&mut self, records: &Records) -> Result<Decoded> {
-        let Self { options, reader, message, rows, by_id, bare, unknown, scratch, .. } = self;
+        let Self { options, reader, message, rows, by_name, bare, unknown, scratch, .. } = self;
         let name = &reader.messages[*message].name;
-        rows.decode(records, options.record_bytes_max, |value, columns, strict| {
+        rows.decode_rows(records, options.record_bytes_max, |row, value, columns, strict| {
             let (plan, schema, body) = match bare {
                 Some(plan) => (&*plan, &*reader, value),
                 None => {
-                    let (id, rest) = unframe(value)?;
-                    let writer = by_id.get(&id).ok_or_else(|| {
+                    let framed = unframe(value, records.get(row).headers)?;
+                    let id = framed.schema;
+                    let writer = by_name.get(&id).ok_or_else(|| {
                         let why = unknown.get(&id).cloned();
                         Refusal::new(
                             "unknown_schema",
-                            why.unwrap_or_else(|| format!("schema id {id} was not fetched")),
+                            why.unwrap_or_else(|| format!("{id} was not fetched")),
                         )
                     })?;
-                    let (path, body) = index(rest)?;
+                    let (path, body) = match framed.beside {
+                        None => index(framed.body)?,
+                        Some(place) => {
+                            let (path, left) = index(place)?;
+                            if !left.is_empty() {
+                                return Err(Refusal::malformed(
+                                    "header `__value_schema_id` goes on after the message index",
+                                ));
+                            }
+                            (path, framed.body)
+                        }
+                    };
                     let found = writer.schema.at(&path);
                     match &writer.plan {
                         Some((message, plan)) if found == Some(*message) => {
@@ -196,21 +212,6 @@ impl Decoder for ProtobufDecoder {
             read::record(plan, schema, body, columns, strict, scratch)
                 .map_err(|fault| Refusal::malformed(fault.sentence()))
         })
-    }
-}
-
-/// The schema id of a Confluent frame, and what follows it.
-fn unframe(value: &[u8]) -> Result<(u32, &[u8]), Refusal> {
-    match value {
-        [0, a, b, c, d, rest @ ..] => Ok((u32::from_be_bytes([*a, *b, *c, *d]), rest)),
-        [0, ..] => Err(Refusal::malformed(format!(
-            "{} bytes are too few for a schema id before the record",
-            value.len()
-        ))),
-        [magic, ..] => Err(Refusal::malformed(format!(
-            "the first byte is {magic:#04x}, where Confluent framing has 0x00"
-        ))),
-        [] => Err(Refusal::malformed("the value is empty, where a schema id was expected")),
     }
 }
 
@@ -233,12 +234,12 @@ fn index(bytes: &[u8]) -> Result<(Vec<usize>, &[u8]), Refusal> {
 }
 
 #[cold]
-fn other_message(schema: &Schema, id: u32, found: Option<usize>, wanted: &str) -> Refusal {
+fn other_message(schema: &Schema, id: SchemaName, found: Option<usize>, wanted: &str) -> Refusal {
     match found {
         Some(found) => Refusal::new(
             "other_message",
             format!("the record is a `{}`, not a `{wanted}`", schema.messages[found].name),
         ),
-        None => Refusal::malformed(format!("schema id {id} has no message at the record's index")),
+        None => Refusal::malformed(format!("{id} has no message at the record's index")),
     }
 }

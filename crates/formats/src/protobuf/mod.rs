@@ -33,7 +33,6 @@ mod decoder;
 mod descriptor;
 mod encoder;
 mod json;
-mod lex;
 mod parse;
 mod plan;
 mod read;

@@ -2,9 +2,12 @@
 
 use crate::support::{Registry, block_on, decode, options, records, records_of};
 use arrow_array::cast::AsArray;
-use arrow_array::types::Int64Type;
-use millstream_core::{Decoder, Disposition, Origin, SchemaKind};
+use arrow_array::types::{Int32Type, Int64Type};
+use millstream_core::{
+    Decoder, Disposition, Guid, Header, Headers, Origin, Record, RecordsBuilder, SchemaKind,
+};
 use millstream_formats::avro::{AvroDecoder, AvroOptions, Framing, arrow_schema};
+use millstream_formats::protobuf::{self, ProtobufDecoder, ProtobufOptions};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -170,4 +173,51 @@ fn a_column_that_is_not_there_is_refused() {
     let options = AvroOptions { columns: Some(vec!["y".into()]), ..options(Framing::Bare, READER) };
     let error = AvroDecoder::new(options, Registry::new([] as [(u32, &str); 0])).err().unwrap();
     assert!(error.to_string().contains("`y`"), "{error}");
+}
+
+/// One record whose value stands alone, with this header.
+fn with_header(value: &[u8], header: &[u8]) -> millstream_core::Records {
+    let mut bytes = Vec::new();
+    let header = Header { key: b"__value_schema_id", value: Some(header) };
+    Headers::encode([header].into_iter(), &mut bytes);
+    let mut builder = RecordsBuilder::new();
+    let headers = Headers(&bytes);
+    builder.push(Record { offset: 0, timestamp: 0, key: None, value: Some(value), headers });
+    builder.finish(1)
+}
+
+#[test]
+fn a_header_names_the_schema_of_avro_and_of_protobuf() {
+    let mut registry = Registry::new([(1, INT)]);
+    let known = Arc::get_mut(&mut registry).unwrap();
+    let proto = "syntax = \"proto3\"; message A {} message B { int32 x = 1; }";
+    known.schemas.insert(2, (SchemaKind::Protobuf, proto.into()));
+    known.guids.extend([(Guid([7; 16]), 1), (Guid([8; 16]), 2)]);
+    let guid = |byte: u8, beside: &[u8]| [&[1][..], &[byte; 16], beside].concat();
+
+    let mut avro = decoder(&registry);
+    let decoded = decode(&mut avro, &with_header(&[6], &guid(7, &[])));
+    assert_eq!(decoded.batch.rows.column(0).as_primitive::<Int64Type>().values(), &[3]);
+    let decoded = decode(&mut avro, &with_header(&[6], &guid(7, &[0])));
+    assert!(decoded.rejected[0].reason.contains("left over"), "{:?}", decoded.rejected);
+    // The frame of sixteen bytes may stand before the value too.
+    let decoded = decode(&mut avro, &records_of(&[guid(7, &[6])]));
+    assert_eq!(decoded.batch.len(), 1);
+
+    let options = ProtobufOptions {
+        framing: protobuf::Framing::Confluent,
+        reader_schema: proto.to_owned(),
+        references: Vec::new(),
+        message: Some("B".to_owned()),
+        columns: None,
+        record_bytes_max: 1 << 20,
+    };
+    let mut decoder = ProtobufDecoder::new(options, registry).unwrap();
+    let decoded = decode(&mut decoder, &with_header(&[8, 5], &guid(8, &[2, 2])));
+    assert!(decoded.rejected.is_empty(), "{:?}", decoded.rejected);
+    assert_eq!(decoded.batch.rows.column(0).as_primitive::<Int32Type>().values(), &[5]);
+    for (place, part) in [(&[][..], "message index"), (&[2, 2, 0], "goes on"), (&[0], "is a `A`")] {
+        let decoded = decode(&mut decoder, &with_header(&[8, 5], &guid(8, place)));
+        assert!(decoded.rejected[0].reason.contains(part), "{part}: {:?}", decoded.rejected);
+    }
 }

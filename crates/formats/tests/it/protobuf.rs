@@ -366,7 +366,7 @@ fn frames_that_do_not_read_cost_their_row() {
     let mut decoder = framed(READER, READER);
     let cases: [(&[u8], &str, &str); 12] = [
         (&[], "malformed", "the value is empty"),
-        (&[1, 0, 0, 0, 7, 0], "malformed", "the first byte is 0x01"),
+        (&[2, 0, 0, 0, 7, 0], "malformed", "the first byte is 0x02"),
         (&[0, 0, 0], "malformed", "3 bytes are too few for a schema id"),
         (&[0, 0, 0, 0, 9, 0], "unknown_schema", "schema id 9 is unknown"),
         (&[0, 0, 0, 0, 7], "malformed", "message index"),

@@ -7,6 +7,7 @@ mod compat;
 mod fuzz;
 mod json_compat;
 mod persist;
+mod protobuf_compat;
 mod python;
 mod rest;
 mod schema;

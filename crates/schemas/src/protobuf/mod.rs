@@ -1,0 +1,4 @@
+//! Protobuf files as they are written.
+
+mod lex;
+pub mod parse;
