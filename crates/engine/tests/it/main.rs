@@ -6,6 +6,7 @@ mod branches;
 mod budget;
 mod demo;
 mod harness;
+mod json_schema;
 mod kafka;
 mod letters;
 mod lookups;
