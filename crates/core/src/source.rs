@@ -75,6 +75,11 @@ pub trait Source: Send + Sync {
     fn group(&self) -> Option<std::sync::Arc<dyn Group>> {
         None
     }
+
+    /// Sets the offsets of such a group, which must have no members now.
+    async fn set_offsets(&self, _offsets: &[(u32, i64)]) -> Result<()> {
+        Err(crate::Error::stop("no_group", format!("{} is read by no group", self.name())))
+    }
 }
 
 /// A member's view of a group that shares a source's partitions out among processes.
@@ -105,9 +110,6 @@ pub trait Group: Send + Sync {
     ///
     /// Cancel safe: the commit may or may not have been made.
     async fn commit(&self, offsets: &[(u32, i64)]) -> Result<Vec<(u32, i64)>>;
-
-    /// Sets the offsets of partitions of a group that has no members now.
-    async fn reset(&self, offsets: &[(u32, i64)]) -> Result<()>;
 
     /// Gives everything back. What was not committed comes again, here or elsewhere.
     async fn leave(&self);

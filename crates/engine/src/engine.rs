@@ -363,6 +363,26 @@ pub async fn reset_offsets(
     Ok(offsets)
 }
 
+/// Sets the offsets of the group that reads a file's source; no process may read with it now.
+pub async fn reset_at_rest(
+    file: &millstream_config::Pipeline,
+    home: &millstream_connectors::Home,
+    place: Place,
+    partition: Option<u32>,
+) -> anyhow::Result<Vec<(millstream_core::Partition, i64)>> {
+    let source = crate::open::open_source(&file.spec, file, home).await?.source;
+    let wanted = match partition {
+        Some(partition) => partition..partition + 1,
+        None => 0..source.partitions(),
+    };
+    let mut offsets = Vec::new();
+    for partition in wanted {
+        offsets.push((partition, source.offset_of(partition, place).await?));
+    }
+    source.set_offsets(&offsets).await?;
+    Ok(offsets.into_iter().map(|(p, offset)| (source.place_of(p), offset)).collect())
+}
+
 /// The same for a pipeline that runs as a member of a group: of the partitions that it has.
 async fn reset_group(
     pipeline: &Pipeline,

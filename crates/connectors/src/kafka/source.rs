@@ -3,7 +3,7 @@
 use super::cluster::{Cluster, EARLIEST, LATEST};
 use super::feed::{Feed, Reader};
 use super::fetcher::{FetchOptions, Fetcher, OnLostOffset};
-use super::group::{GroupOptions, Membership, Ours, Subscribed, Topics};
+use super::group::{GroupOptions, Membership, Ours, Subscribed, Topics, set_offsets};
 use async_trait::async_trait;
 use millstream_core::{Error, Group, Partition, PartitionReader, Place, Result, Source, Start};
 use parking_lot::Mutex;
@@ -194,5 +194,17 @@ impl Source for KafkaSource {
 
     fn group(&self) -> Option<Arc<dyn Group>> {
         Some(self.membership())
+    }
+
+    async fn set_offsets(&self, offsets: &[(u32, i64)]) -> Result<()> {
+        set_offsets(
+            self.cluster.clone(),
+            self.options.group.clone(),
+            self.found.clone(),
+            self.fetcher.clone(),
+            self.ours.clone(),
+            offsets,
+        )
+        .await
     }
 }

@@ -8,7 +8,7 @@ use crate::protocol::Position;
 use crate::{Error, Result};
 use millstream_config::SourceFrom;
 use millstream_connectors::file::FileSource;
-use millstream_core::{Place, Source as _};
+use millstream_core::{Partition, Place, Source as _};
 use millstream_log::{PartitionLog, Topic};
 use millstream_tables::{Committed, Source};
 use serde_json::Value;
@@ -25,7 +25,29 @@ pub struct Reset {
 impl Service {
     pub async fn offsets(&self, pipeline: Option<String>, reply: Reply) -> Result<Value> {
         let offsets = self.home().tables.offsets();
+        let mut grouped = false;
+        for report in self.0.engine.iter().flat_map(|engine| engine.reports()) {
+            let wanted = pipeline.as_ref().is_none_or(|name| *name == report.name);
+            let running = self.0.engine.as_ref().and_then(|engine| engine.pipeline(&report.name));
+            let Some(running) = running.filter(|running| running.grouped && wanted) else {
+                continue;
+            };
+            // Its group keeps them.
+            grouped = true;
+            for partition in report.partitions {
+                let place = running.source.place_of(partition.partition);
+                let at = Some(partition.committed);
+                reply
+                    .row(answers::Offset {
+                        end: Some(partition.end),
+                        lag: Some(partition.lag),
+                        ..bare_row(&report.name, &place.source, place.index, at)
+                    })
+                    .await?;
+            }
+        }
         let names = match pipeline {
+            Some(_) if grouped => return nothing(),
             Some(name) => {
                 self.committed(&name)?;
                 vec![name]
@@ -57,7 +79,15 @@ impl Service {
                     return nothing();
                 }
             }
-            None => self.reset_stopped(&order).await?,
+            None => {
+                if let Some(set) = self.reset_group(&order).await? {
+                    for (place, at) in set {
+                        reply.row(bare_row(name, &place.source, place.index, Some(at))).await?;
+                    }
+                    return nothing();
+                }
+                self.reset_stopped(&order).await?;
+            }
         }
         let committed = self.committed(name)?;
         for row in self.offset_rows(name, &committed) {
@@ -84,6 +114,20 @@ impl Service {
         })
         .await?;
         nothing()
+    }
+
+    /// Where a group of Kafka's keeps the offsets of a pipeline's source, by its file.
+    async fn reset_group(&self, order: &Reset) -> Result<Option<Vec<(Partition, i64)>>> {
+        let Some(path) = &order.file else { return Ok(None) };
+        let file = load(path)?;
+        if !matches!(file.spec.source.from, SourceFrom::Kafka(_))
+            || file.spec.pipeline != order.pipeline
+        {
+            return Ok(None);
+        }
+        let (to, partition) = (place(order.to)?, order.partition);
+        let set = millstream_engine::reset_at_rest(&file, self.home(), to, partition).await;
+        set.map(Some).map_err(|error| Error::mistake(format!("{error:#}")))
     }
 
     async fn reset_stopped(&self, order: &Reset) -> Result<()> {

@@ -120,6 +120,20 @@ async fn read_all(cluster: &Cluster, topic: &str) -> Vec<Event> {
     events
 }
 
+/// How many records a partition has.
+async fn source_rows(cluster: &Cluster, topic: &str, partition: u32) -> u64 {
+    let options = KafkaSourceOptions {
+        topics: Topics::Named(vec![topic.into()]),
+        group: GroupOptions::new(unique("reader")),
+        committed_only: true,
+        on_lost_offset: OnLostOffset::Hold,
+        batch_rows: 1,
+        batch_bytes: 1,
+    };
+    let source = KafkaSource::open(cluster.clone(), options).await.unwrap();
+    source.offset_of(partition, Place::Latest).await.unwrap() as u64
+}
+
 fn sum(benches: &[&Bench], topic: &str) -> (u64, u64, u64, u64) {
     let all = benches.iter().map(|bench| bench.counts(topic));
     all.fold((0, 0, 0, 0), |a, b| (a.0 + b.0, a.1 + b.1, a.2 + b.2, a.3 + b.3))
@@ -312,4 +326,19 @@ async fn a_reset_sets_the_groups_offsets_and_reads_again() {
     assert_eq!(offsets, [(0, 0), (1, 0)]);
     until("all are in again", || bench.counts(&topic).0 == 1_000).await;
     bench.engine.drain(Duration::from_secs(10)).await;
+
+    // Without a member, by the file alone; beside one it is refused.
+    let file = pipeline(dir.path(), &kafka, &topic, "metadata_refresh: 1s", "");
+    let reset = async || {
+        millstream_engine::reset_at_rest(&file, &bench.home, Place::Earliest, Some(1)).await
+    };
+    let set = reset().await.unwrap();
+    assert_eq!((set.len(), set[0].0.index, set[0].1), (1, 1, 0));
+    let other = Bench::at(&dir.path().join("other"));
+    other.start(std::slice::from_ref(&file)).await;
+    let of_one = events.len() as u64 - source_rows(&cluster, &topic, 0).await;
+    until("one partition is in again", || other.counts(&topic).0 == of_one).await;
+    let refused = reset().await.unwrap_err().to_string();
+    assert!(refused.contains("has members"), "{refused}");
+    other.engine.drain(Duration::from_secs(10)).await;
 }

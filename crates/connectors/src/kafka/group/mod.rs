@@ -132,13 +132,56 @@ impl Membership {
         ours: Arc<Ours>,
         stop: CancellationToken,
     ) -> Self {
+        let io = cluster.io().clone();
+        let cluster_too = cluster.clone();
+        let (context, told) =
+            Context::new(cluster, options, found, committed_only, fetcher, ours, stop.clone());
+        let look = context.look.clone();
+        io.spawn(subscription::watch(topics, cluster_too, told, look, stop));
+        let (done, ended) = watch::channel(false);
+        let running = context.clone();
+        io.spawn(async move {
+            running.clone().run().await;
+            running.cluster.close(running.purpose);
+            done.send_replace(true);
+        });
+        Self { context, ended }
+    }
+}
+
+/// Sets offsets of a group without joining it.
+pub(super) async fn set_offsets(
+    cluster: Cluster,
+    options: GroupOptions,
+    found: Subscribed,
+    fetcher: Arc<Fetcher>,
+    ours: Arc<Ours>,
+    offsets: &[(u32, i64)],
+) -> Result<()> {
+    let stop = CancellationToken::new();
+    let (context, _) =
+        Context::new(cluster, options, found.clone(), false, fetcher, ours.clone(), stop);
+    let named = offsets.iter().filter_map(|(number, offset)| {
+        let (topic, index) = ours.name(*number)?;
+        let id = found.topics.get(&topic)?.id;
+        Some((Arc::new(Feed::new(*number, topic, id, index)), *offset))
+    });
+    context.set_offsets(&named.collect::<Vec<_>>()).await
+}
+
+impl Context {
+    fn new(
+        cluster: Cluster,
+        options: GroupOptions,
+        found: Subscribed,
+        committed_only: bool,
+        fetcher: Arc<Fetcher>,
+        ours: Arc<Ours>,
+        stop: CancellationToken,
+    ) -> (Arc<Self>, watch::Sender<Arc<Subscribed>>) {
         let at_start: HashSet<_> = found.partitions().collect();
         let (told, subscribed) = watch::channel(Arc::new(found));
         let look = Arc::new(Notify::new());
-        let watching =
-            subscription::watch(topics, cluster.clone(), told, look.clone(), stop.clone());
-        let io = cluster.io().clone();
-        io.spawn(watching);
         let context = Arc::new(Context {
             trouble: Trouble::new(format!("group `{}`", options.group)),
             cluster,
@@ -153,14 +196,7 @@ impl Membership {
             purpose: Purpose::Member(NEXT.fetch_add(1, Ordering::Relaxed)),
             stop,
         });
-        let (done, ended) = watch::channel(false);
-        let running = context.clone();
-        io.spawn(async move {
-            running.clone().run().await;
-            running.cluster.close(running.purpose);
-            done.send_replace(true);
-        });
-        Self { context, ended }
+        (context, told)
     }
 }
 
@@ -176,16 +212,6 @@ impl Group for Membership {
 
     async fn commit(&self, offsets: &[(u32, i64)]) -> Result<Vec<(u32, i64)>> {
         self.context.commit(offsets).await
-    }
-
-    async fn reset(&self, offsets: &[(u32, i64)]) -> Result<()> {
-        let subscribed = self.context.subscribed.borrow().clone();
-        let named = offsets.iter().filter_map(|(number, offset)| {
-            let (topic, index) = self.context.ours.name(*number)?;
-            let id = subscribed.topics.get(&topic)?.id;
-            Some((Arc::new(Feed::new(*number, topic, id, index)), *offset))
-        });
-        self.context.set_offsets(&named.collect::<Vec<_>>()).await
     }
 
     async fn leave(&self) {
