@@ -4,15 +4,18 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const PACKAGES: [&str; 6] = [
+const PACKAGES: [&str; 8] = [
     "confluent-kafka[schemaregistry]>=2.12",
     "fastavro",
     "httpx",
     "authlib",
     "cachetools",
     "attrs",
+    "protobuf",
+    "googleapis-common-protos",
 ];
-const IMPORT: &str = "import confluent_kafka.schema_registry.avro";
+const IMPORT: &str =
+    "import confluent_kafka.schema_registry.avro, confluent_kafka.schema_registry.protobuf";
 
 /// Runs a script with these arguments; it says `all well` at its end. Without a Python the test is
 /// skipped with a printed reason, where `CI` is set that is a failure.

@@ -13,5 +13,6 @@ mod help;
 mod kafka;
 mod kafka_group;
 mod program;
+mod registry;
 mod run;
 mod tap;
