@@ -340,6 +340,63 @@ fn refused(said: &Said, code: i32, parts: &[&str]) {
     }
 }
 
+/// The example, with the commands that it is for.
+#[test]
+fn the_example_of_a_registry() {
+    let registry = Elsewhere::start();
+    let program = Program::new();
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/registry/orders.yaml");
+    let example = example.canonicalize().unwrap();
+    program.ok(&["topics", "create", "orders", "--partitions", "2"]);
+    let url = registry.url();
+    let run = |args: &[&str]| {
+        let args = [args, &[example.to_str().unwrap()]].concat();
+        let output = program.command(&args).env("SCHEMA_REGISTRY_URL", &url).output().unwrap();
+        let err = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{args:?}: {err}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    run(&["check"]);
+    assert!(run(&["test"]).contains("1 case, 0 failed"));
+    let explained = run(&["explain"]);
+    assert!(explained.contains("decodes 5 of 6 columns"), "{explained}");
+    let sink = format!("Protobuf of subject shop.BigOrder of {url}");
+    assert!(explained.contains(&sink), "{explained}");
+
+    // Orders as a serializer writes them: the second message of its file.
+    let proto = |name: &str| std::fs::read_to_string(example.with_file_name(name)).unwrap();
+    let money = proto("money.proto");
+    let money = &money[money.find("message").unwrap()..];
+    let whole = proto("order.proto").replace("import \"money.proto\";", "") + money;
+    let id = register(&url, "orders-value", "PROTOBUF", &whole) as u8;
+    for (order, units) in [(7, 127), (8, 9)] {
+        let customer = [18, 5, 18, 3, b'a', b'n', b'n'];
+        let total = [26, 2, 16, units];
+        let value =
+            [&[0, 0, 0, 0, id, 2, 2, 8, order], customer.as_slice(), &total, &[40, 1]].concat();
+        let line = json!({"value": String::from_utf8(value).unwrap()}).to_string() + "\n";
+        let said = program.feed(&["produce", "orders", "--format", "jsonl"], line);
+        assert_eq!(said.code, 0, "{}", said.err);
+    }
+    run(&["run", "--exit-when-idle", "--listen", "off"]);
+    let read = format!(
+        "pipeline: read
+source:
+  topic: big_orders
+  format: {{ protobuf: {{ subject: shop.BigOrder }} }}
+  registry: {{ url: [\"{url}\"] }}
+sinks:
+  - {{ topic: out, format: json }}
+"
+    );
+    program.write("read.yaml", read);
+    program.ok(&["run", "read.yaml", "--exit-when-idle", "--listen", "off"]);
+    let tapped = program.ok(&["tap", "out", "--from", "earliest", "--no-follow"]);
+    assert_eq!(tapped.lines().count(), 1, "{tapped}");
+    let wanted = r#"{"id":7,"customer":"ann","units":127,"placed_at":null,"state":"PAID"}"#;
+    assert!(tapped.contains(wanted), "{tapped}");
+}
+
 #[test]
 fn check_asks_the_registry() {
     let mut registry = Elsewhere::start();
