@@ -73,11 +73,9 @@ def main():
                     producer.poll(0.05)
         producer.poll(0)
         polls += 1
-        if polls % COMMIT_EVERY == 0:
+        if polled and (polls % COMMIT_EVERY == 0 or messages >= count):
             producer.flush()
             consumer.commit(asynchronous=False)
-    producer.flush()
-    consumer.commit(asynchronous=False)
     meter.report(messages, size, rows=rows)
     consumer.close()
 
