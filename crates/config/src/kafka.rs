@@ -203,7 +203,7 @@ pub struct KafkaSink {
     pub format: EncodeSpec,
     /// The schema registry of this sink's schemas. The pipeline's unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub registry: Option<RegistrySpec>,
+    pub registry: Option<Box<RegistrySpec>>,
     /// How batches are compressed.
     #[serde(default = "lz4")]
     pub compression: Compression,

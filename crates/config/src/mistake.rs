@@ -21,11 +21,11 @@ pub struct Mistake {
     /// The line, shortened around the place, without tabs, secrets and control characters.
     pub excerpt: String,
     /// Nothing is wrong in the file: what it names could not be asked.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub failure: bool,
     /// Where the mark stands under the excerpt and how wide it is, in terminal cells.
     #[serde(default)]
-    mark: (usize, usize),
+    mark: (u32, u32),
 }
 
 /// All mistakes of one or many files, in the order of their places.
@@ -75,7 +75,7 @@ impl Mistake {
             hint: found.hint,
             excerpt: excerpt.text,
             failure: false,
-            mark: excerpt.mark,
+            mark: (excerpt.mark.0 as u32, excerpt.mark.1 as u32),
         }
     }
 
@@ -91,7 +91,7 @@ impl Mistake {
             let _ = writeln!(out, ":{}:{}", self.line, self.column);
             let _ = writeln!(out, "{gutter}{blue} |{plain}");
             let _ = writeln!(out, "{blue}{number} |{plain} {}", self.excerpt);
-            let (before, width) = self.mark;
+            let (before, width) = (self.mark.0 as usize, self.mark.1 as usize);
             let (space, carets) = (" ".repeat(before), "^".repeat(width.max(1)));
             let _ = write!(out, "{gutter}{blue} |{plain} {space}{red}{carets}{plain}");
         }

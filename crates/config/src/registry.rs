@@ -58,8 +58,8 @@ impl PipelineSpec {
     /// The registry of a sink's schemas.
     pub fn sink_registry(&self, sink: usize) -> Option<&RegistrySpec> {
         let own = match &self.sinks[sink].to {
-            SinkTo::Topic(to) => to.registry.as_ref(),
-            SinkTo::Kafka(to) => to.registry.as_ref(),
+            SinkTo::Topic(to) => to.registry.as_deref(),
+            SinkTo::Kafka(to) => to.registry.as_deref(),
             SinkTo::Table(_) | SinkTo::Discard(_) => None,
         };
         own.or(self.registry.as_ref())

@@ -429,7 +429,7 @@ pub struct TopicSink {
     pub format: EncodeSpec,
     /// The schema registry of this sink's schemas. The pipeline's unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub registry: Option<RegistrySpec>,
+    pub registry: Option<Box<RegistrySpec>>,
     /// The number of partitions to create the topic with. As many as the source has unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1024))]

@@ -6,6 +6,7 @@ use futures::future::{BoxFuture, Shared};
 use millstream_core::RegisteredSchema;
 use parking_lot::Mutex;
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -17,17 +18,23 @@ const UNKNOWN_MAX: usize = 1000;
 
 type Fetched = Result<Arc<RegisteredSchema>, Failure>;
 
-#[derive(Default)]
-pub(super) struct Flights {
-    state: Mutex<State>,
+/// By `Id`: the number of a schema, or its GUID.
+pub(super) struct Flights<Id> {
+    state: Mutex<State<Id>>,
 }
 
-#[derive(Default)]
-struct State {
-    known: HashMap<u32, Arc<RegisteredSchema>>,
-    unknown: HashMap<u32, (Instant, Failure)>,
-    under_way: HashMap<u32, Flight>,
+struct State<Id> {
+    known: HashMap<Id, Arc<RegisteredSchema>>,
+    unknown: HashMap<Id, (Instant, Failure)>,
+    under_way: HashMap<Id, Flight>,
     flights: u64,
+}
+
+impl<Id> Default for Flights<Id> {
+    fn default() -> Self {
+        let (known, unknown, under_way) = Default::default();
+        Self { state: Mutex::new(State { known, unknown, under_way, flights: 0 }) }
+    }
 }
 
 #[derive(Clone)]
@@ -36,11 +43,11 @@ struct Flight {
     fetched: Shared<BoxFuture<'static, Fetched>>,
 }
 
-impl Flights {
+impl<Id: Copy + Eq + Hash> Flights<Id> {
     /// Cancel safe: when the caller who polls a fetch goes away, another who waits goes on with it.
     pub async fn get(
         &self,
-        id: u32,
+        id: Id,
         fetch: impl Future<Output = Fetched> + Send + 'static,
     ) -> Fetched {
         let flight = {
@@ -64,7 +71,7 @@ impl Flights {
         fetched
     }
 
-    fn land(&self, id: u32, number: u64, fetched: &Fetched) {
+    fn land(&self, id: Id, number: u64, fetched: &Fetched) {
         let mut state = self.state.lock();
         // Everybody who waited comes by here; the next flight may have left already.
         if state.under_way.get(&id).is_none_or(|flight| flight.number != number) {

@@ -1,7 +1,7 @@
 //! A registry elsewhere: Confluent's REST interface behind [`millstream_core::Schemas`].
 //!
 //! ```text
-//! by_id ─► cache ─► one flight an id ─► attempts with backoff ─► transport ─► HTTP(S)
+//! by_id, by_guid ─► cache ─► one flight an id ─► attempts with backoff ─► transport ─► HTTP(S)
 //! ```
 //!
 //! A schema never changes under its id, so that what was fetched once is kept, and a registry that
@@ -20,7 +20,7 @@ use crate::level::kind_word;
 use answer::{Failure, Found};
 use async_trait::async_trait;
 use flights::Flights;
-use millstream_core::{RegisteredSchema, Result, SchemaKind, Schemas};
+use millstream_core::{Guid, RegisteredSchema, Result, SchemaKind, Schemas};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -58,7 +58,8 @@ pub struct Client {
 struct Shared {
     transport: Transport,
     options: Options,
-    by_id: Flights,
+    by_id: Flights<u32>,
+    by_guid: Flights<Guid>,
     /// Ids of what was registered or found.
     registered: Mutex<HashMap<Sent, u32>>,
 }
@@ -84,8 +85,10 @@ impl Client {
     /// Checks the options; connects only when there is something to ask.
     pub fn new(options: Options) -> Result<Client> {
         let transport = Transport::new(&options)?;
-        let (by_id, registered) = (Flights::default(), Mutex::default());
-        Ok(Client { shared: Arc::new(Shared { transport, options, by_id, registered }) })
+        let (by_id, by_guid) = (Flights::default(), Flights::default());
+        let registered = Mutex::default();
+        let shared = Shared { transport, options, by_id, by_guid, registered };
+        Ok(Client { shared: Arc::new(shared) })
     }
 
     /// Why a schema could not become the next version of a subject; empty when it could, also when
@@ -148,8 +151,24 @@ impl Schemas for Client {
     /// Cancel safe; others who wait for the same id go on.
     async fn by_id(&self, id: u32) -> Result<Arc<RegisteredSchema>> {
         let shared = self.shared.clone();
-        let fetch = async move { shared.fetch(id).await };
+        let fetch = async move { shared.fetch("ids", &id.to_string()).await };
         self.shared.by_id.get(id, fetch).await.map_err(|failure| failure.to_error())
+    }
+
+    /// Cancel safe; others who wait for the same GUID go on.
+    async fn by_guid(&self, guid: Guid) -> Result<Arc<RegisteredSchema>> {
+        let shared = self.shared.clone();
+        let fetch = async move { shared.fetch("guids", &guid.to_string()).await };
+        self.shared.by_guid.get(guid, fetch).await.map_err(|failure| {
+            if failure.is_no_such_path() {
+                let message = format!(
+                    "the schema registry cannot be asked for GUIDs, and so not for {guid}; let \
+                     its writers put ids before their records"
+                );
+                return millstream_core::Error::stop("no_guids", message).because(failure);
+            }
+            failure.to_error()
+        })
     }
 
     /// Cancel safe.
@@ -224,12 +243,12 @@ impl Shared {
         }
     }
 
-    async fn fetch(&self, id: u32) -> Result<Arc<RegisteredSchema>, Failure> {
-        let number = id.to_string();
+    /// The schema of one of the `ids` or `guids`.
+    async fn fetch(&self, by: &str, name: &str) -> Result<Arc<RegisteredSchema>, Failure> {
         let mut pause = self.options.backoff;
         let mut attempt = 1;
         let answer = loop {
-            match self.ask("GET", &["schemas", "ids", &number], None, None).await {
+            match self.ask("GET", &["schemas", by, name], None, None).await {
                 // A replica of the registry may be behind the producer that has just registered it.
                 Err(failure) if failure.is_not_found() && attempt < self.options.attempts => {
                     tokio::time::sleep(pause).await;
@@ -240,6 +259,8 @@ impl Shared {
         };
         let found = Found::read(&answer)?;
         let references = self.references(found.references).await?;
+        // An answer to an id does not repeat it; one to a GUID need not say its id, nobody asks.
+        let id = name.parse().ok().or(found.id).unwrap_or(0);
         Ok(Arc::new(RegisteredSchema { id, kind: found.kind, text: found.text, references }))
     }
 

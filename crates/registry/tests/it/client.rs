@@ -4,7 +4,7 @@
 use crate::server::Server;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
-use millstream_core::{Disposition, RegisteredSchema, SchemaKind, Schemas};
+use millstream_core::{Disposition, Guid, RegisteredSchema, SchemaKind, Schemas};
 use millstream_registry::client::{Auth, Client, Options, Tls};
 use millstream_registry::{Registry, router};
 use millstream_testkit::proxy::{Direction, Fault, Proxy};
@@ -166,6 +166,32 @@ async fn send(method: &str, url: &str, path: &str, body: &Value) -> Value {
     assert!(answer.contains(" 200 "), "{method} {path}: {answer}");
     let json = answer.split_once("\r\n\r\n").unwrap().1;
     serde_json::from_str(json).unwrap_or_else(|_| panic!("{method} {path}: {answer}"))
+}
+
+/// A schema has the same GUID wherever it is, and a record may name it by that.
+#[test]
+fn a_schema_is_found_by_its_guid() {
+    let server = Server::start();
+    let url = url(server.address);
+    let (asking, guid) = run(async {
+        let body = json!({"schema": record("Order", &[("amount", "int")])});
+        let answer = post(&url, "/subjects/orders-value/versions", &body).await;
+        let digits = answer["guid"].as_str().unwrap().replace('-', "");
+        let guid = Guid(u128::from_str_radix(&digits, 16).unwrap().to_be_bytes());
+        let asking = client(url.clone());
+        let found = asking.by_guid(guid).await.unwrap();
+        assert!(found.text.contains("Order"), "{}", found.text);
+        let nobody = asking.by_guid(Guid([7; 16])).await;
+        refused(nobody, Disposition::Reject, "unknown_schema");
+        // A registry that has no such path says nothing of the record.
+        let elsewhere = client(format!("{url}/nowhere"));
+        let why = refused(elsewhere.by_guid(guid).await, Disposition::Stop, "no_guids");
+        assert!(why.contains("ids before their records"), "{why}");
+        (asking, guid)
+    });
+    drop(server);
+    let found = run(asking.by_guid(guid)).expect("what is known stays known");
+    assert!(found.text.contains("Order"), "{}", found.text);
 }
 
 #[test]
