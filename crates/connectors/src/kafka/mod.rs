@@ -12,6 +12,7 @@
 
 mod cluster;
 mod connection;
+mod copy;
 mod destinations;
 mod error;
 mod feed;
@@ -28,6 +29,7 @@ mod tls;
 mod trouble;
 
 pub use cluster::Cluster;
+pub use copy::{Span, TopicState, copy};
 pub use destinations::Destinations;
 pub use fetcher::OnLostOffset;
 pub use group::{GroupOptions, Protocol, StartAt, Topics};

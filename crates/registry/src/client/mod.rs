@@ -10,9 +10,11 @@
 
 mod answer;
 mod flights;
+mod import;
 mod subject;
 mod transport;
 
+pub use import::Missing;
 pub use subject::{Part, Strategy, record_name};
 pub use transport::{Auth, Tls};
 
