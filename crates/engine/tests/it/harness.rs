@@ -133,10 +133,17 @@ impl Bench {
     /// In, out, filtered, dead: from `/metrics`, with the sum checked.
     pub fn counts(&self, pipeline: &str) -> (u64, u64, u64, u64) {
         let label = format!("pipeline=\"{pipeline}\"");
-        let [rows, out, filtered, dead] = ["in", "out", "filtered", "dead"]
-            .map(|what| self.metric(&format!("rows_{what}_total"), &label));
-        assert_eq!(rows, out + filtered + dead);
-        (rows, out, filtered, dead)
+        let mut tries = 0;
+        loop {
+            let [rows, out, filtered, dead] = ["in", "out", "filtered", "dead"]
+                .map(|what| self.metric(&format!("rows_{what}_total"), &label));
+            // The sum holds at rest; a batch may settle between two of the counters.
+            if rows == out + filtered + dead {
+                return (rows, out, filtered, dead);
+            }
+            tries += 1;
+            assert!(tries < 1_000, "{rows} in, {out} out, {filtered} filtered, {dead} dead");
+        }
     }
 
     pub fn committed(&self, pipeline: &str, partition: u32) -> Option<i64> {
