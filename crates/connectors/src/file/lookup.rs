@@ -8,19 +8,24 @@ use async_trait::async_trait;
 use millstream_core::{Error, Found, Lookup, LookupKey, Result};
 use parking_lot::RwLock;
 use std::collections::HashMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, SystemTime};
 
 #[derive(Debug, Clone)]
 pub struct FileLookupOptions {
     pub path: PathBuf,
     pub columns: Option<SchemaRef>,
     pub delimiter: u8,
-    /// How often the file is looked at for a change.
+    /// How often the file is looked at for a change, also while nobody asks.
     pub reload: Duration,
 }
+
+/// The shortest time between two looks at a file.
+const RELOAD_MIN: Duration = Duration::from_millis(10);
 
 /// Rows in memory by one key. What a file lookup serves, and what tests stub with.
 pub struct RowsLookup {
@@ -165,91 +170,109 @@ impl Lookup for RowsLookup {
     }
 }
 
+/// Rows of a file that are as old as its last change but for [`FileLookupOptions::reload`]: a thread
+/// looks at the file, so that a quiet source's next row finds what is new, and no row waits for it.
 pub struct FileLookup {
     shared: Arc<Shared>,
+    /// Ends the thread when it is dropped.
+    _watched: mpsc::Sender<()>,
 }
 
 struct Shared {
     options: FileLookupOptions,
     key: LookupKey,
     schema: SchemaRef,
-    current: RwLock<(Arc<RowsLookup>, Instant)>,
-    stamp: RwLock<Option<(SystemTime, u64)>>,
+    current: RwLock<Arc<RowsLookup>>,
     generation: AtomicU64,
-    reloading: AtomicBool,
+}
+
+/// What the thread knows of its file.
+struct Watch {
+    shared: Arc<Shared>,
+    stamp: Option<Stamp>,
+    /// That it cannot be seen was said.
+    is_gone: bool,
+}
+
+/// What is another after a change: a file that is moved into place may have any time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    modified: SystemTime,
+    bytes: u64,
+    inode: u64,
 }
 
 impl FileLookup {
     pub fn open(mut options: FileLookupOptions, key: &LookupKey) -> Result<Self, String> {
-        let stamp = stamp(&options);
+        let stamp = Stamp::of(&options).ok();
         let rows = rows::read_all(&options.path, options.columns.clone(), options.delimiter)?;
         let schema = rows.schema();
         // A reload must give the columns that the plan was made for.
         options.columns = Some(schema.clone());
         let rows = Arc::new(RowsLookup::new(rows, key)?);
-        let shared = Shared {
+        let every = options.reload.max(RELOAD_MIN);
+        let shared = Arc::new(Shared {
             options,
             key: key.clone(),
             schema,
-            current: RwLock::new((rows, Instant::now())),
-            stamp: RwLock::new(stamp),
+            current: RwLock::new(rows),
             generation: AtomicU64::new(0),
-            reloading: AtomicBool::new(false),
+        });
+        let (watched, ended) = mpsc::channel();
+        let mut watch = Watch { shared: shared.clone(), stamp, is_gone: false };
+        std::thread::Builder::new()
+            .name("lookup-reload".into())
+            .spawn(move || {
+                while ended.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
+                    watch.look();
+                }
+            })
+            .map_err(|e| format!("cannot start a thread that reloads it: {e}"))?;
+        Ok(Self { shared, _watched: watched })
+    }
+}
+
+impl Watch {
+    fn look(&mut self) {
+        let shared = &self.shared;
+        let shown = shared.options.path.display();
+        let stamp = match Stamp::of(&shared.options) {
+            Ok(stamp) => stamp,
+            Err(error) => {
+                if !std::mem::replace(&mut self.is_gone, true) {
+                    tracing::warn!("{shown} cannot be read any more, its old rows stay: {error}");
+                }
+                return;
+            }
         };
-        Ok(Self { shared: Arc::new(shared) })
-    }
-
-    fn rows(&self) -> Arc<RowsLookup> {
-        let (rows, looked) = self.shared.current.read().clone();
-        if looked.elapsed() >= self.shared.options.reload
-            && !self.shared.reloading.swap(true, Ordering::AcqRel)
-        {
-            self.shared.current.write().1 = Instant::now();
-            // Reading and indexing a file is CPU and disk work that a partition task must not do.
-            let shared = self.shared.clone();
-            let spawned = std::thread::Builder::new()
-                .name("lookup-reload".into())
-                .spawn(move || shared.reload());
-            if spawned.is_err() {
-                self.shared.reloading.store(false, Ordering::Release);
+        if std::mem::take(&mut self.is_gone) {
+            tracing::info!("{shown} is there again");
+        }
+        if self.stamp == Some(stamp) {
+            return;
+        }
+        let options = &shared.options;
+        let read = rows::read_all(&options.path, options.columns.clone(), options.delimiter)
+            .and_then(|rows| RowsLookup::new(rows, &shared.key));
+        match read {
+            Ok(rows) => {
+                tracing::info!(rows = rows.rows.num_rows(), "{shown} changed and was reloaded");
+                *shared.current.write() = Arc::new(rows);
+                shared.generation.fetch_add(1, Ordering::Release);
+            }
+            Err(error) => {
+                tracing::warn!("{shown} changed but cannot be used, its old rows stay: {error}");
             }
         }
-        rows
+        self.stamp = Some(stamp);
     }
 }
 
-impl Shared {
-    fn reload(&self) {
-        let now = stamp(&self.options);
-        if now.is_some() && now != *self.stamp.read() {
-            let read = rows::read_all(
-                &self.options.path,
-                self.options.columns.clone(),
-                self.options.delimiter,
-            )
-            .and_then(|rows| RowsLookup::new(rows, &self.key));
-            let shown = self.options.path.display();
-            match read {
-                Ok(rows) => {
-                    tracing::info!(rows = rows.rows.num_rows(), "{shown} changed and was reloaded");
-                    self.current.write().0 = Arc::new(rows);
-                    self.generation.fetch_add(1, Ordering::Release);
-                }
-                Err(error) => {
-                    tracing::warn!(
-                        "{shown} changed but cannot be used, its old rows stay: {error}"
-                    );
-                }
-            }
-            *self.stamp.write() = now;
-        }
-        self.reloading.store(false, Ordering::Release);
+impl Stamp {
+    fn of(options: &FileLookupOptions) -> std::io::Result<Self> {
+        let meta = std::fs::metadata(&options.path)?;
+        Ok(Self { modified: meta.modified()?, bytes: meta.len(), inode: meta.ino() })
     }
-}
-
-fn stamp(options: &FileLookupOptions) -> Option<(SystemTime, u64)> {
-    let meta = std::fs::metadata(&options.path).ok()?;
-    Some((meta.modified().ok()?, meta.len()))
 }
 
 #[async_trait]
@@ -259,7 +282,8 @@ impl Lookup for FileLookup {
     }
 
     async fn get_many(&self, keys: &RecordBatch) -> Result<Found> {
-        self.rows().get_many(keys).await
+        let rows = self.shared.current.read().clone();
+        rows.get_many(keys).await
     }
 
     fn generation(&self) -> u64 {
@@ -340,19 +364,51 @@ mod tests {
         let found = lookup.get_many(&keys(vec![1, 3])).await.unwrap();
         assert_eq!((names(&found, 0), names(&found, 1)), (vec!["a".into(), "b".into()], vec![]));
 
+        // Nobody asks meanwhile: the file is looked at all the same.
+        let reloaded = |generation| {
+            for _ in 0..1000 {
+                if lookup.generation() == generation {
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            panic!("it was not reloaded");
+        };
         std::fs::write(&path, "from,name\nnot a number,x\n").unwrap();
-        std::thread::sleep(Duration::from_millis(20));
-        lookup.rows();
-        std::thread::sleep(Duration::from_millis(200));
+        std::thread::sleep(Duration::from_millis(100));
+        let found = lookup.get_many(&keys(vec![2])).await.unwrap();
+        assert_eq!(names(&found, 0), ["c"], "a broken one is not used");
         std::fs::write(&path, "from,name\n3,reloaded\n").unwrap();
-        for _ in 0..500 {
-            lookup.rows();
-            if lookup.generation() == 1 {
-                break;
+        reloaded(1);
+        let found = lookup.get_many(&keys(vec![1, 3])).await.unwrap();
+        assert_eq!(names(&found, 1), ["reloaded"]);
+
+        std::fs::remove_file(&path).unwrap();
+        std::thread::sleep(Duration::from_millis(100));
+        let found = lookup.get_many(&keys(vec![3])).await.unwrap();
+        assert_eq!(names(&found, 0), ["reloaded"], "its rows stay");
+        std::fs::write(&path, "from,name\n3,again\n").unwrap();
+        reloaded(2);
+        let found = lookup.get_many(&keys(vec![3])).await.unwrap();
+        assert_eq!(names(&found, 0), ["again"]);
+    }
+
+    #[tokio::test]
+    async fn its_thread_ends_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s.csv");
+        std::fs::write(&path, "from,name\n1,a\n").unwrap();
+        let options =
+            FileLookupOptions { path, columns: None, delimiter: b',', reload: Duration::ZERO };
+        let lookup = FileLookup::open(options, &LookupKey::Equal(vec!["from".into()])).unwrap();
+        let shared = Arc::downgrade(&lookup.shared);
+        drop(lookup);
+        for _ in 0..1000 {
+            if shared.strong_count() == 0 {
+                return;
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        let found = lookup.get_many(&keys(vec![1, 3])).await.unwrap();
-        assert_eq!(names(&found, 1), ["reloaded"]);
+        panic!("it goes on");
     }
 }

@@ -192,19 +192,23 @@ impl Source for FileSource {
 
     async fn reader(&self, _partition: u32, start: Start) -> Result<Box<dyn PartitionReader>> {
         let at = match start {
-            Start::Earliest => self.offset_of(0, Place::Earliest).await?,
+            Start::Earliest => match self.current(false)? {
+                Text::Plain(opened) => opened.base,
+                Text::Gzip(_) => 0,
+            },
             Start::Latest => self.offset_of(0, Place::Latest).await?,
             Start::Offset(offset) => offset,
         };
         Ok(Box::new(LineReader::open(self, at)?))
     }
 
-    /// For a byte that the file has, the start of the line that holds it.
+    /// For a byte that the file has, the start of the line that holds it. The earliest place is in
+    /// the oldest of the renamed files that lie beside a followed one.
     async fn offset_of(&self, _partition: u32, place: Place) -> Result<i64> {
         match place {
-            Place::Earliest => match self.current(false)? {
-                Text::Plain(opened) => Ok(opened.base),
-                Text::Gzip(_) => Ok(0),
+            Place::Earliest => match &self.trail {
+                Some(trail) => trail.lock().earliest(),
+                None => Ok(0),
             },
             Place::Offset(offset) => self.line_of(offset),
             Place::Time(_) => Err(Error::stop(

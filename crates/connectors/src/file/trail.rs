@@ -120,7 +120,7 @@ impl Trail {
     pub fn at(&mut self, offset: i64) -> Result<Opened> {
         if self.parts.is_empty() {
             let (file, id) = self.open_path()?;
-            self.push([Part { first: 0, from: 0, id }])?;
+            self.push(vec![Part { first: 0, from: 0, id }])?;
             return Ok(Opened { file, base: 0, first: 0, end: None });
         }
         match self.parts.iter().rposition(|part| part.first <= offset) {
@@ -155,8 +155,59 @@ impl Trail {
         Ok(Opened { file, base, first, end: None })
     }
 
+    /// The first byte of the oldest file that is there: of those that were renamed and can be read,
+    /// or of the one under the path.
+    pub fn earliest(&mut self) -> Result<i64> {
+        let (current, current_id) = self.open_path()?;
+        let was = current.metadata().map_err(|e| self.failed(e))?;
+        let mut renamed = self.beside()?;
+        renamed.retain(|(_, meta)| !same(meta, &was) && meta.len() > 0);
+        renamed.sort_by_key(|(_, meta)| written(meta));
+        // What is older than one that is compressed would leave a gap.
+        let readable = renamed.iter().rposition(|(path, _)| is_compressed(path));
+        let mut files = Vec::new();
+        for (path, meta) in renamed.drain(readable.map_or(0, |at| at + 1)..) {
+            let file = File::open(path).map_err(|e| self.failed(e))?;
+            let id = Id::of(&file).map_err(|e| self.failed(e))?;
+            files.push((file, id, meta.len() as i64));
+        }
+        files.push((current, current_id, was.len() as i64));
+        if let Some(first) = self.is_tail(&files) {
+            return Ok(first);
+        }
+        let begin = self.beyond();
+        let mut first = begin;
+        let mut parts = Vec::new();
+        for (_, id, bytes) in files {
+            parts.push(Part { first, from: 0, id });
+            first += bytes;
+        }
+        self.push(parts)?;
+        Ok(begin)
+    }
+
+    /// Where the first of these files begins, when they are the last parts, each whole.
+    fn is_tail(&self, files: &[(File, Id, i64)]) -> Option<i64> {
+        let tail = &self.parts[self.parts.len().checked_sub(files.len())?..];
+        let mut due = tail.first()?.first;
+        for (part, (file, id, bytes)) in tail.iter().zip(files) {
+            if part.first != due || part.from != 0 || !part.id.is(file, id) {
+                return None;
+            }
+            due += bytes;
+        }
+        Some(tail[0].first)
+    }
+
     fn begin_anew(&mut self, id: Id) -> Result<i64> {
-        let first = match self.parts.len() {
+        let first = self.beyond();
+        self.push(vec![Part { first, from: 0, id }])?;
+        Ok(first)
+    }
+
+    /// An offset behind all that were given.
+    fn beyond(&mut self) -> i64 {
+        match self.parts.len() {
             0 => 0,
             known => {
                 let last = self.open(known - 1).ok().and_then(|last| last.file.metadata().ok());
@@ -166,9 +217,7 @@ impl Trail {
                 let end = last_part.base() + last.map_or(BEYOND, |last| last.len() as i64);
                 end.max(last_part.first)
             }
-        };
-        self.push([Part { first, from: 0, id }])?;
-        Ok(first)
+        }
     }
 
     /// The part after the one that began at `first`, which was read to its end, `end`. None while
@@ -179,7 +228,7 @@ impl Trail {
             return self.open(at + 1).map(Some);
         }
         let Some((file, id)) = self.successor(before)? else { return Ok(None) };
-        self.push([Part { first: end, from: 0, id }])?;
+        self.push(vec![Part { first: end, from: 0, id }])?;
         Ok(Some(Opened { file, base: end, first: end, end: None }))
     }
 
@@ -206,14 +255,15 @@ impl Trail {
         let late = Part { first: position, from: late.start as i64, id: before.id.clone() };
         let rest = Part { first: end, from: at as i64, id: last.id.clone() };
         let base = late.base();
-        self.push([late, rest])?;
+        self.push(vec![late, rest])?;
         Ok((base, end))
     }
 
-    fn push<const N: usize>(&mut self, parts: [Part; N]) -> Result<()> {
+    fn push(&mut self, parts: Vec<Part>) -> Result<()> {
         let known = self.parts.clone();
+        let kept = PARTS_MAX.max(parts.len() + 1);
         self.parts.extend(parts);
-        self.parts.drain(..self.parts.len().saturating_sub(PARTS_MAX));
+        self.parts.drain(..self.parts.len().saturating_sub(kept));
         self.save().inspect_err(|_| self.parts = known)
     }
 
@@ -239,9 +289,22 @@ impl Trail {
         Err(self.gone("the file that was read before is not there any more"))
     }
 
-    /// The oldest of the files that were written since `before` was: those renamed while nobody
-    /// looked come before the one under the path.
-    fn successor(&self, before: &File) -> Result<Option<(File, Id)>> {
+    /// Whether the part that began at `first`, the file `before`, is followed by one that was renamed
+    /// too, and not by the one under the path.
+    pub fn is_followed_by_renamed(&self, first: i64, before: &File) -> Result<bool> {
+        let at = self.parts.iter().rposition(|part| part.first <= first).unwrap_or(0);
+        match self.parts.get(at + 1) {
+            Some(next) => {
+                let (there, id) = self.open_path()?;
+                Ok(!next.id.is(&there, &id))
+            }
+            None => Ok(!self.renamed_since(before)?.is_empty()),
+        }
+    }
+
+    /// Files with a byte in them that were written since `before` was and renamed, and that are not
+    /// known: the oldest first.
+    fn renamed_since(&self, before: &File) -> Result<Vec<(PathBuf, Metadata)>> {
         let was = before.metadata().map_err(|e| self.failed(e))?;
         let mut between: Vec<_> = self
             .beside()?
@@ -252,6 +315,14 @@ impl Trail {
             .filter(|(path, meta)| !self.knows(path, meta))
             .collect();
         between.sort_by_key(|(_, meta)| written(meta));
+        Ok(between)
+    }
+
+    /// The oldest of the files that were written since `before` was: those renamed while nobody
+    /// looked come before the one under the path.
+    fn successor(&self, before: &File) -> Result<Option<(File, Id)>> {
+        let was = before.metadata().map_err(|e| self.failed(e))?;
+        let between = self.renamed_since(before)?;
         if let Some((path, _)) = between.first() {
             if is_compressed(path) {
                 let why = format!("{} was made and compressed since", path.display());

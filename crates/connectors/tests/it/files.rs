@@ -254,11 +254,12 @@ async fn late_lines_have_offsets_that_a_restart_finds() {
     let latest = dir.source(true).offset_of(0, Place::Latest).await.unwrap();
     let mut again = dir.reader(latest).await.unwrap();
     assert_eq!(texts_of(again.as_mut()).await, ["old 4"]);
-    // The beginning of the file that is there is that of its first part.
+    // From the beginning each file comes whole, in its order.
     drop(again);
     let earliest = dir.source(true).offset_of(0, Place::Earliest).await.unwrap();
     let mut again = dir.reader(earliest).await.unwrap();
-    assert_eq!(texts_of(again.as_mut()).await[0], "new 1");
+    let want = ["old 1", "old 2", "old 3", "old 4", "new 1", "new 2", "new 3"];
+    assert_eq!(texts_of(again.as_mut()).await, want);
 }
 
 #[tokio::test(start_paused = true)]
@@ -383,6 +384,56 @@ async fn a_file_that_is_cut_in_place_holds_and_does_not_go_on_within_a_line() {
     let earliest = dir.source(true).offset_of(0, Place::Earliest).await.unwrap();
     let mut reader = dir.reader(earliest).await.unwrap();
     assert_eq!(texts_of(reader.as_mut()).await[0], "new");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reset_to_the_earliest_begins_with_the_oldest_file_that_can_be_read() {
+    let dir = Dir::new();
+    for word in ["zero", "one", "two", "three"] {
+        dir.append(&format!("{word}\n"));
+        dir.rotate();
+    }
+    dir.append("four\n");
+    // A first start reads the file that it names.
+    let source = dir.source(true);
+    let mut reader = source.reader(0, Start::Earliest).await.unwrap();
+    assert_eq!(texts_of(reader.as_mut()).await, ["four"]);
+    drop((reader, source));
+
+    let earliest = dir.source(true).offset_of(0, Place::Earliest).await.unwrap();
+    let mut reader = dir.reader(earliest).await.unwrap();
+    assert_eq!(texts_of(reader.as_mut()).await, ["zero", "one", "two", "three", "four"]);
+    drop(reader);
+    assert_eq!(dir.source(true).offset_of(0, Place::Earliest).await.unwrap(), earliest);
+
+    // Those before one that is compressed now are not read: what is between would be missing.
+    fs::rename(dir.numbered(3), dir.path("a.log.3.gz")).unwrap();
+    let earliest = dir.source(true).offset_of(0, Place::Earliest).await.unwrap();
+    let mut reader = dir.reader(earliest).await.unwrap();
+    assert_eq!(texts_of(reader.as_mut()).await, ["two", "three", "four"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_the_file_before_the_last_is_waited_for() {
+    let dir = Dir::new();
+    dir.append("0\n");
+    let mut reader = dir.reader(0).await.unwrap();
+    let (_, at) = read(reader.as_mut()).await;
+    drop(reader);
+    for number in 1..5 {
+        dir.rotate();
+        dir.append(&format!("{number}\n"));
+    }
+    let mut reader = dir.reader(at).await.unwrap();
+    let since = tokio::time::Instant::now();
+    for number in 1..4 {
+        let records = reader.next().await.unwrap().unwrap();
+        assert_eq!(records.get(0).value, Some(number.to_string().as_bytes()));
+    }
+    assert_eq!(since.elapsed(), Duration::ZERO, "of a clock that only waiting moves");
+    // Its writer may go on with it for a moment.
+    reader.next().await.unwrap();
+    assert!(since.elapsed() > Duration::from_secs(1));
 }
 
 #[tokio::test(start_paused = true)]

@@ -79,6 +79,12 @@ impl LineReader {
             ));
         }
         let renamed = !same(&own, &there);
+        // Its writer has turned from this one long ago when another was begun and renamed since.
+        let is_whole = self.base + own.len() as i64 == read;
+        if renamed && is_whole && self.is_followed_by_renamed()? {
+            self.finished = true;
+            return Ok(true);
+        }
         if !renamed || there.len() == 0 || read != self.seen {
             self.quiet_looks = 0;
             self.seen = read;
@@ -87,6 +93,11 @@ impl LineReader {
         self.quiet_looks += 1;
         self.finished = self.quiet_looks >= QUIET_LOOKS;
         Ok(self.finished)
+    }
+
+    fn is_followed_by_renamed(&self) -> Result<bool> {
+        let (Some(trail), Some(file)) = (&self.trail, &self.file) else { return Ok(false) };
+        trail.lock().is_followed_by_renamed(self.part, file)
     }
 
     pub(super) fn look_at_end(&mut self) {
