@@ -133,7 +133,10 @@ impl From<anyhow::Error> for Error {
     fn from(error: anyhow::Error) -> Self {
         match error.downcast::<Error>() {
             Ok(error) => error,
-            Err(error) => Self::chained(Code::Failure, error.as_ref()),
+            Err(error) => match error.downcast::<millstream_core::Error>() {
+                Ok(error) => error.into(),
+                Err(error) => Self::chained(Code::Failure, error.as_ref()),
+            },
         }
     }
 }

@@ -127,7 +127,7 @@ impl Service {
         }
         let (to, partition) = (place(order.to)?, order.partition);
         let set = millstream_engine::reset_at_rest(&file, self.home(), to, partition).await;
-        set.map(Some).map_err(|error| Error::mistake(format!("{error:#}")))
+        Ok(Some(set?))
     }
 
     async fn reset_stopped(&self, order: &Reset) -> Result<()> {
