@@ -37,7 +37,7 @@ impl Client {
     }
 
     /// Writes what is missing, each subject in mode IMPORT while it is written. Cancelled, subjects
-    /// may be left in that mode; writing again mends them.
+    /// may be left in that mode; doing it again mends them.
     pub async fn import(&self, registry: &Registry, missing: &[SubjectVersion]) -> Result<()> {
         let mut modes: BTreeMap<&str, Option<String>> = BTreeMap::new();
         let mut result = Ok(());
@@ -54,6 +54,13 @@ impl Client {
             if let Err(error) = self.write(version).await {
                 result = Err(error);
                 break;
+            }
+        }
+        // Left open by one that was interrupted, its schemas all written.
+        let subjects = registry.subjects(Deleted::Included, "");
+        for subject in &subjects {
+            if !modes.contains_key(subject.as_str()) && self.is_open(subject).await {
+                modes.insert(subject, None);
             }
         }
         for (subject, before) in &modes {
@@ -142,6 +149,11 @@ impl Client {
                 Err(refused_mode(&Failure::nonsense(&format!("mode {mode} after it was set"))))
             }
         }
+    }
+
+    async fn is_open(&self, subject: &str) -> bool {
+        let mode = self.ask("GET", &["mode", subject], None, None).await;
+        mode.is_ok_and(|answer| answer["mode"] == "IMPORT")
     }
 
     async fn close_import(&self, subject: &str, before: Option<&str>) -> Result<()> {
