@@ -9,7 +9,7 @@ use crate::row;
 use crate::table::Table;
 use crate::version::{Resolve, Resolved, SUFFIX_BYTES, Version};
 use crate::{Error, Result};
-use arrow_array::{ArrayRef, FixedSizeBinaryArray, RecordBatch, StringArray};
+use arrow_array::{ArrayRef, FixedSizeBinaryArray, RecordBatch, StringArray, UInt32Array};
 use arrow_cast::cast;
 use arrow_schema::{DataType, Schema, SchemaRef};
 use fjall::{Guard, Readable};
@@ -109,6 +109,83 @@ impl Table {
         drop(open);
         self.store.counters.rows_read.fetch_add(u64::from(found), Ordering::Relaxed);
         Ok(Found { rows: batch(&reader.schema, builders, found as usize)?, ends })
+    }
+
+    /// For each value the last row whose key is at or before it, where the row's column `end` (of
+    /// the reader's) is not before it. Of the reader's columns those `shown` are given.
+    pub(crate) fn find_range(
+        &self,
+        values: &ArrayRef,
+        reader: &Reader,
+        end: usize,
+        shown: &[usize],
+    ) -> Result<Found> {
+        let views = self.views(std::slice::from_ref(values))?;
+        let view = &views[0];
+        let mut builders = reader.builders();
+        let (mut near, mut found) = (Vec::with_capacity(values.len()), 0u32);
+        let (mut key, mut scratch) = (Vec::new(), Vec::new());
+
+        let open = self.store.enter()?;
+        let table = self.enter(&open)?;
+        let now_ms = self.store.now_ms();
+        let snapshot = open.db.snapshot();
+        for row in 0..values.len() {
+            let mut is_there = false;
+            if !view.is_null(row) {
+                key.clear();
+                view.encode_key(row, &mut key);
+                let mut upto = after_prefix(key.clone()).map_or(Bound::Unbounded, Bound::Excluded);
+                // Rows that are deleted or expired are passed over.
+                while !is_there {
+                    let below = (Bound::Unbounded, upto.as_ref().map(Vec::as_slice));
+                    let last = snapshot.range::<&[u8], _>(&table.keyspace, below).next_back();
+                    let Some(last) = last.map(version).transpose()? else { break };
+                    let mut resolve = Resolve::default();
+                    for guard in snapshot.prefix(&table.keyspace, last.row_key()) {
+                        resolve.push(version(guard)?)?;
+                    }
+                    if let Some(version) = resolve.finish() {
+                        let pushed = reader.push(&version, now_ms, &mut builders, &mut scratch)?;
+                        is_there = pushed > 0;
+                        found += pushed;
+                    }
+                    upto = Bound::Excluded(last.row_key().to_vec());
+                }
+            }
+            near.push(is_there);
+        }
+        drop(open);
+        self.store.counters.rows_read.fetch_add(u64::from(found), Ordering::Relaxed);
+        let rows = batch(&reader.schema, builders, found as usize)?;
+
+        let column = rows.column(end).clone();
+        let Some(last) = View::of(column.as_ref()) else {
+            return Err(Error::refused("the end of a range is of a type that has no order"));
+        };
+        let (mut taken, mut ends) = (Vec::new(), Vec::with_capacity(values.len()));
+        let (mut at, mut end_key) = (0, Vec::new());
+        for (row, is_there) in near.into_iter().enumerate() {
+            if is_there {
+                key.clear();
+                end_key.clear();
+                view.encode_key(row, &mut key);
+                if !last.is_null(at) {
+                    last.encode_key(at, &mut end_key);
+                    if key <= end_key {
+                        taken.push(at as u32);
+                    }
+                }
+                at += 1;
+            }
+            ends.push(taken.len() as u32);
+        }
+        let taken = UInt32Array::from(taken);
+        let rows = rows
+            .project(shown)
+            .and_then(|rows| arrow_select::take::take_record_batch(&rows, &taken))
+            .map_err(|error| Error::Refused(error.to_string()))?;
+        Ok(Found { rows, ends })
     }
 
     /// Reads rows in key order.

@@ -39,7 +39,10 @@ impl Planner<'_> {
                     Some(table) => {
                         let key = table.partition_key.iter().chain(&table.clustering);
                         let key = key.map(String::as_str).collect::<Vec<_>>().join(",");
-                        let columns = declared(&table.columns, KEY_COLUMNS, key);
+                        let columns = match &lookup.range {
+                            Some(range) => declared(&table.columns, KEY_RANGE, range.join(",")),
+                            None => declared(&table.columns, KEY_COLUMNS, key),
+                        };
                         schemas.insert(name.clone(), columns);
                     }
                     None => {
@@ -122,17 +125,23 @@ impl Planner<'_> {
             }
             _ => {}
         }
-        let (LookupFrom::Table(from), LookupKey::Equal(columns)) = (&lookup.from, key) else {
-            return match &lookup.from {
-                LookupFrom::Table(_) => Err((
-                    format!("`{name}` is a table, which is asked by its key, not by a range"),
-                    "use a file lookup for ranges".into(),
-                )),
-                LookupFrom::File(_) => Ok(()),
-            };
-        };
+        let LookupFrom::Table(from) = &lookup.from else { return Ok(()) };
         let Some(table) = self.catalog.table(&from.table) else { return Ok(()) };
         let all: Vec<_> = table.partition_key.iter().chain(&table.clustering).collect();
+        let columns = match key {
+            LookupKey::Equal(columns) => columns,
+            LookupKey::Range { start, .. } if all == [start] => return Ok(()),
+            LookupKey::Range { start, .. } => {
+                return Err((
+                    format!("table `{}` cannot be asked by a range", from.table),
+                    format!(
+                        "its whole key must be `{start}`, the start of its ranges, and is {}; a \
+                         file can be asked by any range",
+                        all.iter().map(|s| s.as_str()).collect::<Vec<_>>().join(", ")
+                    ),
+                ));
+            }
+        };
         let prefix = columns.len() >= table.partition_key.len()
             && all.iter().take(columns.len()).all(|key| columns.contains(key));
         if prefix && columns.len() <= all.len() {
