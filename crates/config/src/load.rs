@@ -129,8 +129,14 @@ fn read(path: &Path, bytes_max: u64) -> Result<String, Mistake> {
         ErrorKind::IsADirectory => is_folder(path),
         _ => wrong(format!("the file cannot be read: {error}"), None),
     };
-    if path.is_dir() {
+    let meta = std::fs::metadata(path).map_err(failed)?;
+    if meta.is_dir() {
         return Err(is_folder(path));
+    }
+    // A pipe could keep its reader waiting for ever, a device never end.
+    if !meta.is_file() {
+        let hint = "write it to a file and name that";
+        return Err(wrong("this is a pipe or a device, not a file".into(), Some(hint)));
     }
     let file = std::fs::File::open(path).map_err(failed)?;
     let mut bytes = Vec::new();

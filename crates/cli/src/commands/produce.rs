@@ -213,7 +213,24 @@ impl ProduceArgs {
     }
 }
 
+/// The text of a schema's file.
 pub fn read_text(path: &PathBuf) -> Result<String> {
-    std::fs::read_to_string(path)
-        .map_err(|error| Mistake::new(format!("cannot read {}: {error}", path.display())))
+    const BYTES_MAX: u64 = 16 << 20;
+    let shown = path.display();
+    let failed = |error| Mistake::new(format!("cannot read {shown}: {error}"));
+    let meta = std::fs::metadata(path).map_err(failed)?;
+    if !meta.is_file() {
+        let what = if meta.is_dir() { "a directory" } else { "a pipe or a device" };
+        return Err(Mistake::new(format!("{shown} is {what}, not a file")));
+    }
+    let mut text = String::new();
+    let file = File::open(path).map_err(failed)?;
+    file.take(BYTES_MAX + 1).read_to_string(&mut text).map_err(failed)?;
+    if text.len() as u64 > BYTES_MAX {
+        let most = BYTES_MAX >> 20;
+        return Err(Mistake::new(format!(
+            "{shown} is larger than {most} MiB, too large for a schema"
+        )));
+    }
+    Ok(text)
 }
