@@ -12,11 +12,13 @@ use millstream_engine::{Catalog, Committer, Engine, Metrics};
 use millstream_host::{DRAIN_DEADLINE, Runtimes, Shutdown, Threads};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio_util::sync::CancellationToken;
 
 /// How often old records and rows that nobody sees are removed.
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
+/// How long a start waits for a command that reads or writes a stopped directory.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 
 pub struct Options {
     pub data: PathBuf,
@@ -75,8 +77,7 @@ impl Process {
         };
         let address = http.as_ref().and_then(Http::address);
         let registry_address = http.as_ref().and_then(Http::registry_address);
-        let home = Home::open(&options.data, HomeOptions::default())
-            .map_err(|error| millstream_console::opening(&options.data, error))?;
+        let home = open_home(runtimes, &options, &shutdown)?;
         if let Some(cut) = home.tables.report().journal_cut {
             tracing::warn!("{cut}");
         }
@@ -139,10 +140,17 @@ impl Process {
         }
 
         let service = Service::running(home.clone(), engine.clone(), address);
+        if let Some(broker) = &broker {
+            let service = service.clone();
+            broker.keep_used(move |topic| {
+                Some(format!("the pipeline `{}`", service.pipeline_using(topic)?))
+            });
+        }
         let console = CancellationToken::new();
         runtimes.console().spawn(socket.serve(service.clone(), console.clone()));
         if let Some(http) = http {
-            let collectors = Collectors::new(home.clone(), metrics.registry().clone());
+            let meter = broker.as_ref().map(Broker::meter);
+            let collectors = Collectors::new(home.clone(), metrics.registry().clone(), meter);
             runtimes.console().spawn(http.serve(
                 collectors,
                 engine.clone(),
@@ -201,6 +209,39 @@ impl Process {
         self.home.log.close();
         self.runtimes.stop(Duration::from_secs(2));
         drained
+    }
+}
+
+/// Opens the data directory, also when a short command has it for a moment.
+fn open_home(runtimes: &Runtimes, options: &Options, shutdown: &Shutdown) -> Result<Home> {
+    let data = &options.data;
+    let since = Instant::now();
+    let mut is_said = false;
+    loop {
+        let error = match Home::open(data, HomeOptions::default()) {
+            Ok(home) => return Ok(home),
+            Err(error) => error,
+        };
+        if !millstream_console::is_locked(&error) {
+            return Err(millstream_console::opening(data, error).into());
+        }
+        let who = match millstream_console::holder(data) {
+            Some(pid) => format!("the process {pid}"),
+            None => "another process".into(),
+        };
+        if since.elapsed() >= LOCK_PATIENCE || shutdown.begun() {
+            // One that has come up meanwhile says more.
+            runtimes.console().block_on(refuse_second(options))?;
+            return Err(failure::Mistake::new(format!(
+                "{who} has {} open and did not let go of it: wait for it or end it, then start \
+                 again, or choose another --data",
+                data.display()
+            )));
+        }
+        if !std::mem::replace(&mut is_said, true) {
+            tracing::info!("waiting for {who}, which has {} open", data.display());
+        }
+        std::thread::sleep(Duration::from_millis(50));
     }
 }
 

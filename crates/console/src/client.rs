@@ -223,7 +223,8 @@ pub fn opening(dir: &Path, error: anyhow::Error) -> Error {
     }
 }
 
-fn is_locked(error: &anyhow::Error) -> bool {
+/// Whether another process has what was to be opened.
+pub fn is_locked(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         matches!(
             cause.downcast_ref::<millstream_tables::Error>(),

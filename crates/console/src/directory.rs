@@ -26,6 +26,14 @@ pub fn check_directory(dir: &Path) -> Result<()> {
         };
         return Err(Error::mistake(format!("{what}; name a directory with --data")));
     }
+    if let Some(parent) = dir.parent().filter(|p| !p.as_os_str().is_empty() && !p.exists()) {
+        return Err(Error::mistake(format!(
+            "{} cannot be a data directory: there is no directory {}; make that first, or name \
+             another with --data",
+            dir.display(),
+            parent.display()
+        )));
+    }
     let entries = match entries(dir) {
         Ok(entries) => entries,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
@@ -46,6 +54,23 @@ pub fn check_directory(dir: &Path) -> Result<()> {
         ))),
         _ => Ok(()),
     }
+}
+
+/// The process that has a data directory open, where the system tells.
+pub fn holder(dir: &Path) -> Option<u32> {
+    use std::os::unix::fs::MetadataExt;
+    let files = ["log/lock", "tables/store/lock"].map(|name| dir.join(name));
+    let inodes: Vec<u64> =
+        files.iter().filter_map(|path| Some(std::fs::metadata(path).ok()?.ino())).collect();
+    let locks = std::fs::read_to_string("/proc/locks").ok()?;
+    locks.lines().find_map(|line| {
+        // `1: FLOCK ADVISORY WRITE PID MAJOR:MINOR:INODE 0 EOF`; those that wait have an arrow.
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [_, "FLOCK", _, _, pid, place, ..] = words.as_slice() else { return None };
+        let inode: u64 = place.rsplit_once(':')?.1.parse().ok()?;
+        let pid = pid.parse().ok().filter(|pid| *pid > 0 && *pid != std::process::id())?;
+        inodes.contains(&inode).then_some(pid)
+    })
 }
 
 /// Whether nothing has run on this directory yet: it is not there, or it is empty, as a volume is
@@ -95,5 +120,10 @@ mod tests {
         assert!(!is_new(&dir) && check_directory(&dir).is_ok());
         let below = check_directory(&dir.join("notes.txt/data")).unwrap_err();
         assert!(below.message.contains("notes.txt is a file"), "{below}");
+        // Only the last part of a path is made.
+        let deep = check_directory(&folder.path().join("x/y")).unwrap_err();
+        assert!(deep.message.contains("there is no directory"), "{deep}");
+        assert!(!folder.path().join("x").exists());
+        assert!(check_directory(Path::new("there-is-no-such-one")).is_ok());
     }
 }

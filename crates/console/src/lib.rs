@@ -17,9 +17,9 @@ mod protocol;
 mod service;
 mod socket;
 
-pub use client::{Answer, Client, opening};
+pub use client::{Answer, Client, is_locked, opening};
 pub use collectors::Collectors;
-pub use directory::check_directory;
+pub use directory::{check_directory, holder};
 pub use error::{Code, Error, Result};
 pub use http::{Http, HttpOptions};
 pub use protocol::{

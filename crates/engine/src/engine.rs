@@ -264,6 +264,22 @@ impl Engine {
         })
     }
 
+    /// Whether nothing will be done before something new comes or an operator does something: every
+    /// partition has settled all there is, or holds.
+    pub fn is_at_rest(&self) -> bool {
+        let pipelines = self.shared.pipelines.lock();
+        pipelines.values().all(|running| {
+            running.look_at_ends();
+            let over = |slot: &Slot| {
+                let state = slot.status.state();
+                matches!(state, PartitionState::Holding | PartitionState::Stopped)
+                    || slot.status.is_idle()
+            };
+            running.group.as_ref().is_none_or(|group| group.assigned)
+                && running.partitions.iter().all(over)
+        })
+    }
+
     pub(crate) fn downgrade(&self) -> WeakEngine {
         WeakEngine(Arc::downgrade(&self.shared))
     }
@@ -343,9 +359,8 @@ pub async fn reset_offsets(
             return Err(Error::stop(
                 "no_partition",
                 format!(
-                    "{} has partitions 0 to {}, not {partition}",
-                    pipeline.source.name(),
-                    pipeline.source.partitions() - 1
+                    "{}, not {partition}",
+                    partitions_of(pipeline.source.name(), pipeline.source.partitions())
                 ),
             ));
         }
@@ -361,6 +376,15 @@ pub async fn reset_offsets(
     let all: Vec<_> = all.into_iter().collect();
     store.reset(&pipeline.name, &pipeline.offsets_source(), &all).map_err(Error::from)?;
     Ok(offsets)
+}
+
+/// Says in words which partitions there are.
+pub fn partitions_of(name: &str, partitions: u32) -> String {
+    match partitions {
+        0 | 1 => format!("`{name}` has only the partition 0"),
+        2 => format!("`{name}` has the partitions 0 and 1"),
+        more => format!("`{name}` has the partitions 0 to {}", more - 1),
+    }
 }
 
 /// Sets the offsets of the group that reads a file's source; no process may read with it now.

@@ -50,7 +50,9 @@ pub use cases::{CaseReport, run_case};
 pub use catalog::{Catalog, TableShape};
 pub use commit::Committer;
 pub use dead_letters::Letter;
-pub use engine::{Engine, LookupReport, PipelineReport, reset_at_rest, reset_offsets};
+pub use engine::{
+    Engine, LookupReport, PipelineReport, partitions_of, reset_at_rest, reset_offsets,
+};
 pub use explain::{Column, Explain, ExplainLookup, ExplainSink, ExplainSource, ExplainStep};
 pub use kafka::{cluster as kafka_cluster, source as kafka_source};
 pub use lookups::{CacheOptions, Guarded, Policy};

@@ -10,7 +10,7 @@ use crate::session::Session;
 use clap::Args;
 use millstream_config::ProcessEnv;
 use millstream_console::{HttpOptions, Request};
-use millstream_engine::PartitionState;
+use millstream_engine::{PartitionState, PipelineReport};
 use millstream_host::Threads;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -113,9 +113,10 @@ impl RunArgs {
         }
         let reports = process.engine.reports();
         let asked = process.shutdown.begun();
-        let held = reports
-            .iter()
-            .any(|report| report.partitions.iter().any(|p| p.state == PartitionState::Holding));
+        let holds = |report: &&PipelineReport| {
+            report.partitions.iter().any(|p| p.state == PartitionState::Holding)
+        };
+        let held: Vec<&str> = reports.iter().filter(holds).map(|r| r.name.as_str()).collect();
         let engine = process.engine.clone();
         let drained = process.end();
         for report in engine.reports() {
@@ -132,9 +133,20 @@ impl RunArgs {
             tracing::warn!("not all was done in time: what was not committed comes again");
             return Err(Said(1).into());
         }
-        tracing::info!("ended: everything in flight is done and committed");
+        if held.is_empty() {
+            tracing::info!("ended: everything in flight is done and committed");
+            return Ok(());
+        }
+        if asked {
+            say_why(&reports);
+        }
+        tracing::warn!(
+            "ended: {} held, and goes on from its last commit when it is run again; everything \
+             else in flight is done and committed",
+            held.join(", ")
+        );
         // A script that waits for the end must see that something is left.
-        if held && !asked { Err(Said(1).into()) } else { Ok(()) }
+        if asked { Ok(()) } else { Err(Said(1).into()) }
     }
 
     /// Resolves when the run is to end by itself.
@@ -155,15 +167,14 @@ impl RunArgs {
                 )
             };
             if states().all(over) {
-                for reason in reports.iter().flat_map(|report| &report.waits_for) {
-                    tracing::error!("{reason}");
-                }
+                say_why(&reports);
                 return;
             }
             if self.exit_when_idle {
                 // Twice: what one pipeline has just written another may be about to read.
-                idle_for = if process.engine.is_idle() { idle_for + 1 } else { 0 };
+                idle_for = if process.engine.is_at_rest() { idle_for + 1 } else { 0 };
                 if idle_for > 2 {
+                    say_why(&reports);
                     return;
                 }
             }
@@ -203,6 +214,15 @@ impl RunArgs {
             output::line("There is nothing to read that would be written.")?;
         }
         Ok(())
+    }
+}
+
+/// Why pipelines do not go on.
+fn say_why(reports: &[PipelineReport]) {
+    for report in reports {
+        for reason in &report.waits_for {
+            tracing::error!(pipeline = report.name, "{reason}");
+        }
     }
 }
 

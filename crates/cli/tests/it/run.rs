@@ -130,6 +130,84 @@ fn a_pipeline_that_holds_is_live_and_not_ready() {
 }
 
 #[test]
+fn one_that_holds_does_not_keep_the_others_run_from_its_end() {
+    let program = Program::new();
+    let bad: String = (0..2_000).map(|n| format!("not json {n}\n")).collect();
+    program.write("bad.txt", &bad);
+    program.write("in.txt", "one\ntwo\n");
+    program.write(
+        "held.yaml",
+        "pipeline: held\nsource: { file: bad.txt, format: { json: { columns: { n: int } } } }\nsinks: [{ topic: out, format: json }]\n",
+    );
+    program.write(
+        "a.yaml",
+        "pipeline: a\nsource: { file: in.txt, follow: true, format: text }\nsinks: [{ topic: lines, format: json }]\n",
+    );
+    program.write(
+        "b.yaml",
+        "pipeline: b\nsource: { topic: lines, format: json }\nsinks: [{ discard: true }]\n",
+    );
+    let said = program.run(&[
+        "run",
+        "a.yaml",
+        "b.yaml",
+        "held.yaml",
+        "--exit-when-idle",
+        "--listen",
+        "off",
+    ]);
+    assert_eq!(said.code, 1, "{}", said.err);
+    assert!(said.err.contains("max_dead_ratio"), "{}", said.err);
+    let last = said.err.lines().last().unwrap();
+    assert!(last.contains("held held, and goes on"), "{last}");
+    assert_eq!(program.json(&["offsets", "show", "b"])[0]["lag"], 0);
+
+    // One that is asked to end says so too.
+    let running = program.start(&["a.yaml", "held.yaml"]);
+    eventually("it holds", || {
+        let pipelines = program.json(&["pipelines"]);
+        let held = pipelines.as_array().unwrap().iter().find(|p| p["name"] == "held").cloned();
+        (held.unwrap()["state"] == "holding").then_some(())
+    });
+    assert_eq!(running.end(), 0);
+    let log = std::fs::read_to_string(program.path("run.log")).unwrap();
+    let last = log.lines().last().unwrap();
+    assert!(last.contains("held held, and goes on"), "{last}");
+    assert!(log.contains("max_dead_ratio"), "{log}");
+}
+
+#[test]
+fn a_start_waits_for_a_command_that_has_the_directory_and_names_one_that_keeps_it() {
+    let program = follow();
+    program.ok(&["topics", "create", "t"]);
+    let take = || {
+        let file = std::fs::File::options()
+            .write(true)
+            .open(program.path("millstream-data/log/lock"))
+            .unwrap();
+        file.lock().unwrap();
+        file
+    };
+    let held = take();
+    let child =
+        program.command(&["run", "a.yaml", "--exit-when-idle", "--listen", "off"]).spawn().unwrap();
+    // Longer than a lock that was let go can look taken.
+    std::thread::sleep(std::time::Duration::from_secs(4));
+    drop(held);
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    let own = format!("the process {}", std::process::id());
+    assert!(said.contains("waiting for") && said.contains(&own), "{said}");
+
+    let _held = take();
+    let said = program.run(&["run", "a.yaml", "--listen", "off"]);
+    assert_eq!(said.code, 2, "{}", said.err);
+    let last = said.err.lines().last().unwrap();
+    assert!(last.contains(&own) && last.contains("millstream-data open"), "{last}");
+}
+
+#[test]
 fn files_are_read_with_the_variables_of_the_one_who_asks() {
     let program = follow();
     program.write(

@@ -1,6 +1,6 @@
 //! Topics: what there is, making and deleting them, reading them whole.
 
-use super::{Reply, Service, blocking, end, nothing, unknown};
+use super::{Reply, Service, blocking, end, nothing};
 use crate::answers;
 use crate::{Error, Result};
 use millstream_engine::Target;
@@ -106,32 +106,33 @@ impl Service {
 
     /// A running pipeline would find its topic gone and hold.
     fn refuse_in_use(&self, topic: &str) -> Result<()> {
-        let Some(engine) = &self.0.engine else { return Ok(()) };
-        for report in engine.reports() {
-            let reads = report.source == topic;
-            let writes = engine.pipeline(&report.name).is_some_and(|pipeline| {
+        match self.pipeline_using(topic) {
+            Some(pipeline) => Err(Error::mistake(format!(
+                "the pipeline `{pipeline}` uses the topic `{topic}`: stop it before deleting the \
+                 topic"
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// A running pipeline that reads or writes a topic.
+    pub fn pipeline_using(&self, topic: &str) -> Option<String> {
+        let engine = self.0.engine.as_ref()?;
+        let uses = |name: &str| {
+            engine.pipeline(name).is_some_and(|pipeline| {
                 pipeline.dead_letters.name() == topic
                     || pipeline.writes(&Target::Topic(topic.to_owned()))
-            });
-            if reads || writes {
-                return Err(Error::mistake(format!(
-                    "the pipeline `{}` uses the topic `{topic}`: stop it before deleting the topic",
-                    report.name
-                )));
-            }
-        }
-        Ok(())
+            })
+        };
+        let mut reports = engine.reports().into_iter();
+        let using = reports.find(|report| report.source == topic || uses(&report.name))?;
+        Some(using.name)
     }
 }
 
 pub(super) fn no_partition(topic: &Topic, partition: u32) -> Error {
-    let known: Vec<String> = (0..topic.partitions()).map(|p| p.to_string()).collect();
-    let known: Vec<&str> = known.iter().map(String::as_str).collect();
-    Error::mistake(unknown(
-        &format!("partition of `{}`", topic.name()),
-        &partition.to_string(),
-        &known,
-    ))
+    let there = millstream_engine::partitions_of(topic.name(), topic.partitions());
+    Error::mistake(format!("{there}, not {partition}"))
 }
 
 fn row(topic: &Topic) -> answers::Topic {
