@@ -37,13 +37,24 @@ pub fn position(text: &str) -> Result<Position, String> {
 
 /// The same without `-N`: where a pipeline may be set to.
 pub fn reset_position(text: &str) -> Result<Position, String> {
-    match position(text)? {
-        Position::Last(_) => Err("an offset is 0 or more".into()),
-        position => Ok(position),
+    match position(text) {
+        Ok(Position::Last(_)) => Err("an offset is 0 or more".into()),
+        Ok(position) => Ok(position),
+        Err(_) => Err("write `earliest`, `latest`, an offset, a time as 2026-01-31T12:00:00Z, or \
+                       how long ago as 15m"
+            .into()),
     }
 }
 
-/// `300ms`, `30s`, `15m`, `12h`, `7d`.
+/// How long something lives.
+pub fn lifetime_ms(text: &str) -> Result<u64, String> {
+    match duration_ms(text)? {
+        0 => Err("what lives for no time is never there: write at least 1ms".into()),
+        ms => Ok(ms),
+    }
+}
+
+/// `300ms`, `30s`, `15m`, `12h`, `7d`, `1w`.
 pub fn duration_ms(text: &str) -> Result<u64, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
@@ -53,13 +64,14 @@ pub fn duration_ms(text: &str) -> Result<u64, String> {
         "m" => 60_000,
         "h" => 3_600_000,
         "d" => 86_400_000,
+        "w" => 7 * 86_400_000,
         _ => 0,
     };
     match number.parse::<u64>() {
         Ok(number) if unit > 0 => {
             number.checked_mul(unit).ok_or_else(|| format!("{text} is too long a time"))
         }
-        _ => Err("write a number and ms, s, m, h or d, as in 30s or 7d".into()),
+        _ => Err("write a number and ms, s, m, h, d or w, as in 30s or 7d".into()),
     }
 }
 
@@ -153,12 +165,15 @@ mod tests {
             assert!(position(text).is_err(), "{text}");
         }
         assert!(reset_position("-1").is_err());
+        assert!(!reset_position("soon").unwrap_err().contains("-N"));
     }
 
     #[test]
     fn durations_and_sizes_have_units() {
         assert_eq!(duration_ms("300ms"), Ok(300));
         assert_eq!(duration_ms("7d"), Ok(604_800_000));
+        assert_eq!(duration_ms("1w"), Ok(604_800_000));
+        assert!(lifetime_ms("0s").is_err() && lifetime_ms("1ms") == Ok(1));
         assert_eq!(size_bytes("64KiB"), Ok(65_536));
         assert_eq!(size_bytes("10"), Ok(10));
         for text in ["", "5", "d", "-1s", "99999999999999999999d", "1.5h"] {

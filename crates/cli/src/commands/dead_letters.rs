@@ -1,7 +1,7 @@
 //! `millstream dead-letters`: rows that could not be processed.
 
 use crate::cli::Global;
-use crate::failure::{Mistake, Result};
+use crate::failure::{Mistake, Result, Said};
 use crate::output::{self, JsonArg, Table};
 use crate::session;
 use crate::words;
@@ -50,7 +50,7 @@ enum DeadLettersCommand {
     },
     /// Send letters through their pipeline again, from the raw record on
     #[command(
-        after_help = "Examples:\n  millstream dead-letters replay access --all\n  millstream dead-letters replay access 0:0 0:3\n  millstream dead-letters replay access --all --file examples/demo/access.yaml\n\nA letter is replayed once; one that fails again is a new letter."
+        after_help = "Examples:\n  millstream dead-letters replay access --all\n  millstream dead-letters replay access 0:0 0:3\n  millstream dead-letters replay access --all --file examples/demo/access.yaml\n\nA letter is replayed once; one that fails again is a new letter. The exit code is 1 when all do."
     )]
     Replay {
         /// The pipeline that the letters belong to
@@ -168,15 +168,18 @@ pub fn describe(letter: &Letter) -> String {
 
 fn replay(global: &Global, request: &Request, json: JsonArg) -> Result<()> {
     let replayed: Replayed = session::end(global, request)?;
-    if json.json {
-        return output::json(&replayed);
+    match json.json {
+        true => output::json(&replayed)?,
+        false => output::line(format!(
+            "replayed {}: {} out, {} filtered, {} dead again; {} skipped",
+            output::count(replayed.replayed),
+            output::count(replayed.out),
+            output::count(replayed.filtered),
+            output::count(replayed.dead),
+            output::count(replayed.skipped)
+        ))?,
     }
-    output::line(format!(
-        "replayed {}: {} out, {} filtered, {} dead again; {} skipped",
-        output::count(replayed.replayed),
-        output::count(replayed.out),
-        output::count(replayed.filtered),
-        output::count(replayed.dead),
-        output::count(replayed.skipped)
-    ))
+    // A script must see that what was wrong with them still is.
+    let is_all_dead = replayed.dead > 0 && replayed.dead == replayed.replayed;
+    if is_all_dead { Err(Said(1).into()) } else { Ok(()) }
 }

@@ -35,7 +35,7 @@ enum OffsetsCommand {
         /// The pipeline
         pipeline: String,
         /// `earliest`, `latest`, an offset, a time, or how long ago
-        #[arg(long, value_name = "PLACE", value_parser = words::reset_position)]
+        #[arg(long, value_name = "PLACE", value_parser = words::reset_position, allow_hyphen_values = true)]
         to: Position,
         /// Only this partition
         #[arg(long, value_name = "N")]
@@ -97,6 +97,9 @@ impl OffsetsArgs {
 
 fn forget(global: &Global, pipeline: String, yes: bool, json: JsonArg) -> Result<()> {
     if !yes {
+        // One that has committed nothing is named as such before --yes is asked for.
+        let _: Vec<Offset> =
+            session::rows(global, &Request::Offsets { pipeline: Some(pipeline.clone()) })?;
         return Err(Mistake::new(format!(
             "this forgets how far `{pipeline}` has come: add --yes to do so"
         )));

@@ -8,8 +8,8 @@ use crate::session;
 use crate::words;
 use clap::{Args, Subcommand, ValueEnum};
 use millstream_console::answers::{Compatibility, Schema, Subject};
-use millstream_console::{Request, SchemaText};
-use std::path::PathBuf;
+use millstream_console::{Code, Request, SchemaText};
+use std::path::{Path, PathBuf};
 
 /// List, show, register and compare schemas
 #[derive(Debug, Args)]
@@ -110,9 +110,10 @@ impl SchemasArgs {
                 show(global, &Request::ShowSchema { subject, version, id }, json)
             }
             SchemasCommand::Register { subject, schema, json } => {
+                let file = schema.file.clone();
                 let schema = schema.read()?;
                 let request = Request::RegisterSchema { subject, schema };
-                let made: Schema = session::end(global, &request)?;
+                let made: Schema = of_file(&file, session::end(global, &request))?;
                 if json.json {
                     return output::json(&made);
                 }
@@ -122,8 +123,10 @@ impl SchemasArgs {
                 ))
             }
             SchemasCommand::Compatible { subject, schema, version, json } => {
+                let file = schema.file.clone();
                 let schema = schema.read()?;
-                compatible(global, &Request::CompatibleSchema { subject, version, schema }, json)
+                let request = Request::CompatibleSchema { subject, version, schema };
+                compatible(of_file(&file, session::end(global, &request))?, json)
             }
             SchemasCommand::Level { level, subject, json } => {
                 let request = Request::SetLevel { subject: subject.clone(), level: level.clone() };
@@ -180,8 +183,18 @@ fn show(global: &Global, request: &Request, json: JsonArg) -> Result<()> {
     output::line(pretty.unwrap_or_else(|_| first.schema.clone()))
 }
 
-fn compatible(global: &Global, request: &Request, json: JsonArg) -> Result<()> {
-    let answer: Compatibility = session::end(global, request)?;
+/// Names the file whose schema was refused.
+fn of_file<T>(file: &Path, answer: Result<T>) -> Result<T> {
+    answer.map_err(|error| match error.downcast::<millstream_console::Error>() {
+        Ok(error) if error.code == Code::Mistake => {
+            Mistake::new(format!("{}: {}", file.display(), error.message))
+        }
+        Ok(error) => error.into(),
+        Err(error) => error,
+    })
+}
+
+fn compatible(answer: Compatibility, json: JsonArg) -> Result<()> {
     if json.json {
         output::json(&answer)?;
     } else if answer.compatible {

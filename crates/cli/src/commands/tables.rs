@@ -116,7 +116,7 @@ struct ShapeArgs {
     #[arg(long = "column", value_name = "NAME:TYPE", value_parser = words::column)]
     columns: Vec<(String, String)>,
     /// How long rows live, from their write
-    #[arg(long, value_name = "TIME", value_parser = words::duration_ms)]
+    #[arg(long, value_name = "TIME", value_parser = words::lifetime_ms)]
     ttl: Option<u64>,
 }
 
@@ -233,9 +233,13 @@ fn print(rows: &[Value]) -> Result<()> {
 
 fn drop_table(global: &Global, table: String, yes: bool, json: JsonArg) -> Result<()> {
     if !yes {
-        return Err(Mistake::new(format!(
-            "this deletes all rows of `{table}` for good: add --yes to do so"
-        )));
+        // That there is none is said before --yes is asked for.
+        let tables: Vec<TableRow> = session::rows(global, &Request::Tables)?;
+        if tables.iter().any(|known| known.name == table) {
+            return Err(Mistake::new(format!(
+                "this deletes all rows of `{table}` for good: add --yes to do so"
+            )));
+        }
     }
     let _: Value = session::end(global, &Request::DropTable { table: table.clone() })?;
     if json.json {

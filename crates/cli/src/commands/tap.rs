@@ -72,18 +72,24 @@ impl TapArgs {
             format,
         };
         let mut session = Session::open(global, &request)?;
-        if !self.no_follow && !session.is_remote() {
-            output::note(format!(
-                "Nothing runs on {}: this is what the topic holds.",
-                global.data.display()
-            ));
-        }
+        let mut is_due = !self.no_follow && !session.is_remote();
+        // Not before the topic is known to be there.
+        let mut say_once = || {
+            if std::mem::take(&mut is_due) {
+                output::note(format!(
+                    "Nothing runs on {}: this is what the topic holds.",
+                    global.data.display()
+                ));
+            }
+        };
         let end = session.each(&request, |row| {
+            say_once();
             if self.json.json {
                 return output::json_line(&row);
             }
             show(&serde_json::from_value(row)?)
         })?;
+        say_once();
         let tapped: Tapped = serde_json::from_value(end)?;
         if tapped.failed > 0 {
             let failure = tapped.failure.unwrap_or_default();

@@ -27,6 +27,12 @@ fn of_the_command_line() {
             (&["run"], 2, &["FILE"]),
             (&["topics", "list", "--colour"], 2, &["--colour"]),
             (&["topics", "create", "t", "--retention", "7"], 2, &["7", "7d"]),
+            (
+                &["tables", "create", "t", "--column", "a:int", "--key", "a", "--ttl", "0s"],
+                2,
+                &["0s", "at least 1ms"],
+            ),
+            (&["offsets", "reset", "p", "--to", "-3"], 2, &["-3", "an offset is 0 or more"]),
             (&["topics", "create", "t", "--compression", "zip"], 2, &["zip", "zstd"]),
             (&["offsets", "reset", "p", "--to", "soon"], 2, &["soon", "earliest"]),
             (&["tap", "t", "--from", "yesterday"], 2, &["yesterday", "latest"]),
@@ -59,7 +65,11 @@ fn of_names_that_are_not_there() {
             (&["topics", "create", "a/b"], 2, &["a/b"]),
             (&["topics", "create", "z", "--partitions", "0"], 2, &["partitions", "0"]),
             (&["tap", "visit", "--no-follow"], 2, &["`visit`"]),
-            (&["tap", "visits", "--no-follow", "--partition", "2"], 2, &["partition", "`2`"]),
+            (
+                &["tap", "visits", "--no-follow", "--partition", "2"],
+                2,
+                &["`visits` has the partitions 0 and 1, not 2"],
+            ),
             (&["tap", "visits", "--no-follow", "--partition", "0", "--from", "9"], 2, &["9"]),
             (&["produce", "visit"], 2, &["`visit`", "--partitions"]),
             (&["produce", "visits", "--partitions", "3"], 2, &["2 partitions", "3"]),
@@ -71,14 +81,22 @@ fn of_names_that_are_not_there() {
             (&["tables", "get", "sites", "1", "2"], 2, &["1 column"]),
             (&["tables", "get", "sites", "1"], 1, &["no row"]),
             (&["tables", "drop", "sites"], 2, &["--yes"]),
-            (&["tables", "load", "sites", "missing.csv"], 2, &["missing.csv"]),
+            (&["tables", "drop", "site"], 2, &["there is no table `site`", "sites"]),
+            (&["tables", "load", "sites", "missing.csv"], 2, &["there is no file", "missing.csv"]),
+            (&["tables", "load", "sites", "missing"], 2, &["there is no file", "missing"]),
+            (&["tables", "load", "sites", "."], 2, &["is a directory"]),
+            (
+                &["tables", "create", "sites", "--column", "a:int", "--key", "a,b"],
+                2,
+                &["table `sites`"],
+            ),
             (&["schemas", "show", "none"], 2, &["none"]),
             (&["schemas", "show", "--id", "9"], 2, &["9"]),
             (&["schemas", "register", "s", "missing.avsc"], 2, &["missing.avsc"]),
             (&["schemas", "level", "SIDEWAYS"], 2, &["evel"]),
             (&["offsets", "show", "none"], 2, &["`none`"]),
             (&["offsets", "reset", "none", "--to", "earliest"], 2, &["`none`"]),
-            (&["offsets", "forget", "none"], 2, &["--yes"]),
+            (&["offsets", "forget", "none"], 2, &["there is no pipeline `none`"]),
             (&["offsets", "forget", "none", "--yes"], 2, &["`none`"]),
             (&["dead-letters", "show", "visits", "0:0"], 2, &["0:0"]),
             (&["dead-letters", "list", "--topic", "none"], 2, &["`none`"]),
@@ -121,6 +139,36 @@ fn of_pipeline_files() {
 }
 
 #[test]
+fn of_files_that_no_pipeline_can_be_read_from() {
+    let program = Program::new();
+    let sparse = std::fs::File::create(program.path("sparse.yaml")).unwrap();
+    sparse.set_len(1 << 40).unwrap();
+    let pipe = program.path("pipe.yaml");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    // Reading any of these to its end would not end.
+    for command in ["check", "run", "explain", "test"] {
+        check(
+            &program,
+            &[
+                (&[command, "sparse.yaml"], 2, &["sparse.yaml", "larger than 1 MiB"]),
+                (&[command, "pipe.yaml"], 2, &["pipe.yaml", "a pipe or a device"]),
+                (&[command, "/dev/zero"], 2, &["/dev/zero", "a pipe or a device"]),
+            ],
+        );
+    }
+    check(
+        &program,
+        &[
+            (&["schemas", "register", "s", "sparse.yaml"], 2, &["sparse.yaml", "16 MiB"]),
+            (&["schemas", "register", "s", "pipe.yaml"], 2, &["pipe.yaml", "a pipe or a device"]),
+        ],
+    );
+    program.write("bad.avsc", "{");
+    check(&program, &[(&["schemas", "register", "s", "bad.avsc"], 2, &["bad.avsc: "])]);
+    check(&program, &[(&["schemas", "compatible", "s", "bad.avsc"], 2, &["bad.avsc: "])]);
+}
+
+#[test]
 fn of_lines_to_produce() {
     let program = Program::new();
     let produce = |args: &[&str], input: &[u8]| {
@@ -132,7 +180,7 @@ fn of_lines_to_produce() {
         (&["--format", "jsonl"], b"{\"value\":1}\n{\n", &["line 2"]),
         (&["--format", "jsonl"], b"{\"valu\":1}\n", &["line 1", "valu"]),
         (&["--format", "jsonl", "--key-separator", ":"], b"", &["--key-separator"]),
-        (&["--partition", "1"], b"a\n", &["partition", "`1`"]),
+        (&["--partition", "1"], b"a\n", &["`lines` has only the partition 0, not 1"]),
     ] {
         let said = produce(args, input);
         assert_eq!(said.code, 2, "{args:?}: {}", said.err);
@@ -161,6 +209,13 @@ fn of_the_data_directory() {
     let said = program.run(&["--data", "a-file/data", "topics", "create", "t"]);
     assert_eq!(said.code, 2, "{}", said.err);
     assert!(said.err.contains("a-file is a file"), "{}", said.err);
+    // Only the last part of its path is made.
+    for args in [&["topics", "create", "t"][..], &["run", "a.yaml", "--listen", "off"]] {
+        let said = program.run(&[&["--data", "not-there/data"], args].concat());
+        assert_eq!(said.code, 2, "{}", said.err);
+        assert!(said.err.contains("there is no directory not-there"), "{}", said.err);
+        assert!(!program.path("not-there").exists());
+    }
     // Nobody may make a directory there, whatever rights they have.
     for args in [&["topics", "create", "t"][..], &["run", "a.yaml", "--listen", "off"]] {
         let said = program.run(&[&["--data", "/proc/data"], args].concat());

@@ -190,8 +190,26 @@ fn letters_are_shown_whole_and_replayed_once() {
         assert_eq!(broken["value"], "no json");
         assert_eq!(broken["pipeline"], "visits");
 
-        let replay = ["dead-letters", "replay", "visits", "--all", "--file", "visits.yaml"];
-        let replayed = program.json(&replay);
+        let replay = |choice: &[&str], file: &str| {
+            let first = ["dead-letters", "replay", "visits", "--json", "--file", file];
+            program.run(&[&first[..], choice].concat())
+        };
+        let said = replay(&["--kind", "foo"], "visits.yaml");
+        assert_eq!(said.code, 2, "{}", said.err);
+        let kind = broken["kind"].as_str().unwrap();
+        assert!(said.err.contains("`foo`") && said.err.contains(kind), "{}", said.err);
+        if !up {
+            // The records of another source are not what its letters were.
+            let text = std::fs::read_to_string(program.path("visits.yaml")).unwrap();
+            program.ok(&["topics", "create", "others"]);
+            program.write("others.yaml", text.replace("topic: visits", "topic: others"));
+            let said = replay(&["--all"], "others.yaml");
+            assert_eq!(said.code, 2, "{}", said.err);
+            assert_eq!(said.err.matches("has offsets of").count(), 1, "{}", said.err);
+        }
+        let said = replay(&["--all"], "visits.yaml");
+        assert_eq!(said.code, 1, "all are dead again: {}", said.err);
+        let replayed: Value = serde_json::from_str(&said.out).unwrap();
         assert_eq!((&replayed["replayed"], &replayed["dead"]), (&json!(2), &json!(2)), "up: {up}");
         // Both became letters again, with one attempt more; the old ones are done.
         let again = program.json(&["dead-letters", "list", "--pipeline", "visits"]);
@@ -201,6 +219,58 @@ fn letters_are_shown_whole_and_replayed_once() {
         assert_eq!(again.iter().filter(|letter| letter["attempt"] == 2).count(), 2);
         drop(running);
     }
+}
+
+#[test]
+fn a_table_is_asked_by_the_ranges_that_begin_at_its_key() {
+    let program = Program::new();
+    program.write("ranges.csv", "start,end,who\n0,9,low\n10,19,high\n40,49,far\n");
+    program.ok(&[
+        "tables",
+        "load",
+        "ranges",
+        "ranges.csv",
+        "--key",
+        "start",
+        "--column",
+        "start:bigint",
+        "--column",
+        "end:bigint",
+    ]);
+    program.write("in.jsonl", "{\"n\":3}\n{\"n\":10}\n{\"n\":30}\n{\"n\":49}\n");
+    let file = |range: &str, on: &str| {
+        format!(
+            "pipeline: p\nsource: {{ file: in.jsonl, format: {{ json: {{ columns: {{ n: bigint }} }} }} }}\nlookups:\n  r: {{ table: ranges{range} }}\nsteps:\n  - sql: SELECT i.n, r.who FROM input i LEFT JOIN r ON {on}\nsinks: [{{ topic: out, format: json }}]\n"
+        )
+    };
+    let range = ", range: [start, end]";
+    program.write("p.yaml", file(range, "i.n BETWEEN r.start AND r.\"end\""));
+    program.ok(&["check", "p.yaml"]);
+    program.ok(&["run", "p.yaml", "--until-end", "--listen", "off"]);
+    let tapped = program.ok(&["tap", "out", "--from", "earliest", "--no-follow", "--json"]);
+    let found: Vec<Value> = tapped
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["value"]["who"].clone())
+        .collect();
+    assert_eq!(found, [json!("low"), json!("high"), Value::Null, json!("far")]);
+
+    program.ok(&[
+        "tables",
+        "load",
+        "pairs",
+        "ranges.csv",
+        "--key",
+        "who",
+        "--column",
+        "start:bigint",
+        "--column",
+        "end:bigint",
+    ]);
+    let text = file(range, "i.n BETWEEN r.start AND r.\"end\"").replace("ranges", "pairs");
+    program.write("q.yaml", text);
+    let said = program.run(&["check", "q.yaml"]);
+    assert_eq!(said.code, 2, "{}", said.err);
+    assert!(said.err.contains("its whole key must be `start`"), "{}", said.err);
 }
 
 #[test]

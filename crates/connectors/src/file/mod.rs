@@ -12,7 +12,7 @@ pub use source::{FileSource, FileSourceOptions};
 pub use trail::Notes;
 
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{BufReader, ErrorKind, Read};
 use std::path::Path;
 
 /// What some editors put before a UTF-8 text; it is no part of it.
@@ -34,7 +34,10 @@ pub(crate) fn open_text(path: &Path) -> Result<Box<dyn Read + Send>, String> {
 
 /// Opens a file for reading, through gzip when its name ends in `.gz`.
 pub fn open(path: &Path) -> Result<Box<dyn Read + Send>, String> {
-    let file = File::open(path).map_err(|e| format!("cannot read {}: {e}", path.display()))?;
+    let file = File::open(path).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => format!("there is no file {}", path.display()),
+        _ => format!("cannot read {}: {error}", path.display()),
+    })?;
     match file.metadata() {
         Ok(meta) if meta.is_dir() => {
             return Err(format!("{} is a directory, a file is due", path.display()));

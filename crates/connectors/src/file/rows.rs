@@ -20,6 +20,8 @@ pub fn read(
     mut each: impl FnMut(RecordBatch) -> Result<(), String>,
 ) -> Result<SchemaRef, String> {
     let shown = path.display();
+    // What is not there, or no file, is not asked for its extension.
+    super::open(path)?;
     let extension = format_extension(path);
     match extension.as_str() {
         "csv" | "tsv" => {

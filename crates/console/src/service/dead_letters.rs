@@ -6,6 +6,7 @@ use super::{Reply, Service, blocking, end, nothing, unknown};
 use crate::answers;
 use crate::protocol::ReplayChoice;
 use crate::{Error, Result};
+use millstream_config::Mistakes;
 use millstream_core::Headers;
 use millstream_engine::{Catalog, Committer, Letter, Metrics, Pipeline};
 use millstream_log::{Reader, Topic};
@@ -118,6 +119,9 @@ impl Service {
                 file.spec.pipeline
             )));
         }
+        if let Some(elsewhere) = millstream_engine::check_bound(&file, self.home()) {
+            return Err(Mistakes(vec![elsewhere]).into());
+        }
         let mut catalog = Catalog::new(self.home().clone());
         let files = [file];
         let mut plans = millstream_engine::plan_all(&files, &mut catalog).await?;
@@ -173,12 +177,20 @@ async fn replay(pipeline: &Pipeline, choice: ReplayChoice) -> Result<answers::Re
         }
         ReplayChoice::Kind(kind) => {
             let topic = pipeline.dead_letters.log()?.name();
-            let letters = millstream_engine::letters(&pipeline.home, topic)?;
+            let mut letters = millstream_engine::letters(&pipeline.home, topic)?;
+            letters.retain(|(letter, _)| letter.pipeline == *pipeline.name);
+            let kinds: BTreeSet<&str> = letters.iter().map(|(l, _)| l.kind.as_str()).collect();
+            if !kinds.contains(kind.as_str()) {
+                let kinds: Vec<&str> = kinds.into_iter().collect();
+                let what = format!("kind of dead letter of `{}`", pipeline.name);
+                return Err(Error::mistake(match kinds.is_empty() {
+                    true => format!("`{}` has no dead letters", pipeline.name),
+                    false => unknown(&what, &kind, &kinds),
+                }));
+            }
             let of_kind: Vec<(u32, i64)> = letters
                 .iter()
-                .filter(|(letter, replayed)| {
-                    !replayed && letter.kind == kind && letter.pipeline == *pipeline.name
-                })
+                .filter(|(letter, replayed)| !replayed && letter.kind == kind)
                 .map(|(letter, _)| (letter.partition, letter.offset))
                 .collect();
             Some(of_kind)

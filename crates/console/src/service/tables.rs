@@ -53,7 +53,12 @@ impl Service {
         let spec = spec(&table, &shape, columns)?;
         if let Some(known) = self.home().tables.table(&table) {
             // That it could be one at all is said first.
-            self.home().tables.check_table(&TableSpec { name: format!("{table}.new"), ..spec })?;
+            let spec = TableSpec { name: format!("{table}.new"), ..spec };
+            let checked = self.home().tables.check_table(&spec).map_err(Error::from);
+            checked.map_err(|error| Error {
+                message: error.message.replace(&spec.name, &table),
+                ..error
+            })?;
             let differences = all_differences(known.spec(), &shape)?;
             refuse_other_shape(&table, &differences, "drop it first, or choose another name")?;
             return end(answers::CreatedTable { created: false, table: row(&known)? });

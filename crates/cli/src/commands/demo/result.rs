@@ -132,7 +132,7 @@ fn countries(table: &millstream_tables::Table) -> Result<Vec<(String, u64)>> {
     Ok(sorted)
 }
 
-/// Long lines go on below their value.
+/// Long lines go on below their value, from a space on where there is one.
 fn wrapped(text: &str) -> String {
     const INDENT: usize = 17;
     let mut wrapped = String::new();
@@ -140,13 +140,16 @@ fn wrapped(text: &str) -> String {
         let characters: Vec<char> = line.chars().collect();
         let (head, rest) = characters.split_at(characters.len().min(INDENT));
         wrapped.extend(head);
-        for (at, part) in rest.chunks(WIDTH - INDENT).enumerate() {
-            if at > 0 {
-                wrapped.push('\n');
-                wrapped.push_str(&" ".repeat(INDENT));
-            }
-            wrapped.extend(part);
+        let mut rest = rest;
+        while rest.len() > WIDTH - INDENT {
+            let space = rest[..=WIDTH - INDENT].iter().rposition(|c| *c == ' ');
+            let end = space.filter(|at| *at > 0).unwrap_or(WIDTH - INDENT);
+            wrapped.extend(&rest[..end]);
+            wrapped.push('\n');
+            wrapped.push_str(&" ".repeat(INDENT));
+            rest = &rest[end + usize::from(rest[end] == ' ')..];
         }
+        wrapped.extend(rest);
         wrapped.push('\n');
     }
     wrapped
