@@ -80,6 +80,7 @@ pub enum Command {
     Tables(commands::tables::TablesArgs),
     Schemas(commands::schemas::SchemasArgs),
     DeadLetters(commands::dead_letters::DeadLettersArgs),
+    Migrate(commands::migrate::MigrateArgs),
     Schema(commands::schema::SchemaArgs),
     Completions(commands::completions::CompletionsArgs),
     Demo(commands::demo::DemoArgs),
@@ -102,6 +103,7 @@ pub fn run() -> Result<()> {
         Command::Tables(args) => args.run(&global),
         Command::Schemas(args) => args.run(&global),
         Command::DeadLetters(args) => args.run(&global),
+        Command::Migrate(args) => args.run(&global),
         Command::Schema(args) => args.run(),
         Command::Completions(args) => args.run(),
         Command::Demo(args) => args.run(&global),
@@ -114,6 +116,8 @@ impl Command {
         match self {
             Command::Run(args) if args.preview.is_none() => "info",
             Command::Serve(_) => "info",
+            // A cluster that cannot be reached is waited for.
+            Command::Migrate(_) => "warn",
             _ => "error",
         }
     }

@@ -6,6 +6,7 @@ pub mod dead_letters;
 pub mod demo;
 pub mod explain;
 pub mod kafka;
+pub mod migrate;
 pub mod offsets;
 pub mod pipelines;
 pub mod produce;

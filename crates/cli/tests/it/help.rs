@@ -39,6 +39,7 @@ const COMMANDS: &[&str] = &[
     "dead-letters list",
     "dead-letters show",
     "dead-letters replay",
+    "migrate",
     "schema",
     "completions",
     "demo",

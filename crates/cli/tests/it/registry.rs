@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 
 /// `millstream serve` with its registry at an address that outlives it.
-struct Elsewhere {
+pub struct Elsewhere {
     program: Program,
     address: SocketAddr,
     /// Where Kafka clients are answered.
@@ -18,7 +18,7 @@ struct Elsewhere {
 }
 
 impl Elsewhere {
-    fn start() -> Elsewhere {
+    pub fn start() -> Elsewhere {
         let free = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = free.local_addr().unwrap();
         drop(free);
@@ -51,7 +51,7 @@ impl Elsewhere {
         child.wait().unwrap();
     }
 
-    fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("http://{}/registry", self.address)
     }
 }
@@ -66,7 +66,7 @@ impl Drop for Elsewhere {
 
 /// Registers a schema, and gives its id.
 #[track_caller]
-fn register(url: &str, subject: &str, kind: &str, schema: &str) -> u64 {
+pub fn register(url: &str, subject: &str, kind: &str, schema: &str) -> u64 {
     let body = json!({"schemaType": kind, "schema": schema});
     let answer = request("POST", &format!("{url}/subjects/{subject}/versions"), &body);
     let id = answer["id"].as_u64();
@@ -75,7 +75,7 @@ fn register(url: &str, subject: &str, kind: &str, schema: &str) -> u64 {
 
 /// The answer of a registry, by hand.
 #[track_caller]
-fn request(method: &str, url: &str, body: &Value) -> Value {
+pub fn request(method: &str, url: &str, body: &Value) -> Value {
     let (authority, path) = url.strip_prefix("http://").unwrap().split_once('/').unwrap();
     let body = body.to_string();
     let mut stream = TcpStream::connect(authority).unwrap();
