@@ -34,7 +34,8 @@ pub struct PipelineSpec {
     /// What happens to the rows, one SELECT a step, in order.
     #[serde(default)]
     pub steps: Vec<StepSpec>,
-    /// Where the rows go.
+    /// Where the rows go. Each sink gets every row at least once. A row that one of them refuses is
+    /// written to the others and counts as dead; its replay writes it to all of them again.
     #[schemars(length(min = 1))]
     pub sinks: Vec<SinkSpec>,
     /// Where rows go that cannot be processed. `NAME.dead` unless given.
@@ -262,7 +263,9 @@ pub struct TextDecode {
 pub struct LookupSpec {
     #[serde(flatten)]
     pub from: LookupFrom,
-    /// Two columns: rows are found by `start <= key AND key <= end` instead of by equality.
+    /// Two columns: rows are found by `start <= key AND key <= end` instead of by equality. Ranges
+    /// of a file may overlap. A table's must not: its whole key is the start, and only the last
+    /// range that begins at or before the value is looked at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub range: Option<[String; 2]>,
     /// What is kept in memory.

@@ -43,8 +43,13 @@ fn a_file_that_cannot_be_read_is_one_clear_sentence() {
 }
 
 #[test]
-fn an_endless_file_is_read_up_to_the_limit() {
+fn an_endless_file_is_not_read_to_its_end() {
     let said = message(load(Path::new("/dev/zero"), &env));
+    assert!(said.contains("a pipe or a device"), "{said}");
+    let folder = tempfile::tempdir().unwrap();
+    let sparse = write(&folder, "sparse.yaml", String::new());
+    std::fs::File::options().write(true).open(&sparse).unwrap().set_len(1 << 40).unwrap();
+    let said = message(load(&sparse, &env));
     assert!(said.contains("larger than"), "{said}");
 }
 

@@ -167,3 +167,23 @@ fn bars(counts: &[(String, u64)]) -> String {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_lines_go_on_at_a_word_where_there_is_one() {
+        let head = format!("{:<17}", "reason");
+        let words = "word ".repeat(30);
+        let shown = wrapped(&format!("{head}{}\n", words.trim_end()));
+        assert!(shown.lines().all(|line| line.len() <= WIDTH), "{shown}");
+        assert!(shown.lines().count() > 1 && shown.lines().all(|line| line.ends_with("word")));
+        let gone: String = shown.split_whitespace().skip(1).collect();
+        assert_eq!(gone, "word".repeat(30));
+        // What has no space is cut, and nothing of it is lost.
+        let shown = wrapped(&format!("{head}{}\n", "é".repeat(200)));
+        assert!(shown.lines().all(|line| line.chars().count() <= WIDTH), "{shown}");
+        assert_eq!(shown.matches('é').count(), 200);
+    }
+}
