@@ -4,11 +4,12 @@ use crate::connection::{self, Ends};
 use crate::error::{Error, Result};
 use crate::groups::Groups;
 use crate::options::Options;
+use crate::stats::{Counters, Meter, Present, add};
 use crate::store::Store;
-use crate::tls::{self, Tls};
+use crate::tls::Tls;
 use millstream_log::{Log, Topic};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -35,8 +36,12 @@ pub struct Inner {
     pub store: Store,
     pub groups: Groups,
     pub budgets: Budgets,
+    pub counters: Counters,
+    users_of: OnceLock<UsersOf>,
     tls: Option<Tls>,
 }
+
+type UsersOf = Box<dyn Fn(&str) -> Option<String> + Send + Sync>;
 
 /// In KiB.
 pub struct Budgets {
@@ -54,7 +59,7 @@ impl Broker {
 
     /// Opens what is kept beside the log.
     pub fn open(listener: TcpListener, log: Log, options: Options) -> Result<Broker> {
-        let tls = options.tls.as_ref().map(tls::load).transpose()?;
+        let tls = options.tls.clone().map(Tls::load).transpose()?;
         let store = Store::open(&options.dir)?;
         let budget = |bytes: usize| Arc::new(Semaphore::new(bytes.div_ceil(1024).max(1)));
         let limits = &options.limits;
@@ -64,8 +69,19 @@ impl Broker {
             fetches: budget(limits.fetches_bytes.max(limits.fetch_bytes)),
         };
         let groups = Groups::new(options.groups.clone());
-        let inner = Inner { log, options, store, groups, budgets, tls };
+        let (counters, users_of) = (Counters::default(), OnceLock::new());
+        let inner = Inner { log, options, store, groups, budgets, counters, users_of, tls };
         Ok(Broker { listener, inner: Arc::new(inner) })
+    }
+
+    /// Lets no client delete a topic that somebody uses, as `users_of` says in words.
+    /// The first word counts.
+    pub fn keep_used(&self, users_of: impl Fn(&str) -> Option<String> + Send + Sync + 'static) {
+        let _ = self.inner.users_of.set(Box::new(users_of));
+    }
+
+    pub fn meter(&self) -> Meter {
+        Meter::new(self.inner.clone())
     }
 
     pub fn address(&self) -> Option<SocketAddr> {
@@ -93,6 +109,7 @@ impl Broker {
                 }
             };
             let Ok(place) = places.clone().try_acquire_owned() else {
+                add(&inner.counters.connections_refused, 1);
                 tracing::warn!(%peer, "too many Kafka clients are connected: one was turned away");
                 continue;
             };
@@ -111,17 +128,25 @@ async fn serve(inner: Arc<Inner>, stream: TcpStream, peer: SocketAddr, stop: Can
     let Ok(local) = stream.local_addr() else { return };
     let _ = stream.set_nodelay(true);
     let ends = Ends { peer, local };
-    let Some(tls) = inner.tls.clone() else {
-        return connection::serve(inner, stream, ends, stop).await;
+    let _present = Present::new(inner.clone());
+    let Some(tls) = &inner.tls else {
+        return connection::serve(inner.clone(), stream, ends, stop).await;
     };
-    match timeout(inner.options.limits.stalled, tls.accept(stream)).await {
-        Ok(Ok(stream)) => connection::serve(inner, stream, ends, stop).await,
+    let accepted = timeout(inner.options.limits.stalled, tls.accept(stream)).await;
+    match accepted {
+        Ok(Ok(stream)) => return connection::serve(inner.clone(), stream, ends, stop).await,
         Ok(Err(error)) => tracing::debug!(%peer, %error, "a TLS handshake failed"),
         Err(_) => tracing::debug!(%peer, "a TLS handshake took too long"),
     }
+    add(&inner.counters.handshake_errors, 1);
 }
 
 impl Inner {
+    /// Who uses a topic, in words, where somebody does.
+    pub fn user_of(&self, topic: &str) -> Option<String> {
+        self.users_of.get()?(topic)
+    }
+
     /// The address that a client is told, by the one that it reached.
     pub fn advertised(&self, local: SocketAddr) -> (String, i32) {
         match &self.options.advertise {

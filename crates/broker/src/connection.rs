@@ -11,6 +11,8 @@
 use crate::broker::Inner;
 use crate::dispatch::{self, Pending};
 use crate::sasl::Session;
+use crate::shape::Api;
+use crate::stats::{Counters, add};
 use crate::wire::{Answer, Refused, Request};
 use bytes::{Bytes, BytesMut};
 use std::io::{self, IoSlice};
@@ -18,7 +20,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::time::{Duration, timeout};
+use tokio::time::{Duration, Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// Read at once from a socket.
@@ -37,6 +39,8 @@ pub struct Ends {
 
 struct Queued {
     pending: Pending,
+    api: &'static Api,
+    since: Instant,
     /// The request's share of the budget, until it is answered or appended.
     permit: Option<OwnedSemaphorePermit>,
 }
@@ -51,10 +55,10 @@ where
     let stalled = broker.options.limits.stalled;
     let over = stop.child_token();
     let writing = tokio::spawn({
-        let over = over.clone();
+        let (broker, over) = (broker.clone(), over.clone());
         async move {
             let done = tokio::select! {
-                done = write(writer, queued, stalled) => done,
+                done = write(writer, queued, stalled, &broker.counters) => done,
                 () = over.cancelled() => Ok(()),
             };
             over.cancel();
@@ -88,19 +92,24 @@ where
     let mut frames = Frames { reader, buffer: BytesMut::new() };
     loop {
         let Some((frame, permit)) = frames.next(broker, &session).await? else { return Ok(()) };
-        let pending = match Request::read(frame) {
-            Ok(request) => dispatch::begin(broker, &mut session, request),
-            Err(refused) => Err(refused),
-        };
-        let pending = match pending {
-            Ok(pending) => pending,
-            Err(Refused::ApiVersions { correlation, .. }) => {
-                Pending::ready(dispatch::unknown_api_versions(correlation))
+        let since = Instant::now();
+        add(&broker.counters.bytes_in, frame.len() as u64 + 4);
+        let begun = Request::read(frame).and_then(|request| {
+            let api = request.api;
+            Ok((api, dispatch::begin(broker, &mut session, request)?))
+        });
+        let (api, pending) = match begun {
+            Ok(begun) => begun,
+            Err(Refused::ApiVersions { api, correlation, .. }) => {
+                (api, Pending::ready(dispatch::unknown_api_versions(correlation)))
             }
-            Err(refused) => return Err(io::Error::new(io::ErrorKind::InvalidData, refused)),
+            Err(refused) => {
+                add(&broker.counters.requests_refused, 1);
+                return Err(io::Error::new(io::ErrorKind::InvalidData, refused));
+            }
         };
         let permit = permit.filter(|_| !pending.is_begun());
-        if queue.send(Queued { pending, permit }).await.is_err() {
+        if queue.send(Queued { pending, api, since, permit }).await.is_err() {
             return Ok(());
         }
     }
@@ -181,13 +190,17 @@ async fn write<W>(
     mut writer: W,
     mut queued: mpsc::Receiver<Queued>,
     stalled: Duration,
+    counters: &Counters,
 ) -> io::Result<()>
 where
     W: AsyncWrite + Unpin,
 {
     let mut pieces: Vec<Bytes> = Vec::new();
-    while let Some(Queued { pending, permit }) = queued.recv().await {
-        let Some(answer) = pending.finish().await else { continue };
+    while let Some(Queued { pending, api, since, permit }) = queued.recv().await {
+        let Some(answer) = pending.finish().await else {
+            counters.answered(api, since.elapsed(), &[]);
+            continue;
+        };
         drop(permit);
         if answer.answer.0.is_empty() {
             return Err(io::Error::other("an answer could not be written"));
@@ -195,7 +208,9 @@ where
         let last = answer.last;
         let Answer(answered) = answer.answer;
         pieces.extend(answered);
+        add(&counters.bytes_out, pieces.iter().map(|piece| piece.len() as u64).sum());
         write_pieces(&mut writer, &mut pieces, stalled).await?;
+        counters.answered(api, since.elapsed(), &answer.failures);
         drop(answer.permit);
         if last {
             break;

@@ -1,6 +1,7 @@
 //! From a request to who answers it.
 
 use crate::broker::Inner;
+use crate::failures::Failures;
 use crate::sasl::{self, Session};
 use crate::shape::APIS;
 use crate::wire::{Answer, Refused, Request};
@@ -22,6 +23,8 @@ pub struct Pending {
 
 pub struct Answered {
     pub answer: Answer,
+    /// The errors that it tells, to be counted.
+    pub failures: Vec<i16>,
     /// The answer's share of a budget.
     pub permit: Option<OwnedSemaphorePermit>,
     /// The connection ends after it.
@@ -29,8 +32,8 @@ pub struct Answered {
 }
 
 impl Pending {
-    pub fn ready(answer: Answer) -> Pending {
-        Pending::begun(async { Some(answer.into()) })
+    pub fn ready(answered: Answered) -> Pending {
+        Pending::begun(async { Some(answered) })
     }
 
     /// What remains of a request that has no more use for its own bytes.
@@ -53,9 +56,16 @@ impl Pending {
     }
 }
 
-impl From<Answer> for Answered {
-    fn from(answer: Answer) -> Answered {
-        Answered { answer, permit: None, last: false }
+impl Answered {
+    pub fn new<R: Encodable + HeaderVersion + Failures>(
+        request: &Request,
+        response: &R,
+    ) -> Answered {
+        Answered::with(request.answer(response), response.failures())
+    }
+
+    pub fn with(answer: Answer, failures: Vec<i16>) -> Answered {
+        Answered { answer, failures, permit: None, last: false }
     }
 }
 
@@ -126,27 +136,27 @@ pub fn begin(
 fn later<Q, R, W, F>(request: Request, work: W) -> Result<Pending, Refused>
 where
     Q: Decodable + Send + 'static,
-    R: Encodable + HeaderVersion,
+    R: Encodable + HeaderVersion + Failures,
     W: FnOnce(Q, i16) -> F + Send + 'static,
     F: Future<Output = R> + Send + 'static,
 {
     let decoded: Q = request.decode()?;
     Ok(Pending::later(async move {
         let response = work(decoded, request.version).await;
-        request.answer(&response).into()
+        Answered::new(&request, &response)
     }))
 }
 
-fn api_versions(request: &Request) -> Answer {
-    request.answer(&ApiVersionsResponse::default().with_api_keys(versions()))
+fn api_versions(request: &Request) -> Answered {
+    Answered::new(request, &ApiVersionsResponse::default().with_api_keys(versions()))
 }
 
 /// In version 0, which says what there is.
-pub fn unknown_api_versions(correlation: i32) -> Answer {
+pub fn unknown_api_versions(correlation: i32) -> Answered {
     let response = ApiVersionsResponse::default()
         .with_error_code(ResponseError::UnsupportedVersion.code())
         .with_api_keys(versions());
-    Answer::of(correlation, 0, &response)
+    Answered::with(Answer::of(correlation, 0, &response), response.failures())
 }
 
 fn versions() -> Vec<ApiVersion> {

@@ -59,12 +59,16 @@ pub fn begin(broker: Arc<Inner>, request: Request) -> Result<Pending, Refused> {
         // A session that this broker did not give.
         if decoded.session_id != 0 && request.version >= 7 {
             let error = ResponseError::FetchSessionIdNotFound.code();
-            return encode(&request, error, &[], Vec::new()).into();
+            let answer = encode(&request, error, &[], Vec::new());
+            return Answered::with(answer, vec![error]);
         }
         let wanted = wanted(&broker, decoded);
         let (given, permit) = wait(&broker, &wanted).await;
+        given.iter().for_each(|given| broker.counters.fetched(&given.records));
+        let errors = given.iter().map(|given| given.error).filter(|error| *error != 0);
+        let failures = errors.collect();
         let answer = encode(&request, 0, &wanted.topics, given);
-        Answered { answer, permit, last: false }
+        Answered { permit, ..Answered::with(answer, failures) }
     }))
 }
 

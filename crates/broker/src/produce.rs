@@ -1,7 +1,7 @@
 //! Batches from producers into the log, as they are.
 
 use crate::broker::{Inner, blocking};
-use crate::dispatch::Pending;
+use crate::dispatch::{Answered, Pending};
 use crate::error::{code, invalid};
 use crate::wire::{Refused, Request, text};
 use bytes::Bytes;
@@ -67,7 +67,7 @@ pub fn begin(broker: &Arc<Inner>, request: Request) -> Result<Pending, Refused> 
             );
         }
         (acks != 0)
-            .then(|| request.answer(&ProduceResponse::default().with_responses(responses)).into())
+            .then(|| Answered::new(&request, &ProduceResponse::default().with_responses(responses)))
     }))
 }
 
@@ -89,7 +89,11 @@ fn append(broker: &Inner, partition: &PartitionLog, records: Bytes) -> Result<Ap
     if batches.is_empty() {
         return Err(ResponseError::InvalidRecord.into());
     }
-    partition.append_raw(&batches).map_err(Rejected::from)
+    let appended = partition.append_raw(&batches).map_err(Rejected::from)?;
+    let headers = || batches.iter().map(RawBatch::header);
+    let records = headers().map(|header| u64::from(header.records)).sum();
+    broker.counters.produced(records, headers().map(|header| header.bytes as u64).sum());
+    Ok(appended)
 }
 
 /// Acknowledged means on disk, also to a client that asked for less.

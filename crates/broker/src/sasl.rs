@@ -74,9 +74,9 @@ pub fn handshake(
     Ok(Pending::ready(match step {
         Ok(step) => {
             session.step = step;
-            request.answer(&response)
+            Answered::new(request, &response)
         }
-        Err(error) => request.answer(&response.with_error_code(error.code())),
+        Err(error) => Answered::new(request, &response.with_error_code(error.code())),
     }))
 }
 
@@ -89,7 +89,7 @@ pub fn authenticate(
     let Some(users) = &broker.options.users else {
         let response = SaslAuthenticateResponse::default()
             .with_error_code(ResponseError::IllegalSaslState.code());
-        return Ok(Pending::ready(request.answer(&response)));
+        return Ok(Pending::ready(Answered::new(request, &response)));
     };
     let step = std::mem::replace(&mut session.step, Step::Closed);
     let (answer, step) = match step {
@@ -105,7 +105,7 @@ pub fn authenticate(
         Step::Open | Step::Closed => {
             let response = SaslAuthenticateResponse::default()
                 .with_error_code(ResponseError::IllegalSaslState.code());
-            return Ok(Pending::ready(request.answer(&response)));
+            return Ok(Pending::ready(Answered::new(request, &response)));
         }
     };
     let response = SaslAuthenticateResponse::default();
@@ -113,18 +113,18 @@ pub fn authenticate(
         Some(answer) => {
             session.step = step;
             let answer = Bytes::from(answer);
-            Ok(Pending::ready(request.answer(&response.with_auth_bytes(answer))))
+            Ok(Pending::ready(Answered::new(request, &response.with_auth_bytes(answer))))
         }
         None => {
             tracing::info!(peer = %session.ends.peer, "a Kafka client could not show who it is");
             let response = response
                 .with_error_code(ResponseError::SaslAuthenticationFailed.code())
                 .with_error_message(Some(text(REFUSED)));
-            let answer = request.answer(&response);
+            let answered = Answered::new(request, &response);
             // No second guess on this connection, and none of the next ones is quick.
             Ok(Pending::begun(async {
                 tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-                Some(Answered { answer, permit: None, last: true })
+                Some(Answered { last: true, ..answered })
             }))
         }
     }

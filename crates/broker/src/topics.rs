@@ -20,7 +20,7 @@ use kafka_protocol::messages::{
     CreateTopicsResponse, DeleteRecordsRequest, DeleteRecordsResponse, DeleteTopicsRequest,
     DeleteTopicsResponse, TopicName,
 };
-use millstream_log::{Topic, TopicOptions};
+use millstream_log::{Topic, TopicOptions, check_topic_name};
 use std::collections::HashSet;
 use std::sync::Arc;
 use uuid::Uuid;
@@ -52,6 +52,7 @@ pub async fn create(
 type Made = (Uuid, TopicOptions);
 
 fn create_one(broker: &Inner, topic: CreatableTopic, validate: bool) -> Result<Made, Wrong> {
+    check_topic_name(&topic.name)?;
     let assigned = topic.assignments.len();
     let here = [BrokerId::from(NODE)];
     if topic.assignments.iter().any(|assignment| assignment.broker_ids != here) {
@@ -136,8 +137,17 @@ pub async fn delete(
                 Some(topic) => {
                     let name = TopicName(text(topic.name()));
                     let result = result.clone().with_name(Some(name));
-                    let deleted = inner.log.delete_topic(topic.name());
-                    deleted.map(|()| result).map_err(Wrong::from)
+                    let deleted = match inner.user_of(topic.name()) {
+                        Some(user) => {
+                            let what = format!(
+                                "{user} uses the topic `{}`: stop it before deleting the topic",
+                                topic.name()
+                            );
+                            Err(Wrong::new(ResponseError::PolicyViolation, what))
+                        }
+                        None => inner.log.delete_topic(topic.name()).map_err(Wrong::from),
+                    };
+                    deleted.map(|()| result)
                 }
             };
             match deleted {

@@ -31,7 +31,7 @@ pub struct Answer(pub Vec<Bytes>);
 pub enum Refused {
     /// To be answered in version 0, which every client reads.
     #[error("version {version} of ApiVersions is not known")]
-    ApiVersions { correlation: i32, version: i16 },
+    ApiVersions { api: &'static Api, correlation: i32, version: i16 },
     #[error("the request has no header")]
     Header,
     #[error("requests of key {0} are not known")]
@@ -54,7 +54,7 @@ impl Request {
         if !api.knows(version) {
             // Produce is listed from version 0 for the sake of clients that look for it there.
             return Err(match api.key {
-                18 => Refused::ApiVersions { correlation, version },
+                18 => Refused::ApiVersions { api, correlation, version },
                 _ => Refused::Version { name: api.name, version },
             });
         }

@@ -1,7 +1,9 @@
-//! What `/metrics` says beside the pipelines' own: the log, the tables and the process, read when
+//! What `/metrics` says beside the pipelines' own: the log, the tables, the listener
+//! for Kafka clients and the process, read when
 //! they are asked for.
 
 use crate::{Error, Result};
+use millstream_broker::stats::{BOUNDS, Groups, Meter};
 use millstream_connectors::Home;
 use millstream_host::process;
 use prometheus::TextEncoder;
@@ -15,12 +17,13 @@ use std::time::UNIX_EPOCH;
 pub struct Collectors {
     home: Home,
     pipelines: prometheus::Registry,
+    kafka: Option<Meter>,
 }
 
 impl Collectors {
-    /// `pipelines` holds the engine's metrics.
-    pub fn new(home: Home, pipelines: prometheus::Registry) -> Self {
-        Self { home, pipelines }
+    /// `pipelines` holds the engine's metrics, `kafka` those of the listener for Kafka clients.
+    pub fn new(home: Home, pipelines: prometheus::Registry, kafka: Option<Meter>) -> Self {
+        Self { home, pipelines, kafka }
     }
 
     /// Prometheus's text format, version 0.0.4. Blocks for a few reads of `/proc`.
@@ -28,6 +31,7 @@ impl Collectors {
         let mut families = self.pipelines.gather();
         families.extend(log(&self.home));
         families.extend(tables(&self.home));
+        families.extend(self.kafka.iter().flat_map(kafka));
         families.extend(own_process());
         families.push(build_info());
         // The encoder refuses a family that has nothing in it yet.
@@ -149,6 +153,98 @@ fn tables(home: &Home) -> Vec<MetricFamily> {
     families
 }
 
+fn kafka(meter: &Meter) -> Vec<MetricFamily> {
+    let stats = meter.read();
+    let requests = stats.requests.iter().map(|(api, times)| {
+        let counted = times.buckets.iter().zip(BOUNDS).map(|(count, bound)| (bound, *count));
+        histogram_of(counted, times.count, times.seconds, &[("api", api)])
+    });
+    let errors = stats
+        .errors
+        .iter()
+        .map(|(api, error, count)| counter_of(*count as f64, &[("api", api), ("error", error)]));
+    let groups = |count: fn(&Groups) -> u64| {
+        let kinds = [("classic", &stats.classic), ("consumer", &stats.modern)];
+        kinds.map(|(kind, groups)| gauge_of(count(groups) as f64, &[("type", kind)])).to_vec()
+    };
+    vec![
+        gauge("millstream_kafka_connections", "Kafka clients connected.", stats.connections as f64),
+        counter(
+            "millstream_kafka_connections_total",
+            "Connections of Kafka clients that were let in.",
+            stats.connections_accepted,
+        ),
+        counter(
+            "millstream_kafka_connections_refused_total",
+            "Connections turned away because there were too many.",
+            stats.connections_refused,
+        ),
+        counter(
+            "millstream_kafka_handshake_errors_total",
+            "TLS handshakes that failed.",
+            stats.handshake_errors,
+        ),
+        family(
+            "millstream_kafka_request_seconds",
+            "How long requests of Kafka clients took from being read to being answered, by request; \
+             a fetch or a join includes the time that the client let it wait.",
+            MetricType::HISTOGRAM,
+            requests.collect(),
+        ),
+        counter(
+            "millstream_kafka_requests_refused_total",
+            "Requests that could not be read; each ended its connection.",
+            stats.requests_refused,
+        ),
+        family(
+            "millstream_kafka_errors_total",
+            "Errors told to Kafka clients, by request and error; some are part of the protocol, as \
+             MemberIdRequired.",
+            MetricType::COUNTER,
+            errors.collect(),
+        ),
+        counter("millstream_kafka_bytes_in_total", "Bytes of requests.", stats.bytes_in),
+        counter("millstream_kafka_bytes_out_total", "Bytes of answers.", stats.bytes_out),
+        counter(
+            "millstream_kafka_records_produced_total",
+            "Records that Kafka clients appended.",
+            stats.records_produced,
+        ),
+        counter(
+            "millstream_kafka_bytes_produced_total",
+            "Bytes of batches that Kafka clients appended.",
+            stats.bytes_produced,
+        ),
+        counter(
+            "millstream_kafka_records_fetched_total",
+            "Records in batches given to Kafka clients.",
+            stats.records_fetched,
+        ),
+        counter(
+            "millstream_kafka_bytes_fetched_total",
+            "Bytes of batches given to Kafka clients.",
+            stats.bytes_fetched,
+        ),
+        family(
+            "millstream_kafka_groups",
+            "Groups of consumers in memory, by protocol.",
+            MetricType::GAUGE,
+            groups(|groups| groups.groups),
+        ),
+        family(
+            "millstream_kafka_group_members",
+            "Members of groups, by protocol.",
+            MetricType::GAUGE,
+            groups(|groups| groups.members),
+        ),
+        gauge(
+            "millstream_kafka_committed_offsets",
+            "Committed offsets of groups that are kept.",
+            stats.offsets as f64,
+        ),
+    ]
+}
+
 /// The names that Prometheus's own client libraries use.
 fn own_process() -> Vec<MetricFamily> {
     let Some(reading) = process::read() else { return Vec::new() };
@@ -204,17 +300,21 @@ fn gauge(name: &str, help: &str, value: f64) -> MetricFamily {
 }
 
 fn gauge_of(value: f64, labels: &[(&str, &str)]) -> Metric {
+    let mut gauge = Gauge::default();
+    gauge.set_value(value);
+    let mut metric = labelled(labels);
+    metric.set_gauge(gauge);
+    metric
+}
+
+fn labelled(labels: &[(&str, &str)]) -> Metric {
     let labels = labels.iter().map(|(name, value)| {
         let mut pair = LabelPair::default();
         pair.set_name((*name).to_owned());
         pair.set_value((*value).to_owned());
         pair
     });
-    let mut gauge = Gauge::default();
-    gauge.set_value(value);
-    let mut metric = Metric::from_label(labels.collect());
-    metric.set_gauge(gauge);
-    metric
+    Metric::from_label(labels.collect())
 }
 
 fn counter(name: &str, help: &str, value: u64) -> MetricFamily {
@@ -222,11 +322,15 @@ fn counter(name: &str, help: &str, value: u64) -> MetricFamily {
 }
 
 fn counter_f64(name: &str, help: &str, value: f64) -> MetricFamily {
+    family(name, help, MetricType::COUNTER, vec![counter_of(value, &[])])
+}
+
+fn counter_of(value: f64, labels: &[(&str, &str)]) -> Metric {
     let mut counter = Counter::default();
     counter.set_value(value);
-    let mut metric = Metric::default();
+    let mut metric = labelled(labels);
     metric.set_counter(counter);
-    family(name, help, MetricType::COUNTER, vec![metric])
+    metric
 }
 
 /// `unit` is what one of the log's counted units is in the exported one.
@@ -236,22 +340,34 @@ fn histogram(
     counted: &millstream_log::Histogram,
     unit: f64,
 ) -> MetricFamily {
-    let mut upto = 0;
-    let mut buckets = Vec::new();
-    for (at, count) in counted.buckets.iter().enumerate() {
-        upto += count;
-        if let Some(bound) = millstream_log::Histogram::bound(at) {
-            let mut bucket = Bucket::default();
-            bucket.set_upper_bound(bound as f64 * unit);
-            bucket.set_cumulative_count(upto);
-            buckets.push(bucket);
-        }
-    }
-    let mut histogram = Histogram::default();
-    histogram.set_sample_count(counted.count);
-    histogram.set_sample_sum(counted.sum as f64 * unit);
-    histogram.set_bucket(buckets);
-    let mut metric = Metric::default();
-    metric.set_histogram(histogram);
+    let buckets = counted.buckets.iter().enumerate().filter_map(|(at, count)| {
+        Some((millstream_log::Histogram::bound(at)? as f64 * unit, *count))
+    });
+    let metric = histogram_of(buckets, counted.count, counted.sum as f64 * unit, &[]);
     family(name, help, MetricType::HISTOGRAM, vec![metric])
+}
+
+/// `counted` gives each bucket's upper bound and what is in it alone.
+fn histogram_of(
+    counted: impl Iterator<Item = (f64, u64)>,
+    count: u64,
+    sum: f64,
+    labels: &[(&str, &str)],
+) -> Metric {
+    let mut upto = 0;
+    let buckets = counted.map(|(bound, count)| {
+        upto += count;
+        let mut bucket = Bucket::default();
+        bucket.set_upper_bound(bound);
+        bucket.set_cumulative_count(upto);
+        bucket
+    });
+    let buckets = buckets.collect();
+    let mut histogram = Histogram::default();
+    histogram.set_sample_count(count);
+    histogram.set_sample_sum(sum);
+    histogram.set_bucket(buckets);
+    let mut metric = labelled(labels);
+    metric.set_histogram(histogram);
+    metric
 }

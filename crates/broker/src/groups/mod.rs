@@ -22,6 +22,7 @@ mod state;
 use crate::broker::Inner;
 use crate::connection::Ends;
 use crate::options::GroupOptions;
+use crate::stats::Groups as Counted;
 use crate::store::{Entry, now_ms};
 use kafka_protocol::ResponseError;
 use kafka_protocol::protocol::StrBytes;
@@ -73,6 +74,20 @@ impl Groups {
             true => Ok(()),
             false => Err(ResponseError::GroupMaxSizeReached),
         }
+    }
+
+    /// The classic groups, and those whose members are told.
+    pub fn count(&self) -> (Counted, Counted) {
+        let (mut classic, mut modern) = (Counted::default(), Counted::default());
+        for group in self.lock().values() {
+            let (counted, members) = match group {
+                Group::Classic(group) => (&mut classic, group.members.len()),
+                Group::Modern(group) => (&mut modern, group.members.len()),
+            };
+            counted.groups += 1;
+            counted.members += members as u64;
+        }
+        (classic, modern)
     }
 
     /// Does what is due and says when the next thing is.

@@ -3,7 +3,7 @@
 use super::state::Who;
 use super::{Group, check_name};
 use crate::broker::Inner;
-use crate::dispatch::Pending;
+use crate::dispatch::{Answered, Pending};
 use crate::store::{Entry, Offset, Offsets, Place, now_ms};
 use crate::wire::{Refused, Request, text};
 use kafka_protocol::ResponseError;
@@ -87,7 +87,7 @@ pub fn commit(broker: &Arc<Inner>, frame: Request) -> Result<Pending, Refused> {
                 partition.error_code = ResponseError::CoordinatorNotAvailable.code();
             }
         }
-        Some(frame.answer(&OffsetCommitResponse::default().with_topics(topics)).into())
+        Some(Answered::new(&frame, &OffsetCommitResponse::default().with_topics(topics)))
     }))
 }
 

@@ -3,12 +3,15 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 mod client;
+mod conformance;
 mod fuzz;
 mod groups;
 mod hostile;
 mod java;
 mod kcat;
 mod kill;
+mod librdkafka;
+mod meter;
 mod producers;
 mod python;
 mod requests;

@@ -6,9 +6,14 @@ use kafka_protocol::messages::*;
 use millstream_broker::{TlsOptions, Users};
 use millstream_testkit::python::run_script;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use serde_json::json;
 use std::io::Write;
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// A certificate authority, a server's certificate and a client's, in files.
 struct Files {
@@ -92,6 +97,54 @@ fn a_client_certificate_is_asked_for() {
         "ssl.key.location": files.client.1,
     });
     try_client(&common, &right, &json!({}), &json!([]));
+}
+
+#[test]
+fn certificates_are_read_again_when_their_files_change() {
+    let dir = tempfile::tempdir().unwrap();
+    let (first, second) = (dir.path().join("first"), dir.path().join("second"));
+    std::fs::create_dir(&first).unwrap();
+    std::fs::create_dir(&second).unwrap();
+    let (used, next) = (files(&first), files(&second));
+    let server = Server::start_with(|options| {
+        let (certificates, key) = used.server.clone();
+        options.tls = Some(TlsOptions { certificates, key, client_ca: None });
+    });
+    let roots = [used.ca.clone(), next.ca.clone()].map(|path| std::fs::read(path).unwrap());
+    let trusted = |root: &[u8]| handshake(server.address, root);
+    assert!(trusted(&roots[0]) && !trusted(&roots[1]));
+
+    // While they are half replaced, the ones before are shown.
+    let replace = |from: &Path, to: &Path| {
+        std::fs::copy(from, to).unwrap();
+        let later = std::time::SystemTime::now() + std::time::Duration::from_secs(5);
+        std::fs::File::options().write(true).open(to).unwrap().set_modified(later).unwrap();
+    };
+    replace(&next.server.0, &used.server.0);
+    assert!(trusted(&roots[0]) && !trusted(&roots[1]));
+    replace(&next.server.1, &used.server.1);
+    assert!(!trusted(&roots[0]) && trusted(&roots[1]));
+}
+
+/// Whether a client that trusts this authority accepts what the server shows.
+fn handshake(address: std::net::SocketAddr, root: &[u8]) -> bool {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(root).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let name = "localhost".try_into().unwrap();
+    let mut client = ClientConnection::new(Arc::new(config), name).unwrap();
+    let mut stream = TcpStream::connect(address).unwrap();
+    while client.is_handshaking() {
+        if client.complete_io(&mut stream).is_err() {
+            return false;
+        }
+    }
+    true
 }
 
 #[test]

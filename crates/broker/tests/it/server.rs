@@ -1,5 +1,6 @@
 //! A broker in this process, on a port and a directory of its own.
 
+use millstream_broker::stats::Meter;
 use millstream_broker::{Broker, Options};
 use millstream_log::{Log, TopicOptions};
 use std::net::SocketAddr;
@@ -12,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 pub struct Server {
     pub address: SocketAddr,
     pub log: Log,
+    pub meter: Meter,
     runtime: Runtime,
     stop: CancellationToken,
     serving: Option<JoinHandle<()>>,
@@ -49,10 +51,13 @@ impl Server {
             let _inside = runtime.enter();
             Broker::open(listener, log.clone(), options).unwrap()
         };
+        // As if a pipeline read it.
+        broker.keep_used(|topic| (topic == "used").then(|| "the pipeline `p`".to_owned()));
+        let meter = broker.meter();
         let address = broker.address().unwrap();
         let stop = CancellationToken::new();
         let serving = Some(runtime.spawn(broker.serve(stop.clone())));
-        Server { address, log, runtime, stop, serving, dir: None }
+        Server { address, log, meter, runtime, stop, serving, dir: None }
     }
 
     pub fn topic(&self, name: &str, partitions: u32) {
