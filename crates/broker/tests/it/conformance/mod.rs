@@ -2,6 +2,7 @@
 //! log and against real Kafka, through the same clients and with the same expectations.
 //!
 //! Cases talk through `krafka`; where a client would hide what is answered, request by request.
+//! `CONFORMANCE=group` in the environment runs those with that in their name.
 
 mod groups;
 mod offsets;

@@ -1,24 +1,36 @@
 //! Offsets by what lies at them: the ends, and times.
 
-use super::{Log, at, refusal};
+use super::{Log, at};
+use crate::requests;
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::ListOffsetsRequest;
+use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use krafka::Record;
 use krafka::admin::{ListOffsetsOptions, OffsetSpec};
-use krafka::error::ErrorCode;
 
 const BASE_MS: i64 = 1_700_000_000_000;
 
 /// The offset and the time that a log gives for a question.
-async fn ask(log: &Log, topic: &str, spec: OffsetSpec) -> Option<(i64, Option<i64>)> {
+async fn ask(log: &Log, topic: &str, spec: OffsetSpec) -> (i64, Option<i64>) {
     let options = ListOffsetsOptions::default();
     let mut found = log.admin().list_offsets([(at(topic, 0), spec)], options).await.unwrap();
-    match found.remove(&at(topic, 0)).unwrap() {
-        Ok(found) => Some((found.offset, found.timestamp)),
-        none => {
-            // The client's word for offset -1.
-            assert_eq!(refusal(none), ErrorCode::OffsetNotAvailable);
-            None
-        }
-    }
+    let found = found.remove(&at(topic, 0)).unwrap().unwrap();
+    (found.offset, found.timestamp)
+}
+
+/// The error, the offset and the time for a question that has no answer: the client would ask
+/// again and again. -3 asks for the latest time.
+fn ask_once(log: &Log, topic: &str, partition: i32, ms: i64) -> (i16, i64, i64) {
+    let partition =
+        ListOffsetsPartition::default().with_partition_index(partition).with_timestamp(ms);
+    let topic = ListOffsetsTopic::default()
+        .with_name(requests::topic(topic))
+        .with_partitions(vec![partition]);
+    let request =
+        ListOffsetsRequest::default().with_replica_id((-1).into()).with_topics(vec![topic]);
+    let answer = log.client().call(7, &request);
+    let found = &answer.topics[0].partitions[0];
+    (found.error_code, found.offset, found.timestamp)
 }
 
 pub async fn by_time(log: Log) {
@@ -30,29 +42,26 @@ pub async fn by_time(log: Log) {
         assert_eq!(producer.send(record).await.unwrap().offset, at as i64);
     }
     producer.close().await.unwrap();
-    assert_eq!(ask(&log, &topic, OffsetSpec::Earliest).await, Some((0, None)));
-    assert_eq!(ask(&log, &topic, OffsetSpec::Latest).await, Some((6, None)));
+    assert_eq!(ask(&log, &topic, OffsetSpec::Earliest).await, (0, None));
+    assert_eq!(ask(&log, &topic, OffsetSpec::Latest).await, (6, None));
     let max = ask(&log, &topic, OffsetSpec::MaxTimestamp).await;
-    assert_eq!(max, Some((4, Some(BASE_MS + 50))));
+    assert_eq!(max, (4, Some(BASE_MS + 50)));
     // The first record that is not older.
-    let times = [(-1_000, Some((0, 0))), (0, Some((0, 0))), (1, Some((1, 10)))];
-    let times = times.into_iter().chain([(15, Some((2, 30))), (25, Some((2, 30)))]);
-    for (ms, expected) in times.chain([(31, Some((4, 50))), (50, Some((4, 50))), (51, None)]) {
+    for (ms, offset, kept) in
+        [(-1_000, 0, 0), (0, 0, 0), (1, 1, 10), (15, 2, 30), (25, 2, 30), (31, 4, 50), (50, 4, 50)]
+    {
         let found = ask(&log, &topic, OffsetSpec::Timestamp(BASE_MS + ms)).await;
-        let expected = expected.map(|(offset, ms)| (offset, Some(BASE_MS + ms)));
-        assert_eq!(found, expected, "the first record that is not older than {ms}");
+        assert_eq!(found, (offset, Some(BASE_MS + kept)), "the first not older than {ms}");
     }
+    assert_eq!(ask_once(&log, &topic, 0, BASE_MS + 51), (0, -1, -1));
 }
 
 pub async fn of_an_empty_topic(log: Log) {
     let topic = log.topic(1).await;
-    assert_eq!(ask(&log, &topic, OffsetSpec::Earliest).await, Some((0, None)));
-    assert_eq!(ask(&log, &topic, OffsetSpec::Latest).await, Some((0, None)));
-    assert_eq!(ask(&log, &topic, OffsetSpec::Timestamp(0)).await, None);
-    assert_eq!(ask(&log, &topic, OffsetSpec::MaxTimestamp).await, None);
-    let asked = [(at(&topic, 1), OffsetSpec::Latest)];
-    // The client looks for the partition's leader until its patience ends.
-    let options = ListOffsetsOptions::default().timeout(std::time::Duration::from_secs(2));
-    let found = log.admin().list_offsets(asked, options).await.unwrap();
-    assert!(found[&at(&topic, 1)].is_err());
+    assert_eq!(ask(&log, &topic, OffsetSpec::Earliest).await, (0, None));
+    assert_eq!(ask(&log, &topic, OffsetSpec::Latest).await, (0, None));
+    assert_eq!(ask_once(&log, &topic, 0, 0), (0, -1, -1));
+    assert_eq!(ask_once(&log, &topic, 0, -3), (0, -1, -1));
+    let unknown = ResponseError::UnknownTopicOrPartition.code();
+    assert_eq!(ask_once(&log, &topic, 1, -1).0, unknown);
 }
