@@ -56,6 +56,12 @@ pub trait Source: Send + Sync {
     /// error, never a silent reset.
     async fn reader(&self, partition: u32, start: Start) -> Result<Box<dyn PartitionReader>>;
 
+    /// Where a pipeline begins that has read nothing of the partition yet. An operator who asks for
+    /// the earliest place may get an earlier one.
+    async fn beginning(&self, partition: u32) -> Result<i64> {
+        self.offset_of(partition, Place::Earliest).await
+    }
+
     /// The offset that a place in the partition has now.
     async fn offset_of(&self, partition: u32, place: Place) -> Result<i64>;
 

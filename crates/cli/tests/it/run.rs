@@ -208,6 +208,19 @@ fn a_start_waits_for_a_command_that_has_the_directory_and_names_one_that_keeps_i
 }
 
 #[test]
+fn rotated_files_are_read_after_a_reset_and_not_at_the_first_start() {
+    let program = follow();
+    program.write("in.txt.1", "zero\n");
+    let records = || program.json(&["topics", "describe", "out"])["topic"]["records"].clone();
+    let run = ["run", "a.yaml", "--exit-when-idle", "--listen", "off"];
+    program.ok(&run);
+    assert_eq!(records(), 2, "of the file that is named");
+    program.ok(&["offsets", "reset", "a", "--to", "earliest"]);
+    program.ok(&run);
+    assert_eq!(records(), 5, "of both");
+}
+
+#[test]
 fn files_are_read_with_the_variables_of_the_one_who_asks() {
     let program = follow();
     program.write(

@@ -192,14 +192,19 @@ impl Source for FileSource {
 
     async fn reader(&self, _partition: u32, start: Start) -> Result<Box<dyn PartitionReader>> {
         let at = match start {
-            Start::Earliest => match self.current(false)? {
-                Text::Plain(opened) => opened.base,
-                Text::Gzip(_) => 0,
-            },
+            Start::Earliest => self.beginning(0).await?,
             Start::Latest => self.offset_of(0, Place::Latest).await?,
             Start::Offset(offset) => offset,
         };
         Ok(Box::new(LineReader::open(self, at)?))
+    }
+
+    /// The first line of the file that was named, not of those renamed before.
+    async fn beginning(&self, _partition: u32) -> Result<i64> {
+        match self.current(false)? {
+            Text::Plain(opened) => Ok(opened.base),
+            Text::Gzip(_) => Ok(0),
+        }
     }
 
     /// For a byte that the file has, the start of the line that holds it. The earliest place is in

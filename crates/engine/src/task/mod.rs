@@ -124,7 +124,7 @@ impl<'a> Task<'a> {
         pipeline.committer.flush().await;
         let from = match pipeline.start_of(self.partition)? {
             Start::Offset(offset) => offset,
-            Start::Earliest => pipeline.source.offset_of(self.partition, Place::Earliest).await?,
+            Start::Earliest => pipeline.source.beginning(self.partition).await?,
             Start::Latest => self.begin_at_latest().await?,
         };
         let mut reader = pipeline.source.reader(self.partition, Start::Offset(from)).await?;
