@@ -34,8 +34,8 @@ mod syncer;
 mod tail;
 mod verify;
 
-pub use directory::check_name as check_topic_name;
 pub use codec::{BatchBuilder, Codec, EncodedBatch, RawBatch};
+pub use directory::check_name as check_topic_name;
 pub use error::{Damage, Error, Result};
 pub use log::{Log, Topic};
 pub use options::{Clock, Options, SyncMode, TopicOptions};
