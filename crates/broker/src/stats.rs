@@ -80,7 +80,7 @@ pub struct Counters {
 }
 
 /// In the order of [`APIS`].
-struct PerApi([Cells; APIS.len()]);
+struct PerApi(Box<[Cells]>);
 
 #[derive(Default)]
 struct Cells {
@@ -161,7 +161,7 @@ impl Counters {
 
 impl Default for PerApi {
     fn default() -> PerApi {
-        PerApi(std::array::from_fn(|_| Cells::default()))
+        PerApi(APIS.iter().map(|_| Cells::default()).collect())
     }
 }
 
