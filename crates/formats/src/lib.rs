@@ -20,5 +20,6 @@ pub mod protobuf;
 mod run;
 pub mod text;
 mod values;
+mod writers;
 
 pub use run::skipping_tombstones;

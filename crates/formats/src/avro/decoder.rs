@@ -10,12 +10,12 @@ use super::schema::Schema;
 use super::shape::{self, Shape};
 use crate::frame::{SchemaName, unframe};
 use crate::run::{Refusal, Rows};
+use crate::writers::{Unusable, Writers, incompatible, must_be};
 use arrow_schema::{DataType, SchemaRef};
 use async_trait::async_trait;
 use millstream_core::{
-    Decoded, Decoder, Disposition, Error, Records, RegisteredSchema, Result, SchemaKind, Schemas,
+    Decoded, Decoder, Error, Records, RegisteredSchema, Result, SchemaKind, Schemas,
 };
-use std::collections::HashMap;
 use std::sync::Arc;
 
 /// What stands before a record's bytes.
@@ -44,15 +44,12 @@ pub struct AvroOptions {
 /// Decodes Avro records. See [`Framing`] for what it takes.
 pub struct AvroDecoder {
     options: AvroOptions,
-    schemas: Arc<dyn Schemas>,
     reader: Schema,
     shape: Shape,
     rows: Rows,
-    /// One entry a writer; bare records have one.
-    writers: Vec<Writer>,
-    by_name: HashMap<SchemaName, usize>,
-    /// Those that the registry did not know when this run was prepared, and why.
-    unknown: HashMap<SchemaName, String>,
+    writers: Writers<Writer>,
+    /// The writer of bare records.
+    bare: Option<Writer>,
 }
 
 struct Writer {
@@ -69,74 +66,48 @@ impl AvroDecoder {
             return Err(wrong("rows need a record".into()));
         };
         let rows = Rows::new(Arc::new(arrow_schema::Schema::new(fields.clone())))?;
-        let mut decoder = AvroDecoder {
-            options,
-            schemas,
-            reader,
-            shape,
-            rows,
-            writers: Vec::new(),
-            by_name: HashMap::new(),
-            unknown: HashMap::new(),
+        let bare = match options.framing {
+            Framing::Confluent => None,
+            Framing::Bare => {
+                let schema = match &options.writer_schema {
+                    Some(text) => Schema::parse(text, [])
+                        .map_err(|why| Error::stop("schema", format!("writer schema: {why}")))?,
+                    None => reader.clone(),
+                };
+                let writer = Writer::new(schema, &reader, &shape)
+                    .map_err(|why| incompatible("the writer schema", &why))?;
+                Some(writer)
+            }
         };
-        if decoder.options.framing == Framing::Bare {
-            let writer = match &decoder.options.writer_schema {
-                Some(text) => Schema::parse(text, [])
-                    .map_err(|why| Error::stop("schema", format!("writer schema: {why}")))?,
-                None => decoder.reader.clone(),
-            };
-            decoder.add_writer(writer, "the writer schema")?;
-        }
-        Ok(decoder)
+        let writers = Writers::new(schemas);
+        Ok(AvroDecoder { options, reader, shape, rows, writers, bare })
+    }
+}
+
+impl Writer {
+    fn new(schema: Schema, reader: &Schema, shape: &Shape) -> Result<Writer, String> {
+        let plan = plan::rows(&schema, reader, shape)?;
+        Ok(Writer { schema, plan })
     }
 
-    fn add_writer(&mut self, schema: Schema, name: &str) -> Result<usize> {
-        let plan = plan::rows(&schema, &self.reader, &self.shape).map_err(|why| {
-            Error::stop(
-                "incompatible_schema",
-                format!("{name} cannot be read with the reader schema: {why}"),
-            )
-        })?;
-        let ignored = plan::fields_ignored(&schema, &self.reader);
+    fn registered(
+        registered: &RegisteredSchema,
+        reader: &Schema,
+        shape: &Shape,
+    ) -> Result<Writer, Unusable> {
+        must_be(SchemaKind::Avro, registered)?;
+        let references = registered.references.iter().map(|(_, text)| &**text);
+        let schema = Schema::parse(&registered.text, references).map_err(Unusable::Unreadable)?;
+        let ignored = plan::fields_ignored(&schema, reader);
+        let writer = Writer::new(schema, reader, shape).map_err(Unusable::Incompatible)?;
         if !ignored.is_empty() {
             tracing::info!(
-                schema = name,
+                schema = registered.id,
                 fields = ignored.join(", "),
                 "fields that the reader schema does not have are ignored until a reload"
             );
         }
-        self.writers.push(Writer { schema, plan });
-        Ok(self.writers.len() - 1)
-    }
-
-    async fn fetch(&mut self, name: SchemaName) -> Result<()> {
-        let unusable = match name.fetch(&*self.schemas).await {
-            Ok(registered) => match parse(&registered) {
-                Ok(schema) => {
-                    let at = self.add_writer(schema, &name.to_string())?;
-                    self.by_name.insert(name, at);
-                    return Ok(());
-                }
-                Err(why) => format!("{name}: {why}"),
-            },
-            Err(error) if error.disposition() == Disposition::Reject => {
-                format!("{name} is unknown: {}", error.chain())
-            }
-            Err(error) => return Err(error),
-        };
-        self.unknown.insert(name, unusable);
-        Ok(())
-    }
-}
-
-fn parse(registered: &RegisteredSchema) -> Result<Schema, String> {
-    match registered.kind {
-        SchemaKind::Avro => {
-            let references = registered.references.iter().map(|(_, text)| &**text);
-            Schema::parse(&registered.text, references)
-        }
-        SchemaKind::Json => Err("it is a JSON schema, not an Avro one".into()),
-        SchemaKind::Protobuf => Err("it is a Protobuf schema, not an Avro one".into()),
+        Ok(writer)
     }
 }
 
@@ -150,50 +121,27 @@ impl Decoder for AvroDecoder {
         if self.options.framing == Framing::Bare {
             return Ok(());
         }
-        // Asked for again each time: someone may have registered it meanwhile.
-        self.unknown.clear();
-        let mut last = None;
-        for record in records.iter() {
-            let framed = record.value.map(|value| unframe(value, record.headers));
-            let Some(Ok(framed)) = framed else { continue };
-            let name = framed.schema;
-            if last == Some(name) {
-                continue;
-            }
-            last = Some(name);
-            if !self.by_name.contains_key(&name) && !self.unknown.contains_key(&name) {
-                self.fetch(name).await?;
-            }
-        }
-        Ok(())
+        let Self { writers, reader, shape, .. } = self;
+        writers.prepare(records, |schema| Writer::registered(schema, reader, shape)).await
     }
 
     fn decode(&mut self, records: &Records) -> Result<Decoded> {
-        let Self { options, reader, rows, writers, by_name, unknown, .. } = self;
-        let framed = options.framing == Framing::Confluent;
-        let mut last = (None, 0);
+        let Self { options, reader, rows, writers, bare, .. } = self;
+        let mut last: Option<(SchemaName, &Writer)> = None;
         rows.decode_rows(records, options.record_bytes_max, |row, value, columns, strict| {
-            let mut body = value;
-            let mut at = 0;
-            if framed {
-                let framed = unframe(value, records.get(row).headers)?;
-                body = framed.body;
-                let name = framed.schema;
-                if last.0 == Some(name) {
-                    at = last.1;
-                } else {
-                    at = *by_name.get(&name).ok_or_else(|| {
-                        let why = unknown.get(&name).cloned();
-                        Refusal::new(
-                            "unknown_schema",
-                            why.unwrap_or_else(|| format!("{name} was not fetched")),
-                        )
-                    })?;
-                    last = (Some(name), at);
+            let (writer, body) = match bare {
+                Some(writer) => (&*writer, value),
+                None => {
+                    let framed = unframe(value, records.get(row).headers)?;
+                    let writer = match last {
+                        Some((name, writer)) if name == framed.schema => writer,
+                        _ => writers.get(framed.schema)?,
+                    };
+                    last = Some((framed.schema, writer));
+                    framed.nothing_beside()?;
+                    (writer, framed.body)
                 }
-                framed.nothing_beside()?;
-            }
-            let writer = &writers[at];
+            };
             let mut cursor = Cursor::new(body, strict);
             let pair = Pair { writer: &writer.schema, reader };
             read::record(&writer.plan, pair, columns, &mut cursor)

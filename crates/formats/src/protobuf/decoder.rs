@@ -9,12 +9,12 @@ use super::wire::{Cursor, zigzag};
 use super::{read, shape};
 use crate::frame::{SchemaName, unframe};
 use crate::run::{Refusal, Rows};
-use arrow_schema::SchemaRef;
+use crate::writers::{Unusable, Writers, must_be};
+use arrow_schema::{Fields, SchemaRef};
 use async_trait::async_trait;
 use millstream_core::{
-    Decoded, Decoder, Disposition, Error, Records, RegisteredSchema, Result, SchemaKind, Schemas,
+    Decoded, Decoder, Error, Records, RegisteredSchema, Result, SchemaKind, Schemas,
 };
-use std::collections::HashMap;
 use std::sync::Arc;
 
 /// What stands before a record's bytes.
@@ -49,15 +49,12 @@ const INDEX_MAX: u64 = 32;
 /// Decodes Protobuf records. See [`Framing`] for what it takes.
 pub struct ProtobufDecoder {
     options: ProtobufOptions,
-    schemas: Arc<dyn Schemas>,
     reader: Schema,
     message: usize,
     rows: Rows,
-    by_name: HashMap<SchemaName, Writer>,
+    writers: Writers<Writer>,
     /// The plan of bare records.
     bare: Option<Message>,
-    /// Ids that the registry did not know when this run was prepared, and why.
-    unknown: HashMap<SchemaName, String>,
     /// Room that the record before needed.
     scratch: usize,
 }
@@ -84,63 +81,36 @@ impl ProtobufDecoder {
         };
         Ok(ProtobufDecoder {
             options,
-            schemas,
             reader,
             message,
             rows,
-            by_name: HashMap::new(),
+            writers: Writers::new(schemas),
             bare,
-            unknown: HashMap::new(),
             scratch: 0,
         })
     }
+}
 
-    async fn fetch(&mut self, name: SchemaName) -> Result<()> {
-        let registered = match name.fetch(&*self.schemas).await {
-            Ok(registered) => registered,
-            Err(error) if error.disposition() == Disposition::Reject => {
-                let why = format!("{name} is unknown: {}", error.chain());
-                self.unknown.insert(name, why);
-                return Ok(());
-            }
-            Err(error) => return Err(error),
-        };
-        match parse(&registered) {
-            Ok(schema) => {
-                let writer = self.writer(schema).map_err(|why| {
-                    Error::stop(
-                        "incompatible_schema",
-                        format!("{name} cannot be read with the reader schema: {why}"),
-                    )
-                })?;
-                self.by_name.insert(name, writer);
-            }
-            Err(why) => {
-                self.unknown.insert(name, format!("{name}: {why}"));
-            }
-        }
-        Ok(())
-    }
-
-    fn writer(&self, schema: Schema) -> Result<Writer, String> {
-        let name = &self.reader.messages[self.message].name;
+impl Writer {
+    fn new(
+        registered: &RegisteredSchema,
+        (reader, message): (&Schema, usize),
+        fields: &Fields,
+    ) -> Result<Writer, Unusable> {
+        must_be(SchemaKind::Protobuf, registered)?;
+        let schema = Schema::parse(&registered.text, &registered.references)
+            .map_err(Unusable::Unreadable)?;
+        let name = &reader.messages[message].name;
         let found = schema.messages.iter().position(|message| message.name == *name);
         let plan = match found {
             None => None,
-            Some(message) => {
-                let (writer, reader) = ((&schema, message), (&self.reader, self.message));
-                Some((message, plan::rows(writer, reader, self.rows.schema().fields())?))
+            Some(found) => {
+                let plan = plan::rows((&schema, found), (reader, message), fields)
+                    .map_err(Unusable::Incompatible)?;
+                Some((found, plan))
             }
         };
         Ok(Writer { schema, plan })
-    }
-}
-
-fn parse(registered: &RegisteredSchema) -> Result<Schema, String> {
-    match registered.kind {
-        SchemaKind::Protobuf => Schema::parse(&registered.text, &registered.references),
-        SchemaKind::Avro => Err("it is an Avro schema, not a Protobuf one".into()),
-        SchemaKind::Json => Err("it is a JSON schema, not a Protobuf one".into()),
     }
 }
 
@@ -154,26 +124,14 @@ impl Decoder for ProtobufDecoder {
         if self.options.framing == Framing::Bare {
             return Ok(());
         }
-        // Asked for again each time: someone may have registered it meanwhile.
-        self.unknown.clear();
-        let mut last = None;
-        for record in records.iter() {
-            let framed = record.value.map(|value| unframe(value, record.headers));
-            let Some(Ok(framed)) = framed else { continue };
-            let name = framed.schema;
-            if last == Some(name) {
-                continue;
-            }
-            last = Some(name);
-            if !self.by_name.contains_key(&name) && !self.unknown.contains_key(&name) {
-                self.fetch(name).await?;
-            }
-        }
-        Ok(())
+        let Self { writers, reader, message, rows, .. } = self;
+        let fields = rows.schema().fields();
+        let made = |schema: &_| Writer::new(schema, (reader, *message), fields);
+        writers.prepare(records, made).await
     }
 
     fn decode(&mut self, records: &Records) -> Result<Decoded> {
-        let Self { options, reader, message, rows, by_name, bare, unknown, scratch, .. } = self;
+        let Self { options, reader, message, rows, writers, bare, scratch } = self;
         let name = &reader.messages[*message].name;
         rows.decode_rows(records, options.record_bytes_max, |row, value, columns, strict| {
             let (plan, schema, body) = match bare {
@@ -181,13 +139,7 @@ impl Decoder for ProtobufDecoder {
                 None => {
                     let framed = unframe(value, records.get(row).headers)?;
                     let id = framed.schema;
-                    let writer = by_name.get(&id).ok_or_else(|| {
-                        let why = unknown.get(&id).cloned();
-                        Refusal::new(
-                            "unknown_schema",
-                            why.unwrap_or_else(|| format!("{id} was not fetched")),
-                        )
-                    })?;
+                    let writer = writers.get(id)?;
                     let (path, body) = match framed.beside {
                         None => index(framed.body)?,
                         Some(place) => {
