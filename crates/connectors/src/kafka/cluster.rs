@@ -6,6 +6,7 @@ use super::error::{
 };
 use super::options::ClusterOptions;
 use super::tls::Tls;
+use super::trouble::Trouble;
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::{
@@ -106,6 +107,11 @@ impl Cluster {
 
     pub(super) fn options(&self) -> &ClusterOptions {
         &self.shared.options
+    }
+
+    /// Where somebody says what keeps it from doing something.
+    pub(super) fn trouble(&self, doing: impl Into<Arc<str>>) -> Trouble {
+        self.shared.options.troubles.of(doing)
     }
 
     /// The brokers as the operator named them.

@@ -7,11 +7,15 @@ use std::fmt::Display;
 pub(super) const OFFSET_OUT_OF_RANGE: i16 = 1;
 pub(super) const CORRUPT_MESSAGE: i16 = 2;
 pub(super) const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
+pub(super) const LEADER_NOT_AVAILABLE: i16 = 5;
+pub(super) const NOT_LEADER: i16 = 6;
 pub(super) const MESSAGE_TOO_LARGE: i16 = 10;
 pub(super) const COORDINATOR_LOADING: i16 = 14;
 pub(super) const COORDINATOR_NOT_AVAILABLE: i16 = 15;
 pub(super) const NOT_COORDINATOR: i16 = 16;
 pub(super) const RECORD_LIST_TOO_LARGE: i16 = 18;
+pub(super) const NOT_ENOUGH_REPLICAS: i16 = 19;
+pub(super) const NOT_ENOUGH_REPLICAS_AFTER_APPEND: i16 = 20;
 pub(super) const ILLEGAL_GENERATION: i16 = 22;
 pub(super) const INCONSISTENT_GROUP_PROTOCOL: i16 = 23;
 pub(super) const UNKNOWN_MEMBER_ID: i16 = 25;
@@ -23,6 +27,7 @@ pub(super) const INVALID_REQUEST: i16 = 42;
 pub(super) const OUT_OF_ORDER_SEQUENCE: i16 = 45;
 pub(super) const DUPLICATE_SEQUENCE: i16 = 46;
 pub(super) const INVALID_PRODUCER_EPOCH: i16 = 47;
+pub(super) const KAFKA_STORAGE_ERROR: i16 = 56;
 pub(super) const UNKNOWN_PRODUCER_ID: i16 = 59;
 pub(super) const MEMBER_ID_REQUIRED: i16 = 79;
 pub(super) const GROUP_ID_NOT_FOUND: i16 = 69;
@@ -63,6 +68,11 @@ pub(super) fn answered(doing: impl Display, code: i16) -> Error {
         ),
         UNSUPPORTED_VERSION => (Disposition::Stop, "unsupported", ": the broker is too old"),
         UNKNOWN_TOPIC_OR_PARTITION | UNKNOWN_TOPIC_ID => (Disposition::Retry, "no_topic", ""),
+        LEADER_NOT_AVAILABLE | NOT_LEADER => (Disposition::Retry, "no_leader", ""),
+        NOT_ENOUGH_REPLICAS | NOT_ENOUGH_REPLICAS_AFTER_APPEND => {
+            (Disposition::Retry, "too_few_replicas", "")
+        }
+        KAFKA_STORAGE_ERROR => (Disposition::Retry, "storage", ""),
         _ if known.is_none_or(|error| error.is_retriable()) => (Disposition::Retry, "broker", ""),
         _ => (Disposition::Stop, "broker", ""),
     };

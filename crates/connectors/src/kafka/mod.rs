@@ -37,3 +37,4 @@ pub use letters::{KafkaTopic, KafkaWriter};
 pub use options::{ClusterOptions, Hidden, Mechanism, SaslOptions, TlsOptions};
 pub use sink::{KafkaSink, KafkaSinkOptions, Target};
 pub use source::{KafkaSource, KafkaSourceOptions};
+pub use trouble::Troubles;

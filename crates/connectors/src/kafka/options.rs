@@ -1,5 +1,6 @@
 //! How to reach a cluster: brokers, TLS, SASL.
 
+use super::trouble::Troubles;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,6 +18,8 @@ pub struct ClusterOptions {
     pub request_timeout: Duration,
     /// How often to look for new topics, partitions and leaders.
     pub metadata_refresh: Duration,
+    /// Where it is told what is waited for.
+    pub troubles: Troubles,
 }
 
 /// Paths to PEM files. They are read again for a new connection when they have changed.
@@ -59,6 +62,7 @@ impl ClusterOptions {
             sasl: None,
             request_timeout: Duration::from_secs(30),
             metadata_refresh: Duration::from_secs(30),
+            troubles: Troubles::default(),
         }
     }
 }

@@ -68,7 +68,7 @@ impl Context {
             };
             match round {
                 Ok(Step::Done(()) | Step::Rejoin) => {
-                    self.trouble.over();
+                    self.trouble.goes_on(0);
                     backoff = Backoff::new();
                 }
                 Ok(Step::Forgotten) => {
@@ -161,7 +161,7 @@ impl Context {
                 }
             }
             match self.heartbeat(member_id, generation).await? {
-                Step::Done(()) => self.trouble.over(),
+                Step::Done(()) => self.trouble.goes_on(0),
                 Step::Rejoin => due = true,
                 Step::Forgotten => return Ok(Step::Forgotten),
             }

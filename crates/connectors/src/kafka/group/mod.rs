@@ -183,7 +183,7 @@ impl Context {
         let (told, subscribed) = watch::channel(Arc::new(found));
         let look = Arc::new(Notify::new());
         let context = Arc::new(Context {
-            trouble: Trouble::new(format!("group `{}`", options.group)),
+            trouble: cluster.trouble(format!("group `{}`", options.group)),
             cluster,
             options,
             committed_only,
@@ -249,7 +249,9 @@ impl Context {
                         "group `{}` cannot be joined with `protocol: consumer`: {why}",
                         self.options.group
                     );
-                    self.ours.tell(Err(Error::stop("group_protocol", told)));
+                    let error = Error::stop("group_protocol", told);
+                    self.trouble.waits(0, &error);
+                    self.ours.tell(Err(error));
                     return self.stop.cancelled().await;
                 }
             }
@@ -283,7 +285,7 @@ impl Context {
 
     /// Something went wrong that may pass, or that the operator must see to.
     async fn failed(&self, error: Error, backoff: &mut Backoff) {
-        self.trouble.is(&error.chain());
+        self.trouble.waits(0, &error);
         self.forget_coordinator();
         if error.disposition() == Disposition::Stop {
             self.ours.tell(Err(error));
@@ -316,7 +318,8 @@ impl Context {
     }
 
     async fn resolve(self: Arc<Self>, feeds: Vec<Arc<Feed>>) {
-        let trouble = Trouble::new(format!("group `{}`: where to begin", self.options.group));
+        let trouble =
+            self.cluster.trouble(format!("group `{}`: where to begin", self.options.group));
         let mut backoff = Backoff::new();
         loop {
             let begins = tokio::select! {
@@ -325,11 +328,11 @@ impl Context {
             };
             match begins {
                 Ok(begins) => {
-                    trouble.over();
+                    trouble.goes_on(0);
                     return self.ours.resolved(begins);
                 }
                 Err(error) => {
-                    trouble.is(&error.chain());
+                    trouble.waits(0, &error);
                     if error.disposition() == Disposition::Stop {
                         self.ours.tell(Err(error));
                     }

@@ -60,7 +60,7 @@ impl Context {
             };
             match beat {
                 Ok(response) if response.error_code == 0 => {
-                    self.trouble.over();
+                    self.trouble.goes_on(0);
                     backoff = Backoff::new();
                     self.heard(&mut talk, response);
                 }

@@ -3,7 +3,6 @@
 
 use super::super::cluster::{Cluster, Topic};
 use super::super::fetcher::Backoff;
-use super::super::trouble::Trouble;
 use super::assignor::TopicPartition;
 use millstream_core::{Error, Result};
 use regex::Regex;
@@ -85,7 +84,7 @@ pub(super) async fn watch(
     now: Arc<Notify>,
     stop: CancellationToken,
 ) {
-    let trouble = Trouble::new("looking for topics");
+    let trouble = cluster.trouble("looking for topics");
     let mut backoff = Backoff::new();
     loop {
         let every = cluster.options().metadata_refresh;
@@ -100,11 +99,13 @@ pub(super) async fn watch(
         };
         match looked {
             Ok(found) => {
-                for missing in topics.missing(&found) {
-                    trouble.is(&format!("there is no topic `{missing}`"));
-                }
-                if topics.missing(&found).is_empty() {
-                    trouble.over();
+                let missing = topics.missing(&found);
+                match missing.is_empty() {
+                    true => trouble.goes_on(0),
+                    false => {
+                        let told = format!("there is no topic `{}`", missing.join("`, `"));
+                        trouble.waits(0, &Error::retry("no_topic", told));
+                    }
                 }
                 backoff = Backoff::new();
                 let changed = !told.borrow().same_shape(&found);
@@ -113,7 +114,7 @@ pub(super) async fn watch(
                 }
             }
             Err(error) => {
-                trouble.is(&error.chain());
+                trouble.waits(0, &error);
                 now.notify_one();
                 tokio::select! {
                     () = backoff.wait() => {}
