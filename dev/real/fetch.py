@@ -1,5 +1,6 @@
 """What a service needs before it starts: programs, and jars that Maven fetches once."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -9,7 +10,12 @@ from real.process import HOME, Failure, say
 
 # Later ones insist on the parents of what they copy, which not every mirror has.
 MAVEN_DEPENDENCY_PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:2.8"
-DEBIAN = {"java": "openjdk-17-jre-headless", "mvn": "maven", "openssl": "openssl"}
+DEBIAN = {
+    "go": "golang",
+    "java": "openjdk-17-jre-headless",
+    "mvn": "maven",
+    "openssl": "openssl",
+}
 
 
 def need(*programs):
@@ -22,6 +28,22 @@ def need(*programs):
         version = re.search(r'version "(\d+)', said)
         if version and int(version[1]) < 17:
             raise Failure(f"needs Java 17 or newer; `java -version` says {version[1]}", 2)
+
+
+def debian(package):
+    """Installs a package where we may; its own service is not started."""
+    if os.getuid() != 0 or shutil.which("apt-get") is None:
+        raise Failure(f"needs {package}; on Debian: apt-get install {package}", 2)
+    say(f"installing Debian's {package} (once)")
+    for command in (["update"], ["install", "-y", "--no-install-recommends", package]):
+        run = subprocess.run(
+            ["apt-get", "-qq", *command],
+            env={**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"},
+            capture_output=True,
+            text=True,
+        )
+    if run.returncode != 0:
+        raise Failure(f"{package} could not be installed:\n{run.stderr.strip()[-2000:]}")
 
 
 def jars_of(name, version):
@@ -38,13 +60,13 @@ def need_for(name, version):
     need(*programs)
 
 
-def download(name, version, get):
+def download(name, version, get, programs=("java", "mvn")):
     """Fills jars/NAME-VERSION once; half a download is begun again."""
     folder = jars_of(name, version)
     if folder.exists():
         return folder
-    need("java", "mvn")
-    say(f"downloading {name} {version} with Maven (once)")
+    need(*programs)
+    say(f"downloading {name} {version} with {programs[-1]} (once)")
     started, part = time.monotonic(), folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)

@@ -137,13 +137,13 @@ def locked(name, how=fcntl.LOCK_EX):
         yield file
 
 
-def free(ports):
+def free(ports, address="127.0.0.1"):
     """Refuses to start beside a stranger that has one of our ports."""
     for port in ports:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                probe.bind(("127.0.0.1", port))
+                probe.bind((address, port))
             except OSError as error:
                 raise Failure(
                     f"port {port} cannot be had ({error.strerror}); end the program that has it, or set "
