@@ -152,6 +152,11 @@ impl Checker {
         self.offsets.insert(partition, offset);
     }
 
+    /// The source was made again: nothing of it is committed yet.
+    pub fn offsets_begin_anew(&mut self) {
+        self.offsets.clear();
+    }
+
     /// Everything that a place holds, in its order. `fate` is what belongs there; `ordered` whether
     /// the place keeps the order of arrival; `duplicates` how many repetitions may be there. Gives
     /// the number of repetitions.

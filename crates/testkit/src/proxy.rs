@@ -31,6 +31,8 @@ pub enum Fault {
     ResetAfter(u64),
     /// They are lost, and the connection stays open. It never recovers: its stream has a hole.
     BlackHole,
+    /// The same after so many more bytes of each connection.
+    BlackHoleAfter(u64),
     /// They wait until the fault is lifted, as behind a network that is gone for a while.
     Hold,
     /// One bit in about so many bytes is flipped.
@@ -136,6 +138,12 @@ impl Proxy {
     /// Resets the connections that there are.
     pub fn reset(&self) {
         self.end(Link::reset);
+    }
+
+    /// From now on nothing goes through the connections that there are, in either way, and nobody is
+    /// told: the peer is gone without a word. New connections are as ever.
+    pub fn vanish(&self) {
+        self.end(Link::vanish);
     }
 
     /// How many connections were let through so far.

@@ -12,7 +12,12 @@
 //! failure. [`kafka`] and [`registry`] are shared by all tests: what breaks something breaks it in
 //! [`kafka_cluster`], which one test at a time has to itself, or behind a [`Proxy`].
 
+mod client;
+mod orders;
 mod wire;
+
+pub use client::{Client, Seen, Stored};
+pub use orders::{Feeder, Right};
 
 use crate::proxy::Proxy;
 use std::collections::BTreeMap;
@@ -166,6 +171,32 @@ impl Kafka {
         self.order("up", node);
     }
 
+    /// To look at it with while it fails, and to give it orders.
+    pub fn client(&self) -> Client {
+        Client::new(self.addresses("BOOTSTRAP"))
+    }
+
+    /// Lets no file of a broker of the cluster grow beyond so many bytes: writes fail, as on a disk
+    /// that is full. `None` lifts that; a broker that starts again has no such bound.
+    #[cfg(target_os = "linux")]
+    pub fn limit_disk(&self, node: u32, bytes_max: Option<u64>) {
+        use rustix::process::{Pid, Resource, Rlimit, prlimit};
+        assert!(self.is_cluster(), "only a broker of `kafka_cluster()` is a test's own to limit");
+        let status = run(&["status"]).unwrap_or_else(|why| panic!("status: {why}"));
+        let begin = format!("kafka-{node} up, pid ");
+        let Some(pid) = status.lines().find_map(|line| line.strip_prefix(&begin)) else { return };
+        let pid = Pid::from_raw(pid.trim().parse().expect("a pid")).expect("a pid above 0");
+        let limit = Rlimit { current: bytes_max, maximum: None };
+        // It may be ending already.
+        let _ = prlimit(Some(pid), Resource::Fsize, limit);
+    }
+
+    /// Whether a broker of the cluster runs.
+    pub fn is_up(&self, node: u32) -> bool {
+        let status = run(&["status"]).unwrap_or_else(|why| panic!("status: {why}"));
+        status.contains(&format!("kafka-{node} up, "))
+    }
+
     /// Puts a proxy before each broker. One test at a time has them; others wait here.
     pub fn proxied(&self, seed: u64) -> Proxied {
         let own = self.settings.lock(&format!("{}-proxied", self.prefix.to_lowercase()));
@@ -210,6 +241,13 @@ impl Registry {
 
     pub fn ca(&self) -> PathBuf {
         self.settings.get("SERVICES_CA").into()
+    }
+
+    /// Where it listens, for a proxy before it.
+    pub fn address(&self) -> SocketAddr {
+        let url = self.url();
+        let address = url.split('/').nth(2).expect("an address after two slashes");
+        address.parse().expect("an address and a port")
     }
 
     pub fn files(&self) -> Files {

@@ -19,6 +19,7 @@ pub(super) struct Link {
     client: TcpStream,
     server: TcpStream,
     over: AtomicBool,
+    vanished: AtomicBool,
 }
 
 impl Link {
@@ -27,7 +28,8 @@ impl Link {
             stream.set_nodelay(true)?;
             stream.set_write_timeout(Some(WRITE_WAIT))?;
         }
-        Ok(Link { client, server, over: AtomicBool::new(false) })
+        let [over, vanished] = [AtomicBool::new(false), AtomicBool::new(false)];
+        Ok(Link { client, server, over, vanished })
     }
 
     /// Closes both ends as an orderly peer does.
@@ -45,6 +47,11 @@ impl Link {
             // Wakes the pump without telling the peer anything.
             let _ = stream.shutdown(Shutdown::Read);
         }
+    }
+
+    /// Neither end hears of the other any more.
+    pub fn vanish(&self) {
+        self.vanished.store(true, Ordering::SeqCst);
     }
 
     fn ends(&self, direction: Direction) -> (&TcpStream, &TcpStream) {
@@ -110,6 +117,7 @@ impl Pump<'_> {
             if self.link.is_over() {
                 return Ok(());
             }
+            self.holed |= self.link.vanished.load(Ordering::SeqCst);
             if length == 0 {
                 // The end of this way is passed on unless nothing is; the other way goes on.
                 if !self.holed && fault != Fault::BlackHole {
@@ -131,6 +139,14 @@ impl Pump<'_> {
                 Fault::Corrupt { every } => {
                     self.corrupt(piece, every);
                     self.pass(to, piece)?;
+                }
+                Fault::BlackHoleAfter(_) => {
+                    let (some, rest) = piece.split_at(self.count.min(length as u64) as usize);
+                    self.count -= some.len() as u64;
+                    self.pass(to, some)?;
+                    if !rest.is_empty() {
+                        self.swallow(rest);
+                    }
                 }
                 Fault::CutAfter(_) | Fault::ResetAfter(_) => {
                     let some = self.count.min(length as u64);
@@ -161,7 +177,9 @@ impl Pump<'_> {
         if version != self.version {
             self.version = version;
             self.count = match fault {
-                Fault::CutAfter(bytes) | Fault::ResetAfter(bytes) => bytes,
+                Fault::CutAfter(bytes)
+                | Fault::ResetAfter(bytes)
+                | Fault::BlackHoleAfter(bytes) => bytes,
                 Fault::Corrupt { every } => self.gap(every),
                 _ => 0,
             };

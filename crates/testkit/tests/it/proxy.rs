@@ -128,6 +128,40 @@ fn live_connections_are_cut_and_new_ones_refused_until_healed() {
 }
 
 #[test]
+fn a_black_hole_may_begin_after_so_many_bytes() {
+    let (server, _ends) = echo();
+    let proxy = Proxy::start(server, 1).unwrap();
+    proxy.set(Direction::ToServer, Fault::BlackHoleAfter(3));
+    let mut stream = through(&proxy);
+    stream.write_all(b"seen and lost").unwrap();
+    let mut answer = [0; 3];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"see");
+    while proxy.passed(Direction::ToServer).bytes_swallowed < 10 {
+        thread::yield_now();
+    }
+    assert_eq!(proxy.passed(Direction::ToServer).bytes, 3);
+}
+
+#[test]
+fn a_peer_that_vanishes_tells_nobody() {
+    let (server, ends) = echo();
+    let proxy = Proxy::start(server, 1).unwrap();
+    let mut stream = through(&proxy);
+    assert_eq!(exchange(&mut stream, b"one"), b"one");
+    proxy.vanish();
+    stream.write_all(b"lost").unwrap();
+    while proxy.passed(Direction::ToServer).bytes_swallowed < 4 {
+        thread::yield_now();
+    }
+    drop(stream);
+    assert_eq!(exchange(&mut through(&proxy), b"two"), b"two");
+    // The first to be told of an end is the new one's.
+    assert_eq!(ends.recv().unwrap(), None);
+    assert!(ends.try_recv().is_err(), "the server still has the connection that vanished");
+}
+
+#[test]
 fn a_black_hole_swallows_one_way_and_never_recovers() {
     let (server, _ends) = echo();
     let proxy = Proxy::start(server, 1).unwrap();
