@@ -52,6 +52,7 @@ pub struct Header<'a> {
 }
 
 impl Records {
+    #[inline]
     pub fn len(&self) -> usize {
         self.slots.len()
     }
@@ -97,6 +98,7 @@ impl Records {
         self.slice(self.slots[row].key)
     }
 
+    #[inline]
     pub fn get(&self, row: usize) -> Record<'_> {
         let slot = &self.slots[row];
         Record {

@@ -1,6 +1,6 @@
 //! The codecs of a batch's records.
 
-use super::{BATCH_BYTES_MAX, Invalid};
+use super::{BATCH_BYTES_MAX, Invalid, lz4};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -62,11 +62,7 @@ impl Codec {
                     out.extend_from_slice(&packed);
                 }
             }
-            Codec::Lz4 => {
-                let mut encoder = lz4_flex::frame::FrameEncoder::new(out);
-                encoder.write_all(bytes)?;
-                encoder.finish().map_err(io::Error::other)?;
-            }
+            Codec::Lz4 => lz4::pack(bytes, out),
             Codec::Zstd => zstd::stream::copy_encode(bytes, out, ZSTD_LEVEL)?,
         }
         Ok(())
@@ -81,7 +77,7 @@ impl Codec {
             }
             Codec::Gzip => self.drain(flate2::read::MultiGzDecoder::new(bytes), out),
             Codec::Snappy => unpack_snappy(bytes, out),
-            Codec::Lz4 => self.drain(lz4_flex::frame::FrameDecoder::new(bytes), out),
+            Codec::Lz4 => lz4::unpack(bytes, out),
             Codec::Zstd => {
                 let decoder = zstd::stream::read::Decoder::with_buffer(bytes);
                 self.drain(decoder.map_err(|error| self.failed(error))?, out)
@@ -89,13 +85,13 @@ impl Codec {
         }
     }
 
-    fn drain(self, from: impl Read, out: &mut Vec<u8>) -> Result<(), Invalid> {
+    pub(super) fn drain(self, from: impl Read, out: &mut Vec<u8>) -> Result<(), Invalid> {
         let limit = BATCH_BYTES_MAX as u64 + 1;
         let read = from.take(limit).read_to_end(out).map_err(|error| self.failed(error))?;
         if read as u64 == limit { Err(Invalid::TooLarge) } else { Ok(()) }
     }
 
-    fn failed(self, error: impl fmt::Display) -> Invalid {
+    pub(super) fn failed(self, error: impl fmt::Display) -> Invalid {
         Invalid::Unpack { codec: self, what: error.to_string() }
     }
 }

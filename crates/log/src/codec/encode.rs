@@ -2,7 +2,7 @@
 
 use super::{
     ATTRIBUTES_AT, BODY_AT, CRC_AT, Codec, EPOCH_AT, HEADER_BYTES, Header, Invalid, LENGTH_AT,
-    MAGIC, MAGIC_AT, array, decode, varint,
+    MAGIC, MAGIC_AT, array, decode, spare, varint,
 };
 
 /// A batch ready to be appended; the log puts its base offset in.
@@ -13,7 +13,8 @@ pub struct EncodedBatch {
     max_time: i64,
 }
 
-/// Builds batches, one after the other, in one growing buffer.
+/// Builds batches, one after the other, in one growing buffer, which the thread keeps for the next
+/// builder when this one goes.
 ///
 /// ```
 /// use millstream_log::codec::{BatchBuilder, Codec};
@@ -29,13 +30,13 @@ pub struct BatchBuilder {
     records: u32,
     base_time: i64,
     max_time: i64,
-    spare: Vec<u8>,
 }
 
 impl BatchBuilder {
     pub fn new(codec: Codec) -> Self {
-        let bytes = vec![0; HEADER_BYTES];
-        Self { codec, bytes, records: 0, base_time: 0, max_time: i64::MIN, spare: Vec::new() }
+        let mut bytes = spare::take();
+        bytes.resize(HEADER_BYTES, 0);
+        Self { codec, bytes, records: 0, base_time: 0, max_time: i64::MIN }
     }
 
     /// Adds a record. `headers` is empty or in the encoding of [`millstream_core::Headers`].
@@ -64,15 +65,19 @@ impl BatchBuilder {
             + varint::size(value_len)
             + value.map_or(0, <[u8]>::len)
             + headers.len();
+        let mut start = Start::new();
+        start.varint(len as i64);
+        start.byte(0);
+        start.varint(time_delta);
+        start.varint(offset_delta);
+        start.varint(key_len);
         let out = &mut self.bytes;
-        out.reserve(len + 10);
-        varint::put(len as i64, out);
-        out.push(0);
-        varint::put(time_delta, out);
-        varint::put(offset_delta, out);
-        varint::put(key_len, out);
+        out.reserve(len + Start::ROOM);
+        out.extend_from_slice(start.as_bytes());
         out.extend_from_slice(key.unwrap_or_default());
-        varint::put(value_len, out);
+        let mut start = Start::new();
+        start.varint(value_len);
+        out.extend_from_slice(start.as_bytes());
         out.extend_from_slice(value.unwrap_or_default());
         out.extend_from_slice(headers);
         self.records += 1;
@@ -96,25 +101,32 @@ impl BatchBuilder {
     ///
     /// Records that packing does not make smaller stay as they are.
     pub fn finish(&mut self) -> EncodedBatch {
-        let mut bytes = std::mem::take(&mut self.bytes);
-        let mut codec = Codec::None;
-        if self.codec != Codec::None {
-            let mut packed = std::mem::take(&mut self.spare);
-            packed.clear();
-            packed.resize(HEADER_BYTES, 0);
-            let done = self.codec.pack(&bytes[HEADER_BYTES..], &mut packed);
-            if done.is_ok() && packed.len() < bytes.len() {
-                codec = self.codec;
-                std::mem::swap(&mut bytes, &mut packed);
+        let batch = match self.packed() {
+            Some(packed) => self.seal(self.codec, packed),
+            None => {
+                let mut bytes = spare::take();
+                // The next batch is most likely of the same size.
+                bytes.reserve(self.bytes.len());
+                std::mem::swap(&mut bytes, &mut self.bytes);
+                self.seal(Codec::None, bytes)
             }
-            self.spare = packed;
-        }
-        let batch = self.seal(codec, bytes);
-        self.bytes = std::mem::take(&mut self.spare);
-        // The next batch is most likely of the same size.
-        self.bytes.reserve(batch.bytes.len());
+        };
         self.clear();
         batch
+    }
+
+    /// The batch packed, in no more memory than it needs. `None` when that does not make it smaller.
+    fn packed(&self) -> Option<Vec<u8>> {
+        if self.codec == Codec::None {
+            return None;
+        }
+        let mut packed = spare::take();
+        packed.resize(HEADER_BYTES, 0);
+        let done = self.codec.pack(&self.bytes[HEADER_BYTES..], &mut packed);
+        let smaller = done.is_ok() && packed.len() < self.bytes.len();
+        let exact = smaller.then(|| packed.as_slice().to_vec());
+        spare::give(packed);
+        exact
     }
 
     /// Drops what was pushed.
@@ -154,6 +166,49 @@ impl BatchBuilder {
         let crc = crc32c::crc32c(&bytes[ATTRIBUTES_AT..]);
         bytes[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_be_bytes());
         EncodedBatch { bytes, records, max_time: self.max_time }
+    }
+}
+
+impl Drop for BatchBuilder {
+    fn drop(&mut self) {
+        spare::give(std::mem::take(&mut self.bytes));
+    }
+}
+
+/// The numbers before a record's bytes, put together before they are appended at once.
+struct Start {
+    bytes: [u8; Self::ROOM],
+    len: usize,
+}
+
+impl Start {
+    /// Four varints of at most ten bytes each, and one byte.
+    const ROOM: usize = 41;
+
+    #[inline(always)]
+    fn new() -> Self {
+        Self { bytes: [0; Self::ROOM], len: 0 }
+    }
+
+    #[inline(always)]
+    fn byte(&mut self, byte: u8) {
+        self.bytes[self.len] = byte;
+        self.len += 1;
+    }
+
+    #[inline(always)]
+    fn varint(&mut self, value: i64) {
+        let mut rest = ((value << 1) ^ (value >> 63)) as u64;
+        while rest >= 0x80 {
+            self.byte(rest as u8 | 0x80);
+            rest >>= 7;
+        }
+        self.byte(rest as u8);
+    }
+
+    #[inline(always)]
+    fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
     }
 }
 

@@ -17,7 +17,9 @@
 mod compress;
 mod decode;
 mod encode;
+mod lz4;
 mod raw;
+mod spare;
 mod varint;
 
 pub use compress::Codec;

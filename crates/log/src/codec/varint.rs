@@ -8,23 +8,20 @@ pub fn size(value: i64) -> usize {
     bits.div_ceil(7)
 }
 
-#[inline]
-pub fn put(value: i64, out: &mut Vec<u8>) {
-    let mut rest = ((value << 1) ^ (value >> 63)) as u64;
-    while rest >= 0x80 {
-        out.push(rest as u8 | 0x80);
-        rest >>= 7;
-    }
-    out.push(rest as u8);
-}
-
 /// The value at `at`, which moves past it.
 #[inline]
 pub fn get(bytes: &[u8], at: &mut usize) -> Option<i64> {
-    let first = *bytes.get(*at)?;
-    if first < 0x80 {
-        *at += 1;
-        return Some(unzigzag(u64::from(first)));
+    // Nearly all take one byte or two.
+    match bytes.get(*at..)? {
+        [low, ..] if *low < 0x80 => {
+            *at += 1;
+            return Some(unzigzag(u64::from(*low)));
+        }
+        [low, high, ..] if *high < 0x80 => {
+            *at += 2;
+            return Some(unzigzag(u64::from(low & 0x7f) | u64::from(*high) << 7));
+        }
+        _ => {}
     }
     let mut value = 0u64;
     for shift in (0..64).step_by(7) {
@@ -54,7 +51,12 @@ mod tests {
                 [1i64 << bits, (1i64 << bits).wrapping_sub(1), (1i64 << bits).wrapping_neg()]
             {
                 let mut out = Vec::new();
-                put(value, &mut out);
+                let mut rest = ((value << 1) ^ (value >> 63)) as u64;
+                while rest >= 0x80 {
+                    out.push(rest as u8 | 0x80);
+                    rest >>= 7;
+                }
+                out.push(rest as u8);
                 assert_eq!(out.len(), size(value), "{value}");
                 let mut at = 0;
                 assert_eq!((get(&out, &mut at), at), (Some(value), out.len()));
