@@ -79,6 +79,16 @@ pub(crate) fn unframe<'a>(value: &'a [u8], headers: Headers<'a>) -> Result<Frame
     Ok(Framed { schema, beside: None, body })
 }
 
+/// The bytes before the record where they are an id and no header can say otherwise: the same bytes
+/// again are the same schema.
+#[inline]
+pub(crate) fn id_frame<'a>(value: &'a [u8], headers: Headers<'_>) -> Option<&'a [u8; 5]> {
+    match value.first_chunk() {
+        Some(frame) if frame[0] == 0 && headers.0.len() <= 1 => Some(frame),
+        _ => None,
+    }
+}
+
 #[inline]
 fn split(bytes: &[u8]) -> Result<(SchemaName, &[u8]), Refusal> {
     match bytes {

@@ -1,6 +1,6 @@
 //! The writers' schemas of framed records: each is fetched once and made into what reads its records.
 
-use crate::frame::{SchemaName, unframe};
+use crate::frame::{SchemaName, id_frame, unframe};
 use crate::run::Refusal;
 use millstream_core::{Disposition, Error, Records, RegisteredSchema, Result, SchemaKind, Schemas};
 use std::collections::HashMap;
@@ -36,13 +36,14 @@ impl<W> Writers<W> {
         self.unknown.clear();
         let mut last = None;
         for record in records.iter() {
-            let framed = record.value.map(|value| unframe(value, record.headers));
-            let Some(Ok(framed)) = framed else { continue };
-            let name = framed.schema;
-            if last == Some(name) {
+            let Some(value) = record.value else { continue };
+            let frame = id_frame(value, record.headers);
+            if frame.is_some() && frame == last {
                 continue;
             }
-            last = Some(name);
+            last = frame;
+            let Ok(framed) = unframe(value, record.headers) else { continue };
+            let name = framed.schema;
             if !self.known.contains_key(&name) && !self.unknown.contains_key(&name) {
                 self.fetch(name, &make).await?;
             }

@@ -84,26 +84,26 @@ impl<'a> Cursor<'a> {
                 let value = i64::from(*low & 0x7f) | i64::from(*high) << 7;
                 Ok((value >> 1) ^ -(value & 1))
             }
-            _ => self.long_slow(),
+            _ => {
+                let (value, rest) = long_number(self.rest)?;
+                self.rest = rest;
+                Ok(value)
+            }
         }
     }
 
-    #[inline(never)]
-    fn long_slow(&mut self) -> Result<i64, Fault> {
-        let mut value = 0u64;
-        for (at, &byte) in self.rest.iter().take(10).enumerate() {
-            value |= u64::from(byte & 0x7f) << (7 * at);
-            if byte < 0x80 {
-                if at == 9 && byte > 1 {
-                    break;
-                }
-                self.rest = &self.rest[at + 1..];
-                return Ok((value >> 1) as i64 ^ -((value & 1) as i64));
+    /// Steps over a number.
+    #[inline]
+    pub fn skip_long(&mut self) -> Result<(), Fault> {
+        let Some(bytes) = self.rest.first_chunk() else { return self.long().map(drop) };
+        // The first byte without the highest bit ends it; of ten, the last is at most 1.
+        let ends = !u64::from_le_bytes(*bytes) & 0x8080_8080_8080_8080;
+        match ends {
+            0 => self.long().map(drop),
+            ends => {
+                self.rest = &self.rest[(ends.trailing_zeros() / 8 + 1) as usize..];
+                Ok(())
             }
-        }
-        match self.rest.len() {
-            0..10 => Err(ended()),
-            _ => Err(Fault::new("a number is longer than 64 bits")),
         }
     }
 
@@ -222,6 +222,26 @@ impl<'a> Cursor<'a> {
                 "more than {FREE_ITEMS_MAX} items that take no bytes in one record"
             ))),
         }
+    }
+}
+
+/// A number of any length, and what follows it. Takes no cursor, so that one that nobody looks at
+/// otherwise need not be in memory.
+#[inline(never)]
+fn long_number(bytes: &[u8]) -> Result<(i64, &[u8]), Fault> {
+    let mut value = 0u64;
+    for (at, &byte) in bytes.iter().take(10).enumerate() {
+        value |= u64::from(byte & 0x7f) << (7 * at);
+        if byte < 0x80 {
+            if at == 9 && byte > 1 {
+                break;
+            }
+            return Ok(((value >> 1) as i64 ^ -((value & 1) as i64), &bytes[at + 1..]));
+        }
+    }
+    match bytes.len() {
+        0..10 => Err(ended()),
+        _ => Err(Fault::new("a number is longer than 64 bits")),
     }
 }
 

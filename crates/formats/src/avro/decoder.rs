@@ -8,7 +8,7 @@ use super::plan::{self, Record};
 use super::read::{self, Schemas as Pair};
 use super::schema::Schema;
 use super::shape::{self, Shape};
-use crate::frame::{SchemaName, unframe};
+use crate::frame::{id_frame, unframe};
 use crate::run::{Refusal, Rows};
 use crate::writers::{Unusable, Writers, incompatible, must_be};
 use arrow_schema::{DataType, SchemaRef};
@@ -127,19 +127,24 @@ impl Decoder for AvroDecoder {
 
     fn decode(&mut self, records: &Records) -> Result<Decoded> {
         let Self { options, reader, rows, writers, bare, .. } = self;
-        let mut last: Option<(SchemaName, &Writer)> = None;
+        let mut last: Option<([u8; 5], &Writer)> = None;
         rows.decode_rows(records, options.record_bytes_max, |row, value, columns, strict| {
             let (writer, body) = match bare {
                 Some(writer) => (&*writer, value),
                 None => {
-                    let framed = unframe(value, records.get(row).headers)?;
-                    let writer = match last {
-                        Some((name, writer)) if name == framed.schema => writer,
-                        _ => writers.get(framed.schema)?,
-                    };
-                    last = Some((framed.schema, writer));
-                    framed.nothing_beside()?;
-                    (writer, framed.body)
+                    let headers = records.get(row).headers;
+                    match (id_frame(value, headers), last) {
+                        (Some(frame), Some((same, writer))) if *frame == same => {
+                            (writer, &value[frame.len()..])
+                        }
+                        (frame, _) => {
+                            let framed = unframe(value, headers)?;
+                            let writer = writers.get(framed.schema)?;
+                            framed.nothing_beside()?;
+                            last = frame.map(|frame| (*frame, writer));
+                            (writer, framed.body)
+                        }
+                    }
                 }
             };
             let mut cursor = Cursor::new(body, strict);

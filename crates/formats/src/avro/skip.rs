@@ -16,8 +16,15 @@ pub(crate) enum Skip {
     Optional(usize, Box<Skip>),
     Union(Box<[Skip]>),
     Record(Box<[Skip]>),
+    /// An optional string, bytes, or number: the place of null.
+    OptionalBytes(usize),
+    OptionalLong(usize),
     Array(Box<Skip>, usize),
+    /// An array of strings.
+    ArrayOfBytes,
     Map(Box<Skip>, usize),
+    /// A map of strings to strings.
+    MapOfBytes,
     /// Stepped over by its schema: a record within itself, or what would make too large a tree.
     Walk(Id),
 }
@@ -46,28 +53,46 @@ impl Skip {
             Type::Bytes | Type::String => Skip::Bytes,
             Type::Fixed(_, size) => Skip::Fixed(*size),
             Type::Enum(_, symbols, _) => Skip::Enum(symbols.len()),
-            Type::Array(item) => Skip::Array(Box::new(inner(*item)), schema.node(*item).bytes_min),
-            Type::Map(value) => {
-                Skip::Map(Box::new(inner(*value)), 1 + schema.node(*value).bytes_min)
-            }
+            Type::Array(item) => match inner(*item) {
+                Skip::Bytes => Skip::ArrayOfBytes,
+                skip => Skip::Array(Box::new(skip), schema.node(*item).bytes_min),
+            },
+            Type::Map(value) => match inner(*value) {
+                Skip::Bytes => Skip::MapOfBytes,
+                skip => Skip::Map(Box::new(skip), 1 + schema.node(*value).bytes_min),
+            },
             Type::Union(branches) => match schema.optional(id) {
-                Some((null, some)) => Skip::Optional(null, Box::new(inner(some))),
+                Some((null, some)) => match inner(some) {
+                    Skip::Bytes => Skip::OptionalBytes(null),
+                    Skip::Long => Skip::OptionalLong(null),
+                    skip => Skip::Optional(null, Box::new(skip)),
+                },
                 None => Skip::Union(branches.iter().map(|branch| inner(*branch)).collect()),
             },
             Type::Record(..) if open.contains(&id) => Skip::Walk(id),
             Type::Record(_, fields) => {
                 open.push(id);
-                let mut steps = Vec::with_capacity(fields.len());
-                for field in fields {
-                    match (steps.last_mut(), Self::within(schema, field.type_id, open, nodes)) {
-                        (Some(Skip::Fixed(before)), Skip::Fixed(size)) => *before += size,
-                        (_, skip) => steps.push(skip),
-                    }
-                }
+                let steps = fields
+                    .iter()
+                    .map(|field| Self::within(schema, field.type_id, open, nodes))
+                    .collect();
                 open.pop();
-                Skip::Record(steps.into())
+                Skip::in_a_row(steps)
             }
         }
+    }
+
+    /// What stands one after the other in a record, as one.
+    pub fn in_a_row(steps: Vec<Skip>) -> Skip {
+        let mut flat = Vec::with_capacity(steps.len());
+        for step in steps {
+            match (flat.last_mut(), step) {
+                (_, Skip::Record(inner)) => flat.extend(inner),
+                (Some(Skip::Fixed(before)), Skip::Fixed(size)) => *before += size,
+                (_, step) => flat.push(step),
+            }
+        }
+        Skip::Record(flat.into())
     }
 
     pub fn over(&self, schema: &Schema, cursor: &mut Cursor<'_>) -> Result<(), Fault> {
@@ -75,9 +100,21 @@ impl Skip {
             Skip::Fixed(size) => drop(cursor.take(*size)?),
             Skip::Boolean => drop(cursor.boolean()?),
             Skip::Int => drop(cursor.int()?),
-            Skip::Long => drop(cursor.long()?),
+            Skip::Long => cursor.skip_long()?,
             Skip::Bytes => drop(cursor.run()?),
             Skip::Enum(symbols) => drop(cursor.symbol(*symbols)?),
+            Skip::OptionalBytes(null) => {
+                if cursor.branch(2)? != *null {
+                    cursor.run()?;
+                }
+            }
+            Skip::OptionalLong(null) => {
+                if cursor.branch(2)? != *null {
+                    cursor.skip_long()?;
+                }
+            }
+            Skip::ArrayOfBytes => runs(cursor, 1)?,
+            Skip::MapOfBytes => runs(cursor, 2)?,
             Skip::Optional(null, some) => {
                 if cursor.branch(2)? != *null {
                     some.over(schema, cursor)?;
@@ -117,6 +154,21 @@ impl Skip {
             Skip::Walk(id) => by_schema(schema, *id, cursor, 0)?,
         }
         Ok(())
+    }
+}
+
+/// Blocks of items that are so many strings each.
+fn runs(cursor: &mut Cursor<'_>, each: usize) -> Result<(), Fault> {
+    loop {
+        match cursor.block(each)? {
+            (0, _) => return Ok(()),
+            (_, Some(size)) => drop(cursor.take(size)?),
+            (items, None) => {
+                for _ in 0..items * each {
+                    cursor.run()?;
+                }
+            }
+        }
     }
 }
 

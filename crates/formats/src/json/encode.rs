@@ -1,15 +1,11 @@
 //! Columns into JSON objects.
 
-use crate::columns::{entry_fields, units_per_second};
-use crate::values;
-use arrow_array::cast::AsArray;
-use arrow_array::types::*;
-use arrow_array::{Array, ArrayRef, RecordBatch};
-use arrow_buffer::i256;
-use arrow_schema::{DataType, IntervalUnit, SchemaRef, TimeUnit};
+use super::writer::{Writer, key};
+use crate::columns::entry_fields;
+use arrow_array::RecordBatch;
+use arrow_schema::{DataType, IntervalUnit, SchemaRef};
 use bytes::Bytes;
 use millstream_core::{Encoded, Encoder, Error, Result};
-use std::fmt;
 
 /// Encodes one JSON object a row: moments in RFC 3339, bytes in base64, addresses and decimals as
 /// text. A row with a number that JSON does not have (NaN, infinity) is rejected.
@@ -44,20 +40,18 @@ impl Encoder for JsonEncoder {
         }
         let mut columns = Vec::with_capacity(rows.num_columns());
         for (field, column) in rows.schema_ref().fields().iter().zip(rows.columns()) {
-            let mut key = serde_json::to_vec(field.name()).expect("a name is always JSON");
-            key.push(b':');
-            columns.push((key, Writer::new(column), field.name()));
+            let opening = if columns.is_empty() { "{" } else { "," };
+            columns.push((key(opening, field.name()), Writer::new(column), field.name()));
         }
         let mut out = Vec::with_capacity(self.bytes_expected + self.bytes_expected / 8);
         let mut encoded =
             Encoded { ends: Vec::with_capacity(rows.num_rows()), ..Encoded::default() };
         for row in 0..rows.num_rows() {
             let start = out.len();
-            out.push(b'{');
-            for (at, (key, writer, name)) in columns.iter().enumerate() {
-                if at > 0 {
-                    out.push(b',');
-                }
+            if columns.is_empty() {
+                out.push(b'{');
+            }
+            for (key, writer, name) in &columns {
                 out.extend_from_slice(key);
                 if let Err(why) = writer.write(row, &mut out) {
                     out.truncate(start);
@@ -112,231 +106,4 @@ pub(crate) fn encodable(data_type: &DataType) -> bool {
 
 fn is_text(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
-}
-
-/// A column of one batch with what is nested in it, taken apart once.
-pub(crate) enum Writer<'a> {
-    Leaf(&'a ArrayRef),
-    Dictionary(&'a ArrayRef, Vec<usize>, Box<Writer<'a>>),
-    List(&'a ArrayRef, Box<Writer<'a>>),
-    Map(&'a ArrayRef, Box<Writer<'a>>, Box<Writer<'a>>),
-    Struct(&'a ArrayRef, Vec<(Vec<u8>, Writer<'a>)>),
-}
-
-impl<'a> Writer<'a> {
-    pub fn new(array: &'a ArrayRef) -> Self {
-        match array.data_type() {
-            DataType::List(_) => {
-                Writer::List(array, Box::new(Writer::new(array.as_list::<i32>().values())))
-            }
-            DataType::LargeList(_) => {
-                Writer::List(array, Box::new(Writer::new(array.as_list::<i64>().values())))
-            }
-            DataType::Map(..) => {
-                let map = array.as_map();
-                let (keys, values) = (Writer::new(map.keys()), Writer::new(map.values()));
-                Writer::Map(array, Box::new(keys), Box::new(values))
-            }
-            DataType::Struct(fields) => {
-                let keys = fields.iter().map(|field| {
-                    let mut key = serde_json::to_vec(field.name()).expect("a name is always JSON");
-                    key.push(b':');
-                    key
-                });
-                let children = array.as_struct().columns().iter().map(Writer::new);
-                Writer::Struct(array, keys.zip(children).collect())
-            }
-            DataType::Dictionary(..) => {
-                let dictionary = array.as_any_dictionary();
-                let keys = match dictionary.values().is_empty() {
-                    true => Vec::new(),
-                    false => dictionary.normalized_keys(),
-                };
-                Writer::Dictionary(array, keys, Box::new(Writer::new(dictionary.values())))
-            }
-            _ => Writer::Leaf(array),
-        }
-    }
-
-    pub fn write(&self, row: usize, out: &mut Vec<u8>) -> Result<(), String> {
-        let (Writer::Leaf(array)
-        | Writer::Dictionary(array, ..)
-        | Writer::List(array, _)
-        | Writer::Map(array, ..)
-        | Writer::Struct(array, _)) = self;
-        if array.is_null(row) {
-            out.extend_from_slice(b"null");
-            return Ok(());
-        }
-        match self {
-            Writer::Leaf(array) => return leaf(array, row, out),
-            Writer::Dictionary(_, keys, values) => return values.write(keys[row], out),
-            Writer::List(array, items) => {
-                let (from, to) = match array.data_type() {
-                    DataType::List(_) => {
-                        let offsets = array.as_list::<i32>().value_offsets();
-                        (offsets[row] as usize, offsets[row + 1] as usize)
-                    }
-                    _ => {
-                        let offsets = array.as_list::<i64>().value_offsets();
-                        (offsets[row] as usize, offsets[row + 1] as usize)
-                    }
-                };
-                out.push(b'[');
-                for item in from..to {
-                    if item > from {
-                        out.push(b',');
-                    }
-                    items.write(item, out)?;
-                }
-                out.push(b']');
-            }
-            Writer::Map(array, keys, values) => {
-                let offsets = array.as_map().value_offsets();
-                let (from, to) = (offsets[row] as usize, offsets[row + 1] as usize);
-                out.push(b'{');
-                for item in from..to {
-                    if item > from {
-                        out.push(b',');
-                    }
-                    keys.write(item, out)?;
-                    out.push(b':');
-                    values.write(item, out)?;
-                }
-                out.push(b'}');
-            }
-            Writer::Struct(_, fields) => {
-                out.push(b'{');
-                for (at, (key, writer)) in fields.iter().enumerate() {
-                    if at > 0 {
-                        out.push(b',');
-                    }
-                    out.extend_from_slice(key);
-                    writer.write(row, out)?;
-                }
-                out.push(b'}');
-            }
-        }
-        Ok(())
-    }
-}
-
-fn leaf(array: &ArrayRef, row: usize, out: &mut Vec<u8>) -> Result<(), String> {
-    macro_rules! plain {
-        ($type:ty) => {
-            put(out, array.as_primitive::<$type>().value(row))
-        };
-    }
-    match array.data_type() {
-        DataType::Null => out.extend_from_slice(b"null"),
-        DataType::Boolean => put(out, array.as_boolean().value(row)),
-        DataType::Int8 => plain!(Int8Type),
-        DataType::Int16 => plain!(Int16Type),
-        DataType::Int32 => plain!(Int32Type),
-        DataType::Int64 => plain!(Int64Type),
-        DataType::UInt8 => plain!(UInt8Type),
-        DataType::UInt16 => plain!(UInt16Type),
-        DataType::UInt32 => plain!(UInt32Type),
-        DataType::UInt64 => plain!(UInt64Type),
-        DataType::Float32 => {
-            let value = array.as_primitive::<Float32Type>().value(row);
-            finite(value.into())?;
-            put(out, format_args!("{value:?}"));
-        }
-        DataType::Float64 => {
-            let value = array.as_primitive::<Float64Type>().value(row);
-            finite(value)?;
-            put(out, format_args!("{value:?}"));
-        }
-        DataType::Utf8 => quote(array.as_string::<i32>().value(row), out),
-        DataType::LargeUtf8 => quote(array.as_string::<i64>().value(row), out),
-        DataType::Utf8View => quote(array.as_string_view().value(row), out),
-        DataType::Binary => base64(array.as_binary::<i32>().value(row), out),
-        DataType::LargeBinary => base64(array.as_binary::<i64>().value(row), out),
-        DataType::BinaryView => base64(array.as_binary_view().value(row), out),
-        DataType::FixedSizeBinary(_) => {
-            let bytes = array.as_fixed_size_binary().value(row);
-            match bytes.try_into() {
-                Ok(address) => quote(&values::ip_text(address), out),
-                Err(_) => base64(bytes, out),
-            }
-        }
-        DataType::Date32 => {
-            let days = array.as_primitive::<Date32Type>().value(row);
-            let text = values::date_text(days);
-            quote(
-                &text.ok_or_else(|| {
-                    format!("the date {days} (days since 1970) is out of range: {}", values::DATES)
-                })?,
-                out,
-            );
-        }
-        DataType::Time64(unit) => {
-            let value = match unit {
-                TimeUnit::Nanosecond => array.as_primitive::<Time64NanosecondType>().value(row),
-                _ => array.as_primitive::<Time64MicrosecondType>().value(row),
-            };
-            let text = values::time_text(value, *unit);
-            let beyond =
-                || format!("the time of day {value} {} is out of range", values::unit_word(*unit));
-            quote(&text.ok_or_else(beyond)?, out);
-        }
-        DataType::Timestamp(unit, zone) => {
-            let value = match units_per_second(*unit) {
-                1 => array.as_primitive::<TimestampSecondType>().value(row),
-                1_000 => array.as_primitive::<TimestampMillisecondType>().value(row),
-                1_000_000 => array.as_primitive::<TimestampMicrosecondType>().value(row),
-                _ => array.as_primitive::<TimestampNanosecondType>().value(row),
-            };
-            let text = values::timestamp_text(value, *unit, zone.is_some());
-            quote(&text.ok_or_else(|| out_of_range(value, *unit))?, out);
-        }
-        DataType::Decimal128(_, scale) => {
-            let value = array.as_primitive::<Decimal128Type>().value(row);
-            quote(&values::decimal_text(i256::from_i128(value), *scale), out);
-        }
-        DataType::Decimal256(_, scale) => {
-            let value = array.as_primitive::<Decimal256Type>().value(row);
-            quote(&values::decimal_text(value, *scale), out);
-        }
-        DataType::Interval(IntervalUnit::MonthDayNano) => {
-            let value = array.as_primitive::<IntervalMonthDayNanoType>().value(row);
-            let IntervalMonthDayNano { months, days, nanoseconds } = value;
-            let text = format_args!(r#"{{"months":{months},"days":{days},"nanos":{nanoseconds}}}"#);
-            put(out, text);
-        }
-        other => return Err(format!("type {other} has no JSON form")),
-    }
-    Ok(())
-}
-
-fn finite(value: f64) -> Result<(), String> {
-    match value.is_finite() {
-        true => Ok(()),
-        false => Err(format!("{value} is not a number that JSON has")),
-    }
-}
-
-#[cold]
-fn out_of_range(value: i64, unit: TimeUnit) -> String {
-    format!(
-        "the timestamp {value} ({} since 1970) is out of range: {}",
-        values::unit_word(unit),
-        values::timestamps_of(unit)
-    )
-}
-
-fn put(out: &mut Vec<u8>, value: impl fmt::Display) {
-    use std::io::Write;
-    write!(out, "{value}").expect("writing to memory cannot fail");
-}
-
-fn quote(text: &str, out: &mut Vec<u8>) {
-    serde_json::to_writer(out, text).expect("a string is always JSON");
-}
-
-fn base64(bytes: &[u8], out: &mut Vec<u8>) {
-    out.push(b'"');
-    values::base64_into(bytes, out);
-    out.push(b'"');
 }

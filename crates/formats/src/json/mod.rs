@@ -3,6 +3,7 @@
 
 pub(crate) mod decode;
 pub(crate) mod encode;
+pub(crate) mod writer;
 
 pub use decode::{JsonDecoder, JsonOptions};
 pub use encode::JsonEncoder;

@@ -4,7 +4,8 @@
 use super::facts::equal;
 use super::shape::{Form, Model, Property, Shape, Text};
 use crate::columns::entry_fields;
-use crate::json::encode::{Writer, encodable};
+use crate::json::encode::encodable;
+use crate::json::writer::Writer;
 use crate::values::{excerpt, parse_uuid};
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef};
