@@ -20,6 +20,7 @@ mod records;
 mod schemas;
 mod sink;
 mod source;
+mod transactions;
 pub mod types;
 
 pub use ack::{Ack, Counts, Settlement};
@@ -32,3 +33,4 @@ pub use records::{Header, Headers, Record, Records, RecordsBuilder};
 pub use schemas::{Guid, RegisteredSchema, SchemaKind, Schemas};
 pub use sink::{Receipt, Sink};
 pub use source::{Change, Group, Partition, PartitionReader, Place, Release, Source, Start};
+pub use transactions::Transactions;
