@@ -2,6 +2,7 @@
 
 mod cli;
 mod commands;
+mod elsewhere;
 mod failure;
 mod output;
 mod plan_files;

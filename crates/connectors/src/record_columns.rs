@@ -2,9 +2,11 @@
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::TimestampMillisecondType;
-use arrow_array::{Array, ArrayRef, MapArray, RecordBatch};
-use arrow_schema::{DataType, Schema, TimeUnit};
+use arrow_array::{Array, ArrayRef, BooleanArray, MapArray, RecordBatch};
+use arrow_schema::{DataType, Schema, SchemaRef, TimeUnit};
 use millstream_core::{Error, Header, Headers, Result};
+use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Which columns become which part. What is not named is not written.
@@ -16,6 +18,8 @@ pub struct RecordColumns {
     pub timestamp: Option<String>,
     /// A map of names to values: the record's headers.
     pub headers: Option<String>,
+    /// A boolean: where it is true the record has no value. It is not among the value's columns.
+    pub tombstone: Option<String>,
 }
 
 /// The parts of one batch's rows.
@@ -23,6 +27,7 @@ pub struct RecordParts {
     keys: Option<Texts>,
     timestamps: Option<ArrayRef>,
     headers: Option<MapArray>,
+    tombstones: Option<BooleanArray>,
     now: i64,
 }
 
@@ -74,7 +79,40 @@ impl RecordColumns {
                 ));
             }
         }
+        if let Some(tombstone) = &self.tombstone {
+            let field = find(schema, tombstone)?;
+            if *field.data_type() != DataType::Boolean {
+                return Err(format!(
+                    "column `{tombstone}` is {}: which rows are tombstones is a boolean",
+                    millstream_core::types::name(field.data_type())
+                ));
+            }
+            if self.key.is_none() {
+                return Err("a tombstone deletes a key: name the column of the `key` too".into());
+            }
+            if schema.fields().len() == 1 {
+                return Err(format!("there is no column beside `{tombstone}` to write"));
+            }
+        }
         Ok(())
+    }
+
+    /// The columns that are encoded.
+    pub fn value_schema(&self, schema: &SchemaRef) -> SchemaRef {
+        let Some(tombstone) = &self.tombstone else { return schema.clone() };
+        let fields = schema.fields().iter().filter(|field| field.name() != tombstone).cloned();
+        Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+    }
+
+    /// The same of rows.
+    pub fn values<'a>(&self, rows: &'a RecordBatch) -> Result<Cow<'a, RecordBatch>> {
+        let Some(tombstone) = &self.tombstone else { return Ok(Cow::Borrowed(rows)) };
+        let fields = rows.schema_ref().fields().iter().enumerate();
+        let kept: Vec<usize> =
+            fields.filter(|(_, field)| field.name() != tombstone).map(|(at, _)| at).collect();
+        let rows = rows.project(&kept);
+        rows.map(Cow::Owned)
+            .map_err(|e| Error::stop("tombstone", "leaving a column out").because(e))
     }
 
     pub fn of(&self, rows: &RecordBatch) -> Result<RecordParts> {
@@ -90,6 +128,10 @@ impl RecordColumns {
         Ok(RecordParts {
             keys: self.key.as_ref().map(|name| Texts::of(rows, name)).transpose()?,
             timestamps: self.timestamps(rows)?,
+            tombstones: match &self.tombstone {
+                Some(name) => column(rows, name)?.as_boolean_opt().cloned(),
+                None => None,
+            },
             headers,
             now: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64),
         })
@@ -119,6 +161,18 @@ impl RecordParts {
         match times {
             Some(times) if !times.is_null(row) => times.value(row),
             _ => self.now,
+        }
+    }
+
+    /// Whether the record has no value; the error is why the row cannot be such a one.
+    #[inline]
+    pub fn is_tombstone(&self, row: usize) -> Result<bool, String> {
+        match &self.tombstones {
+            Some(column) if !column.is_null(row) && column.value(row) => match self.key(row) {
+                Some(_) => Ok(true),
+                None => Err("a tombstone has no value, and this row no key either".into()),
+            },
+            _ => Ok(false),
         }
     }
 

@@ -51,7 +51,7 @@ impl Client {
             if let Some(stream) = connect(dir).await? {
                 return Ok(Self { side: Side::Remote(BufReader::new(stream)), _scratch: None });
             }
-            if is_new(dir) && access == Access::ReadOrEmpty {
+            if is_new(dir) && matches!(access, Access::ReadOrEmpty | Access::ReadTopicsOrEmpty) {
                 let scratch = Scratch::new()?;
                 let home = open_home(scratch.0.clone(), Access::Write).await?;
                 let side = Side::Local(Service::stopped(home));
@@ -192,7 +192,7 @@ async fn connect(dir: &Path) -> Result<Option<UnixStream>> {
 async fn open_home(dir: PathBuf, access: Access) -> anyhow::Result<Home> {
     tokio::task::spawn_blocking(move || match access {
         Access::Write => Home::open(&dir, HomeOptions::default()),
-        Access::ReadTopics => Home::open_read_only(&dir),
+        Access::ReadTopics | Access::ReadTopicsOrEmpty => Home::open_read_only(&dir),
         Access::Read | Access::ReadOrEmpty => {
             let home = Home::open_read_only(&dir)?;
             home.tables

@@ -109,7 +109,13 @@ impl From<millstream_core::Error> for Error {
             | "no_topic"
             | "no_times"
             | "bad_offset"
-            | "offset_out_of_range" => Code::Mistake,
+            | "offset_out_of_range"
+            | "brokers"
+            | "unknown_schema"
+            | "incompatible_schema"
+            | "invalid_schema"
+            | "registry_refused"
+            | "registry_not_allowed" => Code::Mistake,
             _ => Code::Failure,
         };
         Self::new(code, error.chain())

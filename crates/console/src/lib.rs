@@ -23,8 +23,8 @@ pub use directory::{check_directory, holder};
 pub use error::{Code, Error, Result};
 pub use http::{Http, HttpOptions};
 pub use protocol::{
-    Access, Encode, Level, NewRecord, PlanFiles, Position, ReplayChoice, Request, RowFormat,
-    SchemaText, TableShape,
+    Access, Elsewhere, Encode, Level, NewRecord, PlanFiles, Position, ReplayChoice, Request,
+    RowFormat, SchemaText, TableShape,
 };
 pub use service::plans::load_files;
 pub use service::{Reply, Service};

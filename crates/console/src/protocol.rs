@@ -52,7 +52,7 @@ pub enum Request {
         to: Position,
         partition: Option<u32>,
         /// The pipeline's file, for when its source is another than before.
-        file: Option<PathBuf>,
+        file: Option<PlanFiles>,
     },
     /// Removes what a stopped pipeline has committed.
     ForgetOffsets {
@@ -89,6 +89,8 @@ pub enum Request {
         partition: Option<u32>,
         encode: Option<Encode>,
         records: Vec<NewRecord>,
+        #[serde(default)]
+        elsewhere: Elsewhere,
     },
     /// Rows of `Record`; ends with `Tapped`.
     Tap {
@@ -100,6 +102,8 @@ pub enum Request {
         limit: Option<u64>,
         follow: bool,
         format: RowFormat,
+        #[serde(default)]
+        elsewhere: Elsewhere,
     },
     /// Rows of `Table`.
     Tables,
@@ -134,34 +138,48 @@ pub enum Request {
         limit: Option<u64>,
     },
     /// Rows of `Subject`.
-    Schemas,
+    Schemas {
+        #[serde(default)]
+        elsewhere: Elsewhere,
+    },
     /// Rows of `Schema`: one version, or all of a subject.
     ShowSchema {
         subject: Option<String>,
         version: Option<String>,
         id: Option<u32>,
+        #[serde(default)]
+        elsewhere: Elsewhere,
     },
     /// Ends with `Schema`.
     RegisterSchema {
         subject: String,
         schema: SchemaText,
+        #[serde(default)]
+        elsewhere: Elsewhere,
     },
     /// Ends with `Compatibility`.
     CompatibleSchema {
         subject: String,
         version: Option<String>,
         schema: SchemaText,
+        #[serde(default)]
+        elsewhere: Elsewhere,
     },
     /// Sets the compatibility level of a subject, or of all that have none of their own.
     SetLevel {
         subject: Option<String>,
         level: Level,
+        #[serde(default)]
+        elsewhere: Elsewhere,
     },
     /// Rows of `Letter`.
     DeadLetters {
         pipeline: Option<String>,
         topic: Option<String>,
         limit: Option<u64>,
+        /// A file: only the topic of its letters.
+        #[serde(default)]
+        elsewhere: Elsewhere,
     },
     /// Ends with `Letter`, whole.
     ShowDeadLetter {
@@ -169,13 +187,15 @@ pub enum Request {
         of: String,
         partition: u32,
         offset: i64,
+        #[serde(default)]
+        elsewhere: Elsewhere,
     },
     /// Ends with `Replayed`.
     ReplayDeadLetters {
         pipeline: String,
         choice: ReplayChoice,
         /// The pipeline's file, for when it does not run.
-        file: Option<PathBuf>,
+        file: Option<PlanFiles>,
     },
 }
 
@@ -188,6 +208,18 @@ pub struct PlanFiles {
     pub variables: BTreeMap<String, String>,
 }
 
+/// Where a request is about something that is not in the data directory: a topic of a Kafka cluster,
+/// a schema registry of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Elsewhere {
+    /// A pipeline file whose cluster and registry are meant.
+    pub file: Option<PlanFiles>,
+    /// `host:port` of some brokers.
+    pub brokers: Vec<String>,
+    /// The registry's address.
+    pub registry: Option<String>,
+}
+
 /// How much of a stopped directory a request needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
@@ -195,6 +227,8 @@ pub enum Access {
     Read,
     /// The same, and of topics and schemas only.
     ReadTopics,
+    /// The same, and no directory is as good as an empty one.
+    ReadTopicsOrEmpty,
     /// It looks at all, and no directory is as good as an empty one.
     ReadOrEmpty,
     Write,
@@ -299,9 +333,40 @@ pub enum Line {
     Error(Error),
 }
 
+impl Elsewhere {
+    pub fn is_here(&self) -> bool {
+        *self == Elsewhere::default()
+    }
+}
+
 impl Request {
     pub fn access(&self) -> Access {
         match self {
+            // What is elsewhere is there without a directory too.
+            Request::Tap { elsewhere, .. }
+            | Request::Schemas { elsewhere }
+            | Request::ShowSchema { elsewhere, .. }
+            | Request::CompatibleSchema { elsewhere, .. }
+                if !elsewhere.is_here() =>
+            {
+                Access::ReadTopicsOrEmpty
+            }
+            Request::DeadLetters { elsewhere, .. } | Request::ShowDeadLetter { elsewhere, .. }
+                if !elsewhere.is_here() =>
+            {
+                Access::ReadOrEmpty
+            }
+            Request::RegisterSchema { elsewhere, .. } | Request::SetLevel { elsewhere, .. }
+                if elsewhere.registry.is_some() =>
+            {
+                Access::ReadTopicsOrEmpty
+            }
+            Request::Produce { elsewhere, encode, .. } if !elsewhere.brokers.is_empty() => {
+                match encode {
+                    Some(Encode::Schema(_)) if elsewhere.registry.is_none() => Access::Write,
+                    _ => Access::ReadTopicsOrEmpty,
+                }
+            }
             Request::Check { .. }
             | Request::Explain { .. }
             | Request::Preview { .. }
@@ -318,7 +383,7 @@ impl Request {
             | Request::DescribeTopic { .. }
             | Request::VerifyTopic { .. }
             | Request::Tap { .. }
-            | Request::Schemas
+            | Request::Schemas { .. }
             | Request::ShowSchema { .. }
             | Request::CompatibleSchema { .. } => Access::ReadTopics,
             Request::ResetOffsets { .. }

@@ -73,7 +73,8 @@ pub struct Letter {
     pub headers: Vec<u8>,
 }
 
-/// Where a pipeline's letters go.
+/// Where a pipeline's letters go. Cheap to clone.
+#[derive(Clone)]
 pub enum DeadLetters {
     Log(Topic),
     Kafka(KafkaTopic),
@@ -107,18 +108,6 @@ impl DeadLetters {
         match self {
             DeadLetters::Log(topic) => topic.name(),
             DeadLetters::Kafka(topic) => topic.name(),
-        }
-    }
-
-    /// The topic of the embedded log, whose letters can be read here.
-    pub fn log(&self) -> anyhow::Result<&Topic> {
-        match self {
-            DeadLetters::Log(topic) => Ok(topic),
-            DeadLetters::Kafka(topic) => anyhow::bail!(
-                "the dead letters are in topic `{}` of a Kafka cluster: read and send them again \
-                 with a Kafka client",
-                topic.name()
-            ),
         }
     }
 }

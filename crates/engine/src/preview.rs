@@ -2,21 +2,26 @@
 
 use crate::dead_letters::Verdict;
 use crate::flow::Flowed;
+use crate::kafka;
 use crate::metrics::Metrics;
-use crate::open;
+use crate::open::{self, OpenedSource};
 use crate::plan::Plan;
 use crate::positions::Positions;
 use crate::waits::Waits;
+use anyhow::{anyhow, bail};
 use arrow_array::RecordBatch;
-use millstream_config::Pipeline as PipelineFile;
+use millstream_config::{Pipeline as PipelineFile, PipelineSpec, SourceFrom};
 use millstream_connectors::Home;
-use millstream_core::Start;
+use millstream_core::{Partition, Place, Source, Start};
 use serde::Serialize;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::runtime::Handle;
 
 /// How long to wait for a source that has nothing to read now.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// The same for one that is known to have something.
+const REMOTE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Up to `rows` rows for each sink, and the records that would become dead letters.
 #[derive(Debug, Default)]
@@ -28,6 +33,9 @@ pub struct Preview {
 
 #[derive(Debug, Clone, Serialize)]
 pub struct PreviewDead {
+    /// Where the source reads several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub topic: Option<String>,
     pub partition: u32,
     pub offset: i64,
     pub step: String,
@@ -36,7 +44,7 @@ pub struct PreviewDead {
     pub value: String,
 }
 
-/// Reads from where the pipeline would go on.
+/// Reads from where the pipeline would go on. A group is not joined, and nothing is committed.
 pub async fn preview(
     plan: Plan,
     file: &PipelineFile,
@@ -45,27 +53,36 @@ pub async fn preview(
 ) -> anyhow::Result<Preview> {
     let mut decoder = open::decoder(&plan)()?;
     let Plan { spec, decoded, positions, steps, sinks, .. } = plan;
-    let opened = open::open_source(&spec, file, home).await?;
+    let (source, starts) = open_source(&spec, file, home).await?;
     let metrics = Arc::new(Metrics::new().pipeline(&spec.pipeline, None));
     let waits = Arc::new(Waits::default());
     let outputs = sinks.iter().map(|sink| sink.input).collect();
     let flow = open::open_steps(&spec, steps, outputs, file, home, &metrics, &waits)?;
     let positions = Positions::new(&decoded, positions);
-    let committed =
-        home.tables.offsets().get(&spec.pipeline).map(|c| c.offsets).unwrap_or_default();
-
     let decode: Arc<str> = "decode".into();
     let mut shown = Preview {
         sinks: sinks.iter().map(|sink| (sink.name.to_string(), Vec::new())).collect(),
         ..Preview::default()
     };
-    for partition in 0..opened.source.partitions() {
-        let start = committed.get(&partition).map_or(opened.start, |o| Start::Offset(*o));
-        let place = opened.source.place_of(partition);
-        let mut reader = opened.source.reader(partition, start).await?;
-        while !shown.is_full(rows) {
-            let Ok(records) = tokio::time::timeout(PATIENCE, reader.next()).await else { break };
-            let Some(records) = records? else { break };
+    for (partition, Span { start, upto }) in starts {
+        if shown.is_full(rows) {
+            break;
+        }
+        let place = source.place_of(partition);
+        let topic = (*place.source != *source.name()).then(|| place.source.to_string());
+        let (mut reader, mut next) = (source.reader(partition, start).await?, i64::MIN);
+        while !shown.is_full(rows) && upto.is_none_or(|upto| next < upto) {
+            let patience = if upto.is_some() { REMOTE_PATIENCE } else { PATIENCE };
+            let records = match (tokio::time::timeout(patience, reader.next()).await, upto) {
+                (Ok(records), _) => records?,
+                (Err(_), None) => break,
+                (Err(_), Some(_)) => {
+                    let Partition { source, index } = &place;
+                    bail!("nothing came of partition {index} of `{source}`: is its broker well?");
+                }
+            };
+            let Some(records) = records else { break };
+            next = records.next_offset();
             decoder.prepare(&records).await?;
             let decoded = decoder.decode(&records)?;
             let input = positions.add(decoded.batch, &records, &place)?;
@@ -88,11 +105,48 @@ pub async fn preview(
                 let value = String::from_utf8_lossy(&value[..value.len().min(200)]).into_owned();
                 let offset = record.offset;
                 let step = step.to_string();
-                shown.dead.push(PreviewDead { partition, offset, step, reason, value });
+                let (topic, partition) = (topic.clone(), place.index);
+                shown.dead.push(PreviewDead { topic, partition, offset, step, reason, value });
             }
         }
     }
     Ok(shown)
+}
+
+/// What is read of a partition.
+struct Span {
+    start: Start,
+    /// Where it ends now, when that is known.
+    upto: Option<i64>,
+}
+
+async fn open_source(
+    spec: &PipelineSpec,
+    file: &PipelineFile,
+    home: &Home,
+) -> anyhow::Result<(Box<dyn Source>, Vec<(u32, Span)>)> {
+    let SourceFrom::Kafka(from) = &spec.source.from else {
+        let OpenedSource { source, start, .. } = open::open_source(spec, file, home).await?;
+        let committed = home.tables.offsets().get(&spec.pipeline).map(|known| known.offsets);
+        let committed = committed.unwrap_or_default();
+        let span = |partition| {
+            let start = committed.get(&partition).map_or(start, |at| Start::Offset(*at));
+            (partition, Span { start, upto: None })
+        };
+        let spans = (0..source.partitions()).map(span).collect();
+        return Ok((source, spans));
+    };
+    let cluster = kafka::cluster(&from.kafka.cluster, file, &Handle::current())?;
+    let source = kafka::source(spec, &from.kafka, cluster).await?;
+    let mut spans = Vec::new();
+    for (partition, start) in source.beginnings().await? {
+        let start = start.map_err(|why| anyhow!(why))?;
+        let upto = source.offset_of(partition, Place::Latest).await?;
+        if start < upto {
+            spans.push((partition, Span { start: Start::Offset(start), upto: Some(upto) }));
+        }
+    }
+    Ok((Box::new(source), spans))
 }
 
 impl Preview {

@@ -3,13 +3,11 @@
 
 use crate::dead_letters::{Letter, Verdict};
 use crate::engine::panic_text;
+use crate::letters::{Letters, Marks};
 use crate::pipeline::Pipeline;
 use anyhow::{Context, bail};
 use futures::FutureExt;
-use millstream_connectors::Home;
 use millstream_core::{Disposition, Partition, Records, RecordsBuilder, fault};
-use millstream_log::{Reader, Topic};
-use millstream_tables::{Commit, Source};
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
@@ -26,56 +24,41 @@ pub struct Replayed {
     pub skipped: u64,
 }
 
-/// All letters of a topic that are there now, with whether each was replayed.
-pub fn letters(home: &Home, topic: &str) -> anyhow::Result<Vec<(Letter, bool)>> {
-    let topic = home
-        .log
-        .topic(topic)
-        .with_context(|| format!("there is no topic {topic}: no row has been a dead letter yet"))?;
-    let mut all = Vec::new();
-    for index in 0..topic.partitions() {
-        let Some(partition) = topic.partition(index) else { continue };
-        let done = marks(home, &topic, index);
-        let mut reader = Reader::new(&partition, partition.start_offset(), 1 << 20)?;
-        while let Some(records) = reader.try_next()? {
-            for record in records.iter() {
-                if let Some(letter) = Letter::read(index, record) {
-                    let replayed = done.contains(&letter.offset);
-                    all.push((letter, replayed));
-                }
-            }
-        }
-    }
-    Ok(all)
-}
-
-/// Replays these letters of a pipeline; all that were not replayed yet with `None`.
+/// Replays these letters of a pipeline; all that were not replayed yet with `None`. What becomes a
+/// letter again meanwhile is not among them.
 pub async fn replay(
     pipeline: &Pipeline,
     wanted: Option<&[(u32, i64)]>,
 ) -> anyhow::Result<Replayed> {
     let mut outcome = Replayed::default();
-    let topic = pipeline.dead_letters.log()?;
-    let mut chosen = Vec::new();
-    let mut missing: BTreeSet<(u32, i64)> = wanted.unwrap_or_default().iter().copied().collect();
-    for (letter, replayed) in letters(&pipeline.home, topic.name())? {
+    let (home, topic) = (&pipeline.home, &pipeline.dead_letters);
+    if let Some(wanted) = wanted {
+        let mut missing: BTreeSet<(u32, i64)> = wanted.iter().copied().collect();
+        let mut letters = Letters::open(home, topic).await?;
+        while !missing.is_empty()
+            && let Some((letter, _)) = letters.next().await?
+        {
+            missing.remove(&(letter.partition, letter.offset));
+        }
+        if let Some((partition, offset)) = missing.first() {
+            bail!("{} has no letter {partition}:{offset}", topic.name());
+        }
+    }
+    let wanted: Option<BTreeSet<(u32, i64)>> =
+        wanted.map(|wanted| wanted.iter().copied().collect());
+    let marks = Marks::of(home, topic);
+    let mut letters = Letters::open(home, topic).await?;
+    while let Some((letter, replayed)) = letters.next().await? {
         let id = (letter.partition, letter.offset);
-        let asked = wanted.is_none_or(|wanted| wanted.contains(&id));
-        missing.remove(&id);
+        let asked = wanted.as_ref().is_none_or(|wanted| wanted.contains(&id));
         if !asked || letter.pipeline != *pipeline.name {
             continue;
         }
         if replayed || letter.truncated.is_some() {
             outcome.skipped += 1;
-        } else {
-            chosen.push(letter);
+            continue;
         }
-    }
-    if let Some((partition, offset)) = missing.first() {
-        bail!("{} has no letter {partition}:{offset}", topic.name());
-    }
-    for letter in chosen {
-        replay_one(pipeline, &letter, &mut outcome)
+        replay_one(pipeline, &marks, &letter, &mut outcome)
             .await
             .with_context(|| format!("replaying letter {}:{}", letter.partition, letter.offset))?;
     }
@@ -84,6 +67,7 @@ pub async fn replay(
 
 async fn replay_one(
     pipeline: &Pipeline,
+    marks: &Marks,
     letter: &Letter,
     outcome: &mut Replayed,
 ) -> anyhow::Result<()> {
@@ -101,7 +85,7 @@ async fn replay_one(
         }
     };
     if let Some(verdict) = &verdict {
-        let mut writer = pipeline.letter_writer(place.clone());
+        let mut writer = pipeline.letter_writer_aside(place.clone());
         writer.attempt = letter.attempt + 1;
         writer.append(&records, std::slice::from_ref(verdict))?.await?;
         outcome.dead += 1;
@@ -112,7 +96,7 @@ async fn replay_one(
     }
     outcome.replayed += 1;
     fault::point("engine.replayed");
-    mark(&pipeline.home, pipeline.dead_letters.log()?, letter)
+    marks.set(letter)
 }
 
 /// Rows written for one record, durably but for the tables' sync, and the first reason against it.
@@ -135,7 +119,9 @@ async fn go_through(
         if rows.is_empty() {
             continue;
         }
-        let refused = match (sink.open)()?.write(rows).await {
+        // What an operator sends again is no part of the pipeline's transactions.
+        let open = sink.aside.as_ref().unwrap_or(&sink.open);
+        let refused = match open()?.write(rows).await {
             Ok(receipt) => {
                 receipt.durable.await?;
                 written += receipt.rows;
@@ -154,34 +140,4 @@ async fn go_through(
         }));
     }
     Ok((written, verdicts.into_iter().next()))
-}
-
-/// The name under which the marks of a dead-letter partition are kept among the offsets: the
-/// commit that marks a letter also makes durable what its replay wrote to tables.
-fn marks_name(topic: &Topic, partition: u32) -> String {
-    format!("{}/{partition}/replayed", topic.name())
-}
-
-fn marks(home: &Home, topic: &Topic, partition: u32) -> BTreeSet<i64> {
-    let known = home.tables.offsets().get(&marks_name(topic, partition));
-    let known = known.filter(|known| known.source.id == topic.id().to_string());
-    known.map(|k| k.offsets.into_keys().map(i64::from).collect()).unwrap_or_default()
-}
-
-fn mark(home: &Home, topic: &Topic, letter: &Letter) -> anyhow::Result<()> {
-    let name = marks_name(topic, letter.partition);
-    let source = Source { id: topic.id().to_string(), name: topic.name().to_owned() };
-    let offsets = home.tables.offsets();
-    if offsets.bind(&name, &source).is_err() {
-        // The topic was made again: marks of the old one mean nothing.
-        offsets.reset(&name, &source, &[])?;
-    }
-    let number = u32::try_from(letter.offset).context("a letter's offset is out of range")?;
-    offsets.commit(&[Commit { pipeline: &name, partition: number, next_offset: 1 }])?;
-    Ok(())
-}
-
-/// Whether a name among the offsets is a pipeline's, not the marks of dead letters.
-pub fn is_pipeline(name: &str) -> bool {
-    !name.ends_with("/replayed")
 }

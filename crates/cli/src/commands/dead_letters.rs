@@ -1,6 +1,7 @@
 //! `millstream dead-letters`: rows that could not be processed.
 
 use crate::cli::Global;
+use crate::elsewhere::{LettersArgs, one_file};
 use crate::failure::{Mistake, Result, Said};
 use crate::output::{self, JsonArg, Table};
 use crate::session;
@@ -20,7 +21,9 @@ pub struct DeadLettersArgs {
 #[derive(Debug, Subcommand)]
 enum DeadLettersCommand {
     /// List the newest letters, oldest first
-    #[command(after_help = "Example:\n  millstream dead-letters list --pipeline access --limit 20")]
+    #[command(
+        after_help = "Examples:\n  millstream dead-letters list --pipeline access --limit 20\n  millstream dead-letters list --file enrich.yaml\n\nThose of pipelines that run are listed wherever they are; --file names a pipeline that does not run\nand has its dead letters on Kafka."
+    )]
     List {
         /// Only those of this pipeline
         #[arg(long)]
@@ -32,11 +35,13 @@ enum DeadLettersCommand {
         #[arg(long, value_name = "N", default_value_t = 100)]
         limit: u64,
         #[command(flatten)]
+        letters: LettersArgs,
+        #[command(flatten)]
         json: JsonArg,
     },
     /// Show one letter whole: the record, its position, the reason
     #[command(
-        after_help = "Examples:\n  millstream dead-letters show enrich 0:0\n  millstream dead-letters show navigation.dead 0:0"
+        after_help = "Examples:\n  millstream dead-letters show enrich 0:0\n  millstream dead-letters show navigation.dead 0:0\n  millstream dead-letters show enrich 0:0 --file enrich.yaml"
     )]
     Show {
         /// The pipeline of the letter, or the topic that it is in
@@ -45,6 +50,8 @@ enum DeadLettersCommand {
         /// Its place in the topic of the letters
         #[arg(value_name = "PARTITION:OFFSET", value_parser = words::letter)]
         letter: (u32, i64),
+        #[command(flatten)]
+        letters: LettersArgs,
         #[command(flatten)]
         json: JsonArg,
     },
@@ -75,11 +82,13 @@ enum DeadLettersCommand {
 impl DeadLettersArgs {
     pub fn run(self, global: &Global) -> Result<()> {
         match self.command {
-            DeadLettersCommand::List { pipeline, topic, limit, json } => {
-                list(global, &Request::DeadLetters { pipeline, topic, limit: Some(limit) }, json)
+            DeadLettersCommand::List { pipeline, topic, limit, letters, json } => {
+                let (limit, elsewhere) = (Some(limit), letters.place()?);
+                list(global, &Request::DeadLetters { pipeline, topic, limit, elsewhere }, json)
             }
-            DeadLettersCommand::Show { of, letter: (partition, offset), json } => {
-                show(global, &Request::ShowDeadLetter { of, partition, offset }, json)
+            DeadLettersCommand::Show { of, letter: (partition, offset), letters, json } => {
+                let elsewhere = letters.place()?;
+                show(global, &Request::ShowDeadLetter { of, partition, offset, elsewhere }, json)
             }
             DeadLettersCommand::Replay { pipeline, letters, all, kind, file, json } => {
                 let choice = match (letters.is_empty(), all, kind) {
@@ -92,7 +101,7 @@ impl DeadLettersArgs {
                         ));
                     }
                 };
-                let file = file.map(std::path::absolute).transpose()?;
+                let file = one_file(file.as_deref())?;
                 replay(global, &Request::ReplayDeadLetters { pipeline, choice, file }, json)
             }
         }

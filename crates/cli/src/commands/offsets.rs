@@ -1,6 +1,7 @@
 //! `millstream offsets`: how far pipelines have come.
 
 use crate::cli::Global;
+use crate::elsewhere::one_file;
 use crate::failure::{Mistake, Result};
 use crate::output::{self, JsonArg, Table};
 use crate::session;
@@ -64,7 +65,7 @@ impl OffsetsArgs {
         let (request, json) = match self.command {
             OffsetsCommand::Show { pipeline, json } => (Request::Offsets { pipeline }, json),
             OffsetsCommand::Reset { pipeline, to, partition, file, json } => {
-                let file = file.map(std::path::absolute).transpose()?;
+                let file = one_file(file.as_deref())?;
                 (Request::ResetOffsets { pipeline, to, partition, file }, json)
             }
             OffsetsCommand::Forget { pipeline, yes, json } => {

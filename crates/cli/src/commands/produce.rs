@@ -1,6 +1,7 @@
 //! `millstream produce`: lines of a file or of standard input become records.
 
 use crate::cli::Global;
+use crate::elsewhere::ElsewhereArgs;
 use crate::failure::{Mistake, Result};
 use crate::output::{self, JsonArg};
 use crate::session::Session;
@@ -20,16 +21,17 @@ const BATCH_BYTES: usize = 4 << 20;
 /// A longer line is refused before it fills the memory.
 const LINE_BYTES_MAX: usize = 32 << 20;
 
-/// Append lines to a topic
+/// Append lines to a topic, here or of Kafka
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  printf 'hello\\nworld\\n' | millstream produce greetings --partitions 4\n  millstream produce visits visits.txt --key-separator '\\t'\n  echo '{\"key\":\"u1\",\"value\":{\"uid\":\"u1\"}}' | millstream produce visits --format jsonl --subject visits-value"
+    after_help = "Examples:\n  printf 'hello\\nworld\\n' | millstream produce greetings --partitions 4\n  millstream produce visits visits.txt --key-separator '\\t'\n  echo '{\"key\":\"u1\",\"value\":{\"uid\":\"u1\"}}' | millstream produce visits --format jsonl --subject visits-value\n  millstream produce orders orders.jsonl --format jsonl --subject orders-value --file enrich.yaml\n  echo '{\"key\":\"u1\",\"value\":null}' | millstream produce users --format jsonl --brokers kafka-1:9092"
 )]
 pub struct ProduceArgs {
     /// The topic
     topic: String,
     /// The file to read; standard input unless given
-    file: Option<PathBuf>,
+    #[arg(value_name = "FILE")]
+    lines: Option<PathBuf>,
     /// What a line is
     #[arg(long, value_enum, default_value = "line")]
     format: Format,
@@ -48,6 +50,8 @@ pub struct ProduceArgs {
     /// The same with the Avro schema in this file, registered as TOPIC-value
     #[arg(long, value_name = "FILE")]
     schema: Option<PathBuf>,
+    #[command(flatten)]
+    elsewhere: ElsewhereArgs,
     #[command(flatten)]
     json: JsonArg,
 }
@@ -82,7 +86,7 @@ impl ProduceArgs {
             (None, Some(path)) => Some(Encode::Schema(read_text(path)?)),
             (None, None) => None,
         };
-        let input: Box<dyn Read> = match &self.file {
+        let input: Box<dyn Read> = match &self.lines {
             Some(path) => {
                 let file = File::open(path).map_err(|error| {
                     Mistake::new(format!("cannot read {}: {error}", path.display()))
@@ -164,6 +168,7 @@ impl ProduceArgs {
             partition: self.partition,
             encode,
             records,
+            elsewhere: self.elsewhere.place()?,
         };
         let session = match session {
             Some(session) => session,

@@ -1,7 +1,8 @@
-//! `millstream schemas`: the embedded schema registry.
+//! `millstream schemas`: the embedded schema registry, or one elsewhere.
 
 use super::produce::read_text;
 use crate::cli::Global;
+use crate::elsewhere::RegistryArgs;
 use crate::failure::{Mistake, Result, Said};
 use crate::output::{self, JsonArg, Table};
 use crate::session;
@@ -21,14 +22,18 @@ pub struct SchemasArgs {
 #[derive(Debug, Subcommand)]
 enum SchemasCommand {
     /// List all subjects
-    #[command(after_help = "Example:\n  millstream schemas list")]
+    #[command(
+        after_help = "Examples:\n  millstream schemas list\n  millstream schemas list --registry http://registry:8081\n  millstream schemas list --file enrich.yaml"
+    )]
     List {
+        #[command(flatten)]
+        registry: RegistryArgs,
         #[command(flatten)]
         json: JsonArg,
     },
     /// Show a schema
     #[command(
-        after_help = "Examples:\n  millstream schemas show navigation-value\n  millstream schemas show --id 1"
+        after_help = "Examples:\n  millstream schemas show navigation-value\n  millstream schemas show --id 1\n  millstream schemas show orders-value --registry http://registry:8081"
     )]
     Show {
         /// The subject
@@ -41,17 +46,21 @@ enum SchemasCommand {
         #[arg(long, conflicts_with_all = ["subject", "version"])]
         id: Option<u32>,
         #[command(flatten)]
+        registry: RegistryArgs,
+        #[command(flatten)]
         json: JsonArg,
     },
     /// Register a schema as the next version of a subject
     #[command(
-        after_help = "Example:\n  millstream schemas register navigation-value examples/demo/navigation.avsc"
+        after_help = "Examples:\n  millstream schemas register navigation-value examples/demo/navigation.avsc\n  millstream schemas register orders-value order.proto --kind protobuf --file enrich.yaml"
     )]
     Register {
         /// The subject
         subject: String,
         #[command(flatten)]
         schema: SchemaArgs,
+        #[command(flatten)]
+        registry: RegistryArgs,
         #[command(flatten)]
         json: JsonArg,
     },
@@ -68,6 +77,8 @@ enum SchemasCommand {
         #[arg(long = "schema-version", value_name = "VERSION")]
         version: Option<String>,
         #[command(flatten)]
+        registry: RegistryArgs,
+        #[command(flatten)]
         json: JsonArg,
     },
     /// Set what new versions must be compatible with
@@ -78,6 +89,8 @@ enum SchemasCommand {
         /// Only for this subject
         #[arg(long)]
         subject: Option<String>,
+        #[command(flatten)]
+        registry: RegistryArgs,
         #[command(flatten)]
         json: JsonArg,
     },
@@ -105,14 +118,18 @@ enum Kind {
 impl SchemasArgs {
     pub fn run(self, global: &Global) -> Result<()> {
         match self.command {
-            SchemasCommand::List { json } => list(global, json),
-            SchemasCommand::Show { subject, version, id, json } => {
-                show(global, &Request::ShowSchema { subject, version, id }, json)
+            SchemasCommand::List { registry, json } => {
+                list(global, &Request::Schemas { elsewhere: registry.place()? }, json)
             }
-            SchemasCommand::Register { subject, schema, json } => {
+            SchemasCommand::Show { subject, version, id, registry, json } => {
+                let elsewhere = registry.place()?;
+                show(global, &Request::ShowSchema { subject, version, id, elsewhere }, json)
+            }
+            SchemasCommand::Register { subject, schema, registry, json } => {
                 let file = schema.file.clone();
                 let schema = schema.read()?;
-                let request = Request::RegisterSchema { subject, schema };
+                let request =
+                    Request::RegisterSchema { subject, schema, elsewhere: registry.place()? };
                 let made: Schema = of_file(&file, session::end(global, &request))?;
                 if json.json {
                     return output::json(&made);
@@ -122,14 +139,21 @@ impl SchemasArgs {
                     made.subject, made.version, made.id
                 ))
             }
-            SchemasCommand::Compatible { subject, schema, version, json } => {
+            SchemasCommand::Compatible { subject, schema, version, registry, json } => {
                 let file = schema.file.clone();
                 let schema = schema.read()?;
-                let request = Request::CompatibleSchema { subject, version, schema };
+                let request = Request::CompatibleSchema {
+                    subject,
+                    version,
+                    schema,
+                    elsewhere: registry.place()?,
+                };
                 compatible(of_file(&file, session::end(global, &request))?, json)
             }
-            SchemasCommand::Level { level, subject, json } => {
-                let request = Request::SetLevel { subject: subject.clone(), level: level.clone() };
+            SchemasCommand::Level { level, subject, registry, json } => {
+                let elsewhere = registry.place()?;
+                let (of, to) = (subject.clone(), level.clone());
+                let request = Request::SetLevel { subject: of, level: to, elsewhere };
                 let _: serde_json::Value = session::end(global, &request)?;
                 let level = level.to_ascii_uppercase();
                 if json.json {
@@ -142,8 +166,8 @@ impl SchemasArgs {
     }
 }
 
-fn list(global: &Global, json: JsonArg) -> Result<()> {
-    let subjects: Vec<Subject> = session::rows(global, &Request::Schemas)?;
+fn list(global: &Global, request: &Request, json: JsonArg) -> Result<()> {
+    let subjects: Vec<Subject> = session::rows(global, request)?;
     if json.json {
         return output::json(&subjects);
     }

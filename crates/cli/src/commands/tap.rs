@@ -1,6 +1,7 @@
 //! `millstream tap`: the rows of a topic, decoded, as they come.
 
 use crate::cli::Global;
+use crate::elsewhere::ElsewhereArgs;
 use crate::failure::Result;
 use crate::output::{self, JsonArg};
 use crate::session::Session;
@@ -10,10 +11,10 @@ use millstream_console::answers::{Record, Tapped};
 use millstream_console::{Position, Request, RowFormat};
 use serde_json::Value;
 
-/// Follow the decoded rows of a topic
+/// Follow the decoded rows of a topic, here or of Kafka
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  millstream tap enriched --from earliest --limit 5\n  millstream tap enriched --where \"country = 'DE' AND status >= 400\"\n  millstream tap navigation --from 15m --json | head"
+    after_help = "Examples:\n  millstream tap enriched --from earliest --limit 5\n  millstream tap enriched --where \"country = 'DE' AND status >= 400\"\n  millstream tap navigation --from 15m --json | head\n  millstream tap enriched --file enrich.yaml\n  millstream tap orders --brokers kafka-1:9092 --registry http://registry:8081 --from -10 --no-follow"
 )]
 pub struct TapArgs {
     /// The topic
@@ -41,12 +42,14 @@ pub struct TapArgs {
     #[arg(long)]
     raw: bool,
     #[command(flatten)]
+    elsewhere: ElsewhereArgs,
+    #[command(flatten)]
     json: JsonArg,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Format {
-    /// Avro where a value has a schema id, else JSON, else text
+    /// By its schema where a value has the id of one, else JSON, else text
     Auto,
     Avro,
     Json,
@@ -70,9 +73,10 @@ impl TapArgs {
             limit: self.limit,
             follow: !self.no_follow,
             format,
+            elsewhere: self.elsewhere.place()?,
         };
         let mut session = Session::open(global, &request)?;
-        let mut is_due = !self.no_follow && !session.is_remote();
+        let mut is_due = !self.no_follow && !session.is_remote() && !self.elsewhere.is_kafka();
         // Not before the topic is known to be there.
         let mut say_once = || {
             if std::mem::take(&mut is_due) {

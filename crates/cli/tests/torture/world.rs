@@ -2,7 +2,7 @@
 
 use millstream_connectors::{Home, HomeOptions};
 use millstream_core::Encoder;
-use millstream_engine::letters;
+use millstream_engine::{DeadLetters, Letters};
 use millstream_formats::json::JsonEncoder;
 use millstream_log::{Reader, TopicOptions};
 use millstream_testkit::events::{Checker, Event, Fate, Fault, Generator};
@@ -217,11 +217,16 @@ impl World {
         }
         self.checker.arrived("table seen", Fate::Out, &seen, false, 0);
 
-        let dead: Vec<Event> = letters(&home, "torture.dead")
-            .unwrap()
-            .into_iter()
-            .map(|(letter, _)| event(&letter.value.unwrap()))
-            .collect();
+        let dead = home.log.topic("torture.dead").unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let dead: Vec<Event> = runtime.block_on(async {
+            let mut letters = Letters::open(&home, &DeadLetters::Log(dead)).await.unwrap();
+            let mut dead = Vec::new();
+            while let Some((letter, _)) = letters.next().await.unwrap() {
+                dead.push(event(&letter.value.unwrap()));
+            }
+            dead
+        });
         self.checker.arrived("dead letters", Fate::Dead, &dead, false, allowed);
         Found {
             sent: self.checker.sent_count(),

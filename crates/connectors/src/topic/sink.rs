@@ -3,7 +3,6 @@
 
 use crate::record_columns::RecordColumns;
 use arrow_array::RecordBatch;
-use arrow_schema::Schema;
 use async_trait::async_trait;
 use futures::FutureExt;
 use millstream_core::{Batch, Encoder, Receipt, Result, Sink};
@@ -13,15 +12,11 @@ use std::sync::Arc;
 pub struct TopicSinkOptions {
     pub topic: Topic,
     pub encoder: Box<dyn Encoder>,
-    /// The column whose value is the record's key.
-    pub key: Option<String>,
-    /// The column whose value is the record's timestamp; the time of writing without one.
-    pub timestamp: Option<String>,
+    pub columns: RecordColumns,
 }
 
 pub struct TopicSink {
     options: TopicSinkOptions,
-    columns: RecordColumns,
     builders: Vec<BatchBuilder>,
     /// Where the next batch without keys goes.
     next_partition: u32,
@@ -57,34 +52,18 @@ impl TopicSink {
             builders: (0..partitions).map(|_| BatchBuilder::new(codec)).collect(),
             next_partition: 0,
             half: None,
-            columns: columns(options.key.as_deref(), options.timestamp.as_deref()),
             options,
         }
-    }
-
-    /// Whether a column can be a key or a timestamp; what `check` asks before a row flows.
-    pub fn accepts(
-        schema: &Schema,
-        key: Option<&str>,
-        timestamp: Option<&str>,
-    ) -> Result<(), String> {
-        columns(key, timestamp).accepts(schema)
-    }
-}
-
-fn columns(key: Option<&str>, timestamp: Option<&str>) -> RecordColumns {
-    RecordColumns {
-        key: key.map(str::to_owned),
-        timestamp: timestamp.map(str::to_owned),
-        headers: None,
     }
 }
 
 #[async_trait]
 impl Sink for TopicSink {
     async fn write(&mut self, batch: &Batch) -> Result<Receipt> {
-        let encoded = self.options.encoder.encode(&batch.rows)?;
-        let parts = self.columns.of(&batch.rows)?;
+        let columns = &self.options.columns;
+        let encoded = self.options.encoder.encode(&*columns.values(&batch.rows)?)?;
+        let parts = columns.of(&batch.rows)?;
+        let mut rejected = Vec::new();
 
         let partitions = self.builders.len() as u32;
         let begun = self.half.take().filter(|half| half.is_of(&batch.rows));
@@ -101,15 +80,20 @@ impl Sink for TopicSink {
             }
         });
         self.builders.iter_mut().for_each(BatchBuilder::clear);
-        let mut refused = encoded.rejected.iter().map(|(row, _)| *row as usize).peekable();
+        let mut refused = encoded.rejected.iter().cloned().peekable();
         for row in 0..encoded.len() {
-            if refused.next_if_eq(&row).is_some() {
-                continue;
-            }
+            let unencodable = refused.next_if(|(refused, _)| *refused as usize == row);
+            let value = match (parts.is_tombstone(row), unencodable) {
+                (Ok(true), _) => None,
+                (Ok(false), None) => Some(encoded.row(row)),
+                (Ok(false), Some((_, why))) | (Err(why), _) => {
+                    rejected.push((row as u32, why));
+                    continue;
+                }
+            };
             let key = parts.key(row);
             let partition = key.map_or(half.unkeyed, |key| partition_for(key, partitions));
-            let timestamp = parts.timestamp(row);
-            self.builders[partition as usize].push(timestamp, key, Some(encoded.row(row)), &[]);
+            self.builders[partition as usize].push(parts.timestamp(row), key, value, &[]);
         }
 
         for (partition, builder) in self.builders.iter_mut().enumerate() {
@@ -137,7 +121,7 @@ impl Sink for TopicSink {
         }
         let Half { rows, bytes, durable, .. } = half;
         Ok(Receipt {
-            rejected: encoded.rejected,
+            rejected,
             rows,
             bytes,
             durable: async move {

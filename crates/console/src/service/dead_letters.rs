@@ -2,96 +2,104 @@
 
 use super::plans::load;
 use super::rows::text;
-use super::{Reply, Service, blocking, end, nothing, unknown};
+use super::{Reply, Service, end, nothing, unknown};
 use crate::answers;
-use crate::protocol::ReplayChoice;
+use crate::protocol::{Elsewhere, PlanFiles, ReplayChoice};
 use crate::{Error, Result};
 use millstream_config::Mistakes;
+use millstream_connectors::kafka::KafkaTopic;
 use millstream_core::Headers;
-use millstream_engine::{Catalog, Committer, Letter, Metrics, Pipeline};
-use millstream_log::{Reader, Topic};
+use millstream_engine::{Catalog, Committer, DeadLetters, Letter, Letters, Metrics, Pipeline};
+use millstream_log::Reader;
 use serde_json::Value;
-use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Which letters are listed.
+pub struct Wanted {
+    pub pipeline: Option<String>,
+    pub topic: Option<String>,
+    /// The newest so many.
+    pub limit: Option<u64>,
+}
 
 impl Service {
-    /// The newest `limit` letters of a pipeline, of a topic, or of all.
+    /// The newest letters, oldest first: of a pipeline, of a topic, or of all.
     pub async fn dead_letters(
         &self,
-        pipeline: Option<String>,
-        topic: Option<String>,
-        limit: Option<u64>,
+        wanted: Wanted,
+        elsewhere: &Elsewhere,
         reply: Reply,
     ) -> Result<Value> {
-        let topics = match topic {
-            Some(topic) => vec![self.topic(&topic)?.name().to_owned()],
-            None => self.letter_topics()?,
-        };
-        let home = self.home().clone();
-        let known = self.known_pipelines();
-        blocking(move || {
-            let mut found: Vec<answers::Letter> = Vec::new();
-            for topic in topics {
-                for (letter, replayed) in millstream_engine::letters(&home, &topic)? {
-                    if pipeline.as_ref().is_none_or(|wanted| *wanted == letter.pipeline) {
-                        found.push(row(&topic, &letter, replayed));
-                    }
+        let Wanted { pipeline, topic, limit } = wanted;
+        let limit = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+        let mut newest: BTreeMap<(i64, usize, u32, i64), answers::Letter> = BTreeMap::new();
+        let topics = self.letter_topics(topic.as_deref(), elsewhere).await?;
+        for (at, topic) in topics.iter().enumerate() {
+            let mut letters = Letters::open(self.home(), topic).await?;
+            while let Some((letter, replayed)) = letters.next().await? {
+                if pipeline.as_ref().is_some_and(|wanted| *wanted != letter.pipeline) {
+                    continue;
+                }
+                let place = (letter.rejected_at, at, letter.partition, letter.offset);
+                newest.insert(place, row(topic.name(), &letter, replayed));
+                if newest.len() > limit {
+                    newest.pop_first();
                 }
             }
-            if let Some(name) = &pipeline
-                && found.is_empty()
-                && !known.contains(name)
-            {
+        }
+        if let Some(name) = &pipeline
+            && newest.is_empty()
+            && limit > 0
+            && elsewhere.is_here()
+        {
+            let known = self.known_pipelines();
+            if !known.contains(name) {
                 let known: Vec<&str> = known.iter().map(String::as_str).collect();
                 return Err(Error::mistake(unknown("pipeline", name, &known)));
             }
-            found.sort_by_key(|letter| letter.rejected_at);
-            let limit =
-                limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
-            for letter in found.split_off(found.len().saturating_sub(limit)) {
-                reply.row_blocking(letter)?;
-            }
-            Ok(())
-        })
-        .await?;
+        }
+        for letter in newest.into_values() {
+            reply.row(letter).await?;
+        }
         nothing()
     }
 
     /// The letter at a place of a topic, or of the topic that a pipeline's letters are in.
-    pub async fn show_dead_letter(&self, of: String, partition: u32, offset: i64) -> Result<Value> {
-        let named = self.home().log.topic(&of).map(|topic| topic.name().to_owned());
-        let others = self.letter_topics()?;
-        let home = self.home().clone();
-        let found = blocking(move || {
-            let mut belongs = named.is_some();
-            let named = named.iter().map(|topic| (topic, true));
-            let others = others.iter().map(|topic| (topic, false));
-            for (topic, is_named) in named.chain(others) {
-                for (letter, replayed) in millstream_engine::letters(&home, topic)? {
-                    let wanted = is_named || letter.pipeline == of;
-                    belongs |= wanted;
-                    if wanted && letter.partition == partition && letter.offset == offset {
-                        return Ok(whole(topic, &letter, replayed));
-                    }
+    pub async fn show_dead_letter(
+        &self,
+        of: String,
+        partition: u32,
+        offset: i64,
+        elsewhere: &Elsewhere,
+    ) -> Result<Value> {
+        let named = match elsewhere.is_here() {
+            true => self.home().log.topic(&of).map(DeadLetters::Log),
+            false => None,
+        };
+        let others = self.letter_topics(None, elsewhere).await?;
+        let mut belongs = named.is_some();
+        for topic in named.iter().chain(&others) {
+            let mut letters = Letters::open(self.home(), topic).await?;
+            while let Some((letter, replayed)) = letters.next().await? {
+                let wanted = topic.name() == of || letter.pipeline == of;
+                belongs |= wanted;
+                if wanted && letter.partition == partition && letter.offset == offset {
+                    return end(whole(topic.name(), &letter, replayed));
                 }
             }
-            let what = match belongs {
-                true => format!("`{of}` has no letter {partition}:{offset}"),
-                false => format!("no topic and no pipeline with dead letters is called `{of}`"),
-            };
-            Err(Error::mistake(format!(
-                "{what}; `millstream dead-letters list` shows what there is"
-            )))
-        })
-        .await?;
-        end(found)
+        }
+        let what = match belongs {
+            true => format!("`{of}` has no letter {partition}:{offset}"),
+            false => format!("no topic and no pipeline with dead letters is called `{of}`"),
+        };
+        Err(Error::mistake(format!("{what}; `millstream dead-letters list` shows what there is")))
     }
 
     pub async fn replay_dead_letters(
         &self,
         name: String,
         choice: ReplayChoice,
-        file: Option<PathBuf>,
+        file: Option<PlanFiles>,
     ) -> Result<Value> {
         let running = self.0.engine.as_ref().and_then(|engine| engine.pipeline(&name));
         let replayed = match running {
@@ -105,7 +113,7 @@ impl Service {
     }
 
     /// A pipeline that does not run, opened from its file only for this.
-    async fn open_stopped(&self, name: &str, file: Option<PathBuf>) -> Result<Pipeline> {
+    async fn open_stopped(&self, name: &str, file: Option<PlanFiles>) -> Result<Pipeline> {
         let Some(path) = file else {
             return Err(Error::needs_run(&format!(
                 "replaying into `{name}` without --file, which names its pipeline file,"
@@ -115,7 +123,7 @@ impl Service {
         if file.spec.pipeline != name {
             return Err(Error::mistake(format!(
                 "{} is the pipeline `{}`, not `{name}`",
-                path.display(),
+                file.file().display(),
                 file.spec.pipeline
             )));
         }
@@ -133,27 +141,72 @@ impl Service {
         Ok(millstream_engine::open(plan, file, self.home(), committer, &Metrics::new()).await?)
     }
 
-    /// The topics with letters: those of the pipelines that run, and those whose records are some.
-    fn letter_topics(&self) -> Result<Vec<String>> {
-        let mut topics = BTreeSet::new();
-        if let Some(engine) = &self.0.engine {
-            for report in engine.reports() {
-                let running = engine.pipeline(&report.name);
-                topics.extend(running.map(|running| running.dead_letters.name().to_owned()));
+    /// The topics with letters: the one that is named; that of a file; or those of the pipelines
+    /// that run, and those of the embedded log whose records are some.
+    async fn letter_topics(
+        &self,
+        named: Option<&str>,
+        elsewhere: &Elsewhere,
+    ) -> Result<Vec<DeadLetters>> {
+        if !elsewhere.brokers.is_empty() {
+            let Some(name) = named else {
+                return Err(Error::mistake("--brokers needs --topic: the topic of the letters"));
+            };
+            let cluster = self.place_of_topic(elsewhere, name)?.cluster;
+            let cluster = cluster.ok_or_else(|| Error::failure("there is no cluster"))?;
+            return Ok(vec![DeadLetters::Kafka(KafkaTopic::open(cluster, name).await?)]);
+        }
+        if let Some(file) = &elsewhere.file {
+            let found = self.letters_of_file(&load(file)?).await?;
+            let mut found: Vec<DeadLetters> = found.into_iter().collect();
+            found.retain(|topic| named.is_none_or(|named| topic.name() == named));
+            if let (Some(named), true) = (named, found.is_empty()) {
+                let message = format!("the dead letters of that file are not in topic `{named}`");
+                return Err(Error::mistake(message));
             }
+            return Ok(found);
+        }
+        let mut topics: Vec<DeadLetters> = Vec::new();
+        if let Some(engine) = &self.0.engine {
+            let running = engine.reports().into_iter();
+            for pipeline in running.filter_map(|report| engine.pipeline(&report.name)) {
+                if !topics.iter().any(|known| is_same(known, &pipeline.dead_letters)) {
+                    topics.push(pipeline.dead_letters.clone());
+                }
+            }
+        }
+        if let Some(named) = named {
+            topics.retain(|topic| topic.name() == named);
+            if topics.is_empty() {
+                topics.push(DeadLetters::Log(self.topic(named)?));
+            }
+            return Ok(topics);
         }
         for topic in self.home().log.topics() {
-            if !topics.contains(topic.name()) && holds_letters(&topic)? {
-                topics.insert(topic.name().to_owned());
+            let topic = DeadLetters::Log(topic);
+            if !topics.iter().any(|known| is_same(known, &topic)) && holds_letters(&topic)? {
+                topics.push(topic);
             }
         }
-        Ok(topics.into_iter().collect())
+        topics.sort_by(|one, other| one.name().cmp(other.name()));
+        Ok(topics)
+    }
+}
+
+fn is_same(one: &DeadLetters, other: &DeadLetters) -> bool {
+    match (one, other) {
+        (DeadLetters::Log(one), DeadLetters::Log(other)) => one.id() == other.id(),
+        (DeadLetters::Kafka(one), DeadLetters::Kafka(other)) => {
+            one.name() == other.name() && one.id() == other.id()
+        }
+        _ => false,
     }
 }
 
 /// Whether the first record of a topic is a letter.
-fn holds_letters(topic: &Topic) -> Result<bool> {
+fn holds_letters(topic: &DeadLetters) -> Result<bool> {
     const READ_BYTES: usize = 4 << 10;
+    let DeadLetters::Log(topic) = topic else { return Ok(true) };
     for index in 0..topic.partitions() {
         let Some(partition) = topic.partition(index).filter(|p| p.refused().is_none()) else {
             continue;
@@ -172,27 +225,29 @@ async fn replay(pipeline: &Pipeline, choice: ReplayChoice) -> Result<answers::Re
     let wanted = match choice {
         ReplayChoice::All => None,
         ReplayChoice::These(these) => {
-            refuse_missing(pipeline, &these)?;
+            refuse_missing(pipeline, &these).await?;
             Some(these)
         }
         ReplayChoice::Kind(kind) => {
-            let topic = pipeline.dead_letters.log()?.name();
-            let mut letters = millstream_engine::letters(&pipeline.home, topic)?;
-            letters.retain(|(letter, _)| letter.pipeline == *pipeline.name);
-            let kinds: BTreeSet<&str> = letters.iter().map(|(l, _)| l.kind.as_str()).collect();
-            if !kinds.contains(kind.as_str()) {
-                let kinds: Vec<&str> = kinds.into_iter().collect();
+            let mut letters = letters_of(pipeline).await?;
+            let (mut kinds, mut of_kind) = (BTreeSet::new(), Vec::new());
+            while let Some((letter, replayed)) = letters.next().await? {
+                if letter.pipeline != *pipeline.name {
+                    continue;
+                }
+                if !replayed && letter.kind == kind {
+                    of_kind.push((letter.partition, letter.offset));
+                }
+                kinds.insert(letter.kind);
+            }
+            if !kinds.contains(&kind) {
+                let kinds: Vec<&str> = kinds.iter().map(String::as_str).collect();
                 let what = format!("kind of dead letter of `{}`", pipeline.name);
                 return Err(Error::mistake(match kinds.is_empty() {
                     true => format!("`{}` has no dead letters", pipeline.name),
                     false => unknown(&what, &kind, &kinds),
                 }));
             }
-            let of_kind: Vec<(u32, i64)> = letters
-                .iter()
-                .filter(|(letter, replayed)| !replayed && letter.kind == kind)
-                .map(|(letter, _)| (letter.partition, letter.offset))
-                .collect();
             Some(of_kind)
         }
     };
@@ -207,22 +262,29 @@ async fn replay(pipeline: &Pipeline, choice: ReplayChoice) -> Result<answers::Re
 }
 
 /// Places at which a pipeline has no letter are named before anything is replayed.
-fn refuse_missing(pipeline: &Pipeline, wanted: &[(u32, i64)]) -> Result<()> {
-    let topic = pipeline.dead_letters.log()?.name();
-    let letters = millstream_engine::letters(&pipeline.home, topic)?;
-    let there: BTreeSet<(u32, i64)> = letters
-        .iter()
-        .filter(|(letter, _)| letter.pipeline == *pipeline.name)
-        .map(|(letter, _)| (letter.partition, letter.offset))
-        .collect();
-    match wanted.iter().find(|place| !there.contains(place)) {
+async fn refuse_missing(pipeline: &Pipeline, wanted: &[(u32, i64)]) -> Result<()> {
+    let mut missing: BTreeSet<(u32, i64)> = wanted.iter().copied().collect();
+    let mut letters = letters_of(pipeline).await?;
+    while !missing.is_empty()
+        && let Some((letter, _)) = letters.next().await?
+    {
+        if letter.pipeline == *pipeline.name {
+            missing.remove(&(letter.partition, letter.offset));
+        }
+    }
+    match missing.first() {
         None => Ok(()),
         Some((partition, offset)) => Err(Error::mistake(format!(
-            "`{}` has no letter {partition}:{offset} in {topic}; `millstream dead-letters list \
+            "`{}` has no letter {partition}:{offset} in {}; `millstream dead-letters list \
              --pipeline {0}` shows what there is",
-            pipeline.name
+            pipeline.name,
+            pipeline.dead_letters.name()
         ))),
     }
+}
+
+async fn letters_of(pipeline: &Pipeline) -> Result<Letters> {
+    Ok(Letters::open(&pipeline.home, &pipeline.dead_letters).await?)
 }
 
 fn row(topic: &str, letter: &Letter, replayed: bool) -> answers::Letter {

@@ -1,6 +1,7 @@
 //! The admin service: one answer to each request, whoever asks and however it came.
 
 mod dead_letters;
+mod elsewhere;
 mod offsets;
 mod pipelines;
 pub(crate) mod plans;
@@ -94,12 +95,13 @@ impl Service {
             }
             Request::DeleteTopic { topic } => self.delete_topic(topic).await,
             Request::VerifyTopic { topic } => self.verify_topics(topic, reply).await,
-            Request::Produce { topic, partitions, partition, encode, records } => {
-                self.produce(produce::Order { topic, partitions, partition, encode, records }).await
+            Request::Produce { topic, partitions, partition, encode, records, elsewhere } => {
+                let order = produce::Order { topic, partitions, partition, encode, records };
+                self.produce(order, &elsewhere).await
             }
-            Request::Tap { topic, from, partition, filter, limit, follow, format } => {
+            Request::Tap { topic, from, partition, filter, limit, follow, format, elsewhere } => {
                 let order = tap::Order { topic, from, partition, filter, limit, follow, format };
-                self.tap(order, reply).await
+                self.tap(order, &elsewhere, reply).await
             }
             Request::Tables => self.tables(reply).await,
             Request::CreateTable { table, shape } => self.create_table(table, shape).await,
@@ -112,22 +114,25 @@ impl Service {
                 let range = tables::Range { prefix, from, to, limit };
                 self.scan_table(table, range, reply).await
             }
-            Request::Schemas => self.schemas(reply).await,
-            Request::ShowSchema { subject, version, id } => {
-                self.show_schema(subject, version, id, reply).await
+            Request::Schemas { elsewhere } => self.schemas(&elsewhere, reply).await,
+            Request::ShowSchema { subject, version, id, elsewhere } => {
+                self.show_schema(subject, version, id, &elsewhere, reply).await
             }
-            Request::RegisterSchema { subject, schema } => {
-                self.register_schema(subject, schema).await
+            Request::RegisterSchema { subject, schema, elsewhere } => {
+                self.register_schema(subject, schema, &elsewhere).await
             }
-            Request::CompatibleSchema { subject, version, schema } => {
-                self.compatible_schema(subject, version, schema).await
+            Request::CompatibleSchema { subject, version, schema, elsewhere } => {
+                self.compatible_schema(subject, version, schema, &elsewhere).await
             }
-            Request::SetLevel { subject, level } => self.set_level(subject, level).await,
-            Request::DeadLetters { pipeline, topic, limit } => {
-                self.dead_letters(pipeline, topic, limit, reply).await
+            Request::SetLevel { subject, level, elsewhere } => {
+                self.set_level(subject, level, &elsewhere).await
             }
-            Request::ShowDeadLetter { of, partition, offset } => {
-                self.show_dead_letter(of, partition, offset).await
+            Request::DeadLetters { pipeline, topic, limit, elsewhere } => {
+                let wanted = dead_letters::Wanted { pipeline, topic, limit };
+                self.dead_letters(wanted, &elsewhere, reply).await
+            }
+            Request::ShowDeadLetter { of, partition, offset, elsewhere } => {
+                self.show_dead_letter(of, partition, offset, &elsewhere).await
             }
             Request::ReplayDeadLetters { pipeline, choice, file } => {
                 self.replay_dead_letters(pipeline, choice, file).await

@@ -4,7 +4,7 @@ use super::plans::load;
 use super::topics::no_partition;
 use super::{Reply, Service, blocking, nothing, unknown};
 use crate::answers;
-use crate::protocol::Position;
+use crate::protocol::{PlanFiles, Position};
 use crate::{Error, Result};
 use millstream_config::SourceFrom;
 use millstream_connectors::file::FileSource;
@@ -13,13 +13,13 @@ use millstream_log::{PartitionLog, Topic};
 use millstream_tables::{Committed, Source};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 pub struct Reset {
     pub pipeline: String,
     pub to: Position,
     pub partition: Option<u32>,
-    pub file: Option<PathBuf>,
+    pub file: Option<PlanFiles>,
 }
 
 impl Service {
@@ -192,12 +192,12 @@ impl Service {
     }
 
     /// The source that a pipeline's file names, with what was committed of it.
-    fn source_of(&self, name: &str, path: &Path) -> Result<Committed> {
+    fn source_of(&self, name: &str, path: &PlanFiles) -> Result<Committed> {
         let file = load(path)?;
         if file.spec.pipeline != name {
             return Err(Error::mistake(format!(
                 "{} is the pipeline `{}`, not `{name}`",
-                path.display(),
+                file.file().display(),
                 file.spec.pipeline
             )));
         }

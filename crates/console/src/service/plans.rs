@@ -193,9 +193,12 @@ pub fn load_files<P: AsRef<Path>>(paths: &[P], env: &dyn Env) -> Loaded {
     })
 }
 
-/// Reads one pipeline file, for those who have it at hand here.
-pub(super) fn load(path: &Path) -> Result<Pipeline> {
-    Ok(millstream_config::load(path, &ProcessEnv)?)
+/// Reads one pipeline file.
+pub(super) fn load(files: &PlanFiles) -> Result<Pipeline> {
+    let [path] = files.paths.as_slice() else {
+        return Err(Error::mistake("name one pipeline file"));
+    };
+    Ok(millstream_config::load(path, &AskersEnv(files.variables.clone()))?)
 }
 
 /// The pipelines and their plans, or the mistakes of reading and planning together.

@@ -30,9 +30,9 @@ async fn every_line_is_out_filtered_or_dead() {
 
     let enriched: usize = bench.records("enriched").iter().map(|r| r.len()).sum();
     assert_eq!(enriched as u64, enrich.rows_out);
-    let letters = millstream_engine::letters(&bench.home, "navigation.dead").unwrap();
+    let letters = bench.letters("navigation.dead");
     assert_eq!(letters.len(), 1);
-    assert!(letters[0].0.reason.contains("does not match"), "{}", letters[0].0.reason);
+    assert!(letters[0].reason.contains("does not match"), "{}", letters[0].reason);
     let table = bench.home.tables.table("navigation_by_uid").unwrap();
     let rows: usize =
         table.scan(Default::default()).unwrap().map(|batch| batch.unwrap().num_rows()).sum();

@@ -8,7 +8,8 @@ use millstream_config::{Env, Pipeline, load_many, parse};
 use millstream_connectors::{Home, HomeOptions};
 use millstream_core::{Batch, Receipt, Records, Result, Sink};
 use millstream_engine::{
-    Catalog, Committer, Engine, Letter, Metrics, Pipeline as Opened, PipelineReport, open, plan_all,
+    Catalog, Committer, DeadLetters, Engine, Letter, Letters, Metrics, Pipeline as Opened,
+    PipelineReport, open, plan_all,
 };
 use millstream_log::{BatchBuilder, Codec, Reader, TopicOptions};
 use std::path::{Path, PathBuf};
@@ -117,8 +118,12 @@ impl Bench {
     }
 
     pub fn letters(&self, topic: &str) -> Vec<Letter> {
-        let letters = millstream_engine::letters(&self.home, topic).unwrap();
-        letters.into_iter().map(|(letter, _)| letter).collect()
+        let topic = DeadLetters::Log(self.home.log.topic(topic).unwrap());
+        // The embedded log is read without waiting.
+        let opened = Letters::open(&self.home, &topic).now_or_never().unwrap();
+        let mut letters = opened.unwrap();
+        let next = || letters.next().now_or_never().unwrap().unwrap();
+        std::iter::from_fn(next).map(|(letter, _)| letter).collect()
     }
 
     /// What `/metrics` says, summed over the series whose labels contain all of `labels`.

@@ -11,10 +11,12 @@
 mod answer;
 mod flights;
 mod import;
+mod manage;
 mod subject;
 mod transport;
 
 pub use import::Missing;
+pub use manage::Versioned;
 pub use subject::{Part, Strategy, record_name};
 pub use transport::{Auth, Tls};
 
@@ -101,20 +103,31 @@ impl Client {
         kind: SchemaKind,
         text: &str,
     ) -> Result<Vec<String>> {
-        let body = schema_body(kind, text);
+        self.compare(subject, None, &schema_body(kind, text)).await
+    }
+
+    async fn compare(
+        &self,
+        subject: &str,
+        version: Option<&str>,
+        body: &Value,
+    ) -> Result<Vec<String>> {
+        let one = version.map(|one| ["compatibility", "subjects", subject, "versions", one]);
         let all = ["compatibility", "subjects", subject, "versions"];
+        let path = one.as_ref().map_or(&all[..], |one| one);
         let newest = ["compatibility", "subjects", subject, "versions", "latest"];
         let verbose = Some("verbose=true");
-        let answer = match self.ask("POST", &all, verbose, Some(&body)).await {
+        let answer = match self.ask("POST", path, verbose, Some(body)).await {
             // Not every registry compares with all the versions that the level asks for.
-            Err(failure) if failure.is_no_such_path() => {
-                self.ask("POST", &newest, verbose, Some(&body)).await
+            Err(failure) if failure.is_no_such_path() && version.is_none() => {
+                self.ask("POST", &newest, verbose, Some(body)).await
             }
             answer => answer,
         };
         match answer {
             Ok(answer) => Ok(answer::incompatibilities(&answer)),
-            Err(failure) if failure.is_not_found() => Ok(Vec::new()),
+            // Nothing to be compared with; but a version that was named must be there.
+            Err(failure) if failure.is_not_found() && version.is_none() => Ok(Vec::new()),
             Err(failure) => Err(failure.to_error()),
         }
     }

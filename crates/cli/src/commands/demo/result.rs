@@ -11,7 +11,7 @@ use anyhow::Context;
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, RecordBatch};
 use millstream_console::answers::Letter;
-use millstream_console::{Client, Position, Request, RowFormat};
+use millstream_console::{Client, Elsewhere, Position, Request, RowFormat};
 use millstream_engine::PipelineReport;
 use millstream_tables::Scan;
 use serde_json::{Map, Value};
@@ -62,12 +62,18 @@ pub async fn show(
     let countries = tokio::task::spawn_blocking(move || countries(&table)).await??;
     output::out(bars(&countries))?;
 
-    let letters = Request::DeadLetters { pipeline: None, topic: None, limit: Some(1) };
+    let letters = Request::DeadLetters {
+        pipeline: None,
+        topic: None,
+        limit: Some(1),
+        elsewhere: Elsewhere::default(),
+    };
     if let Some(letter) = client.rows::<Letter>(&letters).await?.into_iter().next() {
         output::line("\nThe dead letter, kept whole:\n")?;
         let (topic, partition, offset) = (letter.topic, letter.partition, letter.offset);
-        let whole: Letter =
-            client.end(&Request::ShowDeadLetter { of: topic, partition, offset }).await?;
+        let elsewhere = Elsewhere::default();
+        let whole = Request::ShowDeadLetter { of: topic, partition, offset, elsewhere };
+        let whole: Letter = client.end(&whole).await?;
         output::out(wrapped(&describe(&whole)))?;
     }
 
@@ -94,6 +100,7 @@ async fn rows(client: &mut Client) -> Result<Vec<Value>> {
         limit: Some(200),
         follow: false,
         format: RowFormat::Auto,
+        elsewhere: Elsewhere::default(),
     };
     let found: Vec<millstream_console::answers::Record> = client.rows(&request).await?;
     // From all over, so that both logs are likely to be seen.

@@ -193,8 +193,11 @@ async fn each_row_may_name_its_topic_and_carry_headers() {
     ])
     .unwrap();
     let target = Target::Column("topic".into());
-    let columns =
-        RecordColumns { key: Some("key".into()), timestamp: None, headers: Some("headers".into()) };
+    let columns = RecordColumns {
+        key: Some("key".into()),
+        headers: Some("headers".into()),
+        ..RecordColumns::default()
+    };
     KafkaSink::accepts(&rows.schema(), &target, &columns).unwrap();
     let value = rows.project(&[2]).unwrap();
     let options = KafkaSinkOptions {
@@ -239,4 +242,125 @@ async fn a_topic_that_is_not_there_stops_and_is_named() {
     let error = sink.write(&batch(rows)).await.err().unwrap();
     assert_eq!(error.disposition(), Disposition::Stop);
     assert!(error.to_string().contains(&missing), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_may_be_a_tombstone() {
+    let Some(kafka) = services::kafka() else { return };
+    let topic = unique("tombs");
+    kafka.create_topic(&topic, 1, &[("cleanup.policy", "compact")]);
+    let cluster = cluster(&kafka.bootstrap());
+    let keys: ArrayRef = Arc::new(StringArray::from(vec![Some("a"), Some("b"), Some("a"), None]));
+    let values: ArrayRef = Arc::new(arrow_array::Float64Array::from(vec![1.0, 2.0, f64::NAN, 4.0]));
+    let gone = Some(true);
+    let gone: ArrayRef =
+        Arc::new(arrow_array::BooleanArray::from(vec![None, Some(false), gone, gone]));
+    let rows =
+        RecordBatch::try_from_iter([("key", keys), ("value", values), ("gone", gone)]).unwrap();
+    let columns = RecordColumns {
+        key: Some("key".into()),
+        tombstone: Some("gone".into()),
+        ..RecordColumns::default()
+    };
+    let target = Target::Topic(topic.as_str().into());
+    KafkaSink::accepts(&rows.schema(), &target, &columns).unwrap();
+    for (tombstone, said) in [("value", "is a boolean"), ("no", "there is no column `no`")] {
+        let columns = RecordColumns { tombstone: Some(tombstone.into()), ..columns.clone() };
+        let why = KafkaSink::accepts(&rows.schema(), &target, &columns).unwrap_err();
+        assert!(why.contains(said), "{why}");
+    }
+    let encoder = JsonEncoder::new(columns.value_schema(&rows.schema())).unwrap();
+    let options =
+        KafkaSinkOptions { target, columns, codec: Codec::None, encoder: Box::new(encoder) };
+    let mut sink = KafkaSink::new(options, cluster.clone(), Destinations::new(cluster.clone()));
+    let receipt = sink.write(&batch(rows)).await.unwrap();
+    assert_eq!((receipt.rows, receipt.rejected.len()), (3, 1));
+    assert!(receipt.rejected[0].1.contains("no key"), "{:?}", receipt.rejected);
+    receipt.durable.await.unwrap();
+    let found = raw(&cluster, &topic).await;
+    let found: Vec<_> = found.iter().map(|(key, value)| (key.as_str(), value.as_deref())).collect();
+    let value = |text| Some(text);
+    assert_eq!(
+        found,
+        [
+            ("a", value(r#"{"key":"a","value":1.0}"#)),
+            ("b", value(r#"{"key":"b","value":2.0}"#)),
+            ("a", None)
+        ]
+    );
+}
+
+/// The keys and values of partition 0.
+async fn raw(cluster: &Cluster, topic: &str) -> Vec<(String, Option<String>)> {
+    let source = source(cluster, reading(topic, &unique("raw"))).await;
+    let end = source.offset_of(0, millstream_core::Place::Latest).await.unwrap();
+    let mut reader = source.reader(0, millstream_core::Start::Offset(0)).await.unwrap();
+    let mut found = Vec::new();
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    while (found.len() as i64) < end {
+        for record in reader.next().await.unwrap().unwrap().iter() {
+            found.push((record.key.map_or(String::new(), text), record.value.map(text)));
+        }
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_that_the_broker_refuses_cost_themselves_only() {
+    let Some(kafka) = services::kafka() else { return };
+    let topic = unique("refuses");
+    let cluster = cluster(&kafka.bootstrap());
+    kafka.create_topic(&topic, 2, &[("message.timestamp.after.max.ms", "60000")]);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let (now, late) = (now.as_millis() as i64, 3_600_000);
+    let part = |from: i64| {
+        let keys: ArrayRef =
+            Arc::new(StringArray::from_iter_values((from..from + 200).map(|n| format!("k{n}"))));
+        let at: ArrayRef = Arc::new(TimestampMillisecondArray::from_iter_values(
+            (from..from + 200).map(|n| if n % 70 == 69 { now + late } else { now }),
+        ));
+        RecordBatch::try_from_iter([("key", keys.clone()), ("line", keys), ("at", at)]).unwrap()
+    };
+    let target = Target::Topic(topic.as_str().into());
+    let columns = RecordColumns {
+        key: Some("key".into()),
+        timestamp: Some("at".into()),
+        ..RecordColumns::default()
+    };
+    let destinations = Destinations::new(cluster.clone());
+    let open = || {
+        let options = KafkaSinkOptions {
+            target: target.clone(),
+            columns: columns.clone(),
+            codec: Codec::Lz4,
+            encoder: Box::new(JsonEncoder::new(part(0).schema()).unwrap()),
+        };
+        KafkaSink::new(options, cluster.clone(), destinations.clone())
+    };
+    // As an engine does: what is not durable comes again, through a new sink.
+    let (mut sink, mut rejected, mut failed) = (open(), Vec::new(), 0);
+    for from in [0, 200, 400] {
+        loop {
+            let receipt = sink.write(&batch(part(from))).await.unwrap();
+            let error = match receipt.durable.await {
+                Ok(()) => {
+                    rejected.extend(receipt.rejected.into_iter().map(|(row, why)| {
+                        assert!(why.contains("the broker refuses the record"), "{why}");
+                        from + i64::from(row)
+                    }));
+                    break;
+                }
+                Err(error) => error,
+            };
+            assert_eq!((error.kind(), error.disposition()), ("refused", Disposition::Retry));
+            failed += 1;
+            sink = open();
+        }
+    }
+    assert_eq!(failed, 1, "it takes care from the second time on");
+    assert_eq!(rejected, (0..600).filter(|n| n % 70 == 69).collect::<Vec<_>>());
+    let expected = 600 - rejected.len() as i64;
+    let written = read_count(&cluster, &topic).await;
+    // One of the two partitions may have been written when the other was refused.
+    assert!((expected..expected + 200).contains(&written), "{written} of {expected}");
 }

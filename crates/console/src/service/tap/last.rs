@@ -4,10 +4,9 @@
 //! the order of the offsets stays: a record counts as late as the latest before it.
 
 use super::rows::Rows;
-use super::{Feed, READ_BYTES};
+use super::{Feed, Partition};
 use crate::Result;
 use crate::answers::Record;
-use millstream_log::{PartitionLog, Reader};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
@@ -18,25 +17,29 @@ pub struct Places {
 }
 
 /// Finds the `wanted` last records of these partitions as they are now.
-pub fn last_places(partitions: &[PartitionLog], wanted: u64) -> Result<Places> {
+pub async fn last_places(partitions: &[Partition], wanted: u64) -> Result<Places> {
     let most = usize::try_from(wanted).unwrap_or(usize::MAX);
-    let upto: Vec<i64> = partitions.iter().map(PartitionLog::end_offset).collect();
+    let upto: Vec<i64> = partitions.iter().map(Partition::end).collect();
     // The latest so far, the earliest of them on top. Of one time the partitions take turns.
     let mut latest: BinaryHeap<Reverse<(i64, i64, usize)>> = BinaryHeap::new();
     for (at, (partition, upto)) in partitions.iter().zip(&upto).enumerate() {
-        let start = partition.start_offset();
-        let from = upto.saturating_sub(i64::try_from(wanted).unwrap_or(i64::MAX)).max(start);
-        let mut reader = Reader::new(partition, from, READ_BYTES)?;
+        let start = partition.start();
+        let mut span = i64::try_from(wanted).unwrap_or(i64::MAX);
+        let found = loop {
+            let from = upto.saturating_sub(span).max(start);
+            let found = times(partition, from, *upto, most).await?;
+            // Not every offset has a record: what was compacted away, the ends of transactions.
+            if found.len() >= most || from == start {
+                break found;
+            }
+            span = span.saturating_mul(8);
+        };
         let mut time = i64::MIN;
-        while reader.offset() < *upto
-            && let Some(records) = reader.try_next()?
-        {
-            for record in records.iter().filter(|record| record.offset < *upto) {
-                time = time.max(record.timestamp);
-                latest.push(Reverse((time, record.offset - upto, at)));
-                if latest.len() > most {
-                    latest.pop();
-                }
+        for (offset, timestamp) in found {
+            time = time.max(timestamp);
+            latest.push(Reverse((time, offset - upto, at)));
+            if latest.len() > most {
+                latest.pop();
             }
         }
     }
@@ -45,6 +48,29 @@ pub fn last_places(partitions: &[PartitionLog], wanted: u64) -> Result<Places> {
         from[at] = from[at].min(upto[at] + before_end);
     }
     Ok(Places { from, upto })
+}
+
+/// The offsets and times of the last `most` records between two offsets.
+async fn times(
+    partition: &Partition,
+    from: i64,
+    upto: i64,
+    most: usize,
+) -> Result<VecDeque<(i64, i64)>> {
+    let mut times = VecDeque::new();
+    if from >= upto {
+        return Ok(times);
+    }
+    let mut reader = partition.read_from(from).await?;
+    while let Some(records) = reader.next_before(upto).await? {
+        for record in records.iter().filter(|record| record.offset < upto) {
+            times.push_back((record.offset, record.timestamp));
+            if times.len() > most {
+                times.pop_front();
+            }
+        }
+    }
+    Ok(times)
 }
 
 /// Feeds with an end, their rows by time.
@@ -70,7 +96,7 @@ impl InTimeOrder {
     pub async fn next(&mut self, rows: &mut Rows) -> Result<Option<Record>> {
         for buffered in &mut self.feeds {
             while buffered.rows.is_empty() && !buffered.ended {
-                match buffered.feed.try_next()? {
+                match buffered.feed.next_before_end().await? {
                     Some(records) => {
                         let partition = buffered.feed.partition;
                         buffered.rows.extend(rows.of(partition, &records).await?);

@@ -5,11 +5,13 @@ use crate::answers::{self, Tapped};
 use crate::protocol::RowFormat;
 use crate::{Error, Result};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
-use millstream_core::{Batch, Decoder, Records, Schemas};
+use millstream_core::{Batch, Decoder, Disposition, Records, SchemaKind};
+use millstream_engine::SchemaRegistry;
 use millstream_formats::avro::{self, AvroDecoder, AvroOptions, AvroText, Framing};
 use millstream_formats::json::{JsonDecoder, JsonOptions};
+use millstream_formats::json_schema::{JsonSchemaDecoder, JsonSchemaOptions};
+use millstream_formats::protobuf::{self, ProtobufDecoder, ProtobufOptions};
 use millstream_formats::text::{TextDecoder, TextOptions};
-use millstream_registry::Registry;
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -18,10 +20,10 @@ const RECORD_BYTES_MAX: usize = 128 << 20;
 
 /// Keeps a decoder and the plan of the condition for each shape that was met.
 pub struct Rows {
-    registry: Registry,
+    registry: SchemaRegistry,
     format: RowFormat,
     filter: Option<String>,
-    avro: HashMap<u32, Writer>,
+    framed: HashMap<u32, Writer>,
     json: Option<Shaped>,
     text: Option<Shaped>,
     /// What the condition could not be asked of.
@@ -46,19 +48,20 @@ struct Shaped {
 /// How a value is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    Avro(u32),
+    /// Behind the id of a schema.
+    Framed(u32),
     Json,
     Text,
     Raw,
 }
 
 impl Rows {
-    pub fn new(registry: Registry, format: RowFormat, filter: Option<String>) -> Self {
+    pub fn new(registry: SchemaRegistry, format: RowFormat, filter: Option<String>) -> Self {
         Self {
             registry,
             format,
             filter,
-            avro: HashMap::new(),
+            framed: HashMap::new(),
             json: None,
             text: None,
             not_shown: Tapped::default(),
@@ -73,6 +76,7 @@ impl Rows {
         let avro = matches!(self.format, RowFormat::Auto | RowFormat::Avro);
         let Some(topic) = empty_topic.filter(|_| avro) else { return Ok(()) };
         if let Some(schema) = self.registry.latest(&format!("{topic}-value")).await?
+            && schema.kind == SchemaKind::Avro
             && schema.references.is_empty()
             && let Ok(columns) = avro::arrow_schema(&schema.text)
         {
@@ -105,7 +109,7 @@ impl Rows {
         };
         match (self.format, framed) {
             (RowFormat::Raw, _) => Kind::Raw,
-            (RowFormat::Avro | RowFormat::Auto, Some(id)) => Kind::Avro(id),
+            (RowFormat::Avro | RowFormat::Auto, Some(id)) => Kind::Framed(id),
             (RowFormat::Avro, None) => Kind::Raw,
             (RowFormat::Text, _) => Kind::Text,
             (RowFormat::Json, _) => Kind::Json,
@@ -125,7 +129,7 @@ impl Rows {
     ) -> Result<()> {
         let filtered = self.filter.is_some();
         let shaped = match kind {
-            Kind::Avro(id) => match self.by_id(id)? {
+            Kind::Framed(id) => match self.by_id(id).await? {
                 Writer::Columns(shaped) => shaped,
                 Writer::Records(_) | Writer::Unknown(_) if filtered => {
                     self.not_shown.undecoded += records.len() as u64;
@@ -189,35 +193,67 @@ impl Rows {
         Ok(())
     }
 
-    fn by_id(&mut self, id: u32) -> Result<&mut Writer> {
-        if !self.avro.contains_key(&id) {
-            let writer = self.writer(id)?;
-            self.avro.insert(id, writer);
+    async fn by_id(&mut self, id: u32) -> Result<&mut Writer> {
+        if !self.framed.contains_key(&id) {
+            let writer = self.writer(id).await?;
+            self.framed.insert(id, writer);
         }
-        self.avro.get_mut(&id).ok_or_else(|| Error::failure("a schema vanished"))
+        self.framed.get_mut(&id).ok_or_else(|| Error::failure("a schema vanished"))
     }
 
-    fn writer(&self, id: u32) -> Result<Writer> {
-        let schema = match self.registry.by_id(id) {
+    async fn writer(&mut self, id: u32) -> Result<Writer> {
+        let schemas = self.registry.schemas();
+        let schema = match schemas.by_id(id).await {
             Ok(schema) => schema,
-            Err(error) => return Ok(Writer::Unknown(error.to_string())),
+            // Other values may have a schema that is there; a registry that is down has none.
+            Err(error) if error.disposition() == Disposition::Reject => {
+                return Ok(Writer::Unknown(error.chain()));
+            }
+            Err(error) => return Err(error.into()),
         };
-        let references = || schema.registered.references.iter().map(|(_, text)| &**text);
-        if references().next().is_some() {
-            return Ok(match AvroText::new(&schema.text, references()) {
+        let (text, references) = (schema.text.to_string(), schema.references.clone());
+        if schema.kind == SchemaKind::Avro && !references.is_empty() {
+            let references = references.iter().map(|(_, text)| &**text);
+            return Ok(match AvroText::new(&schema.text, references) {
                 Ok(text) => Writer::Records(text),
                 Err(error) => Writer::Unknown(error.chain()),
             });
         }
-        let options = AvroOptions {
-            framing: Framing::Confluent,
-            writer_schema: None,
-            reader_schema: schema.text.to_string(),
-            columns: None,
-            record_bytes_max: RECORD_BYTES_MAX,
+        let decoder: millstream_core::Result<Box<dyn Decoder>> = match schema.kind {
+            SchemaKind::Avro => {
+                let options = AvroOptions {
+                    framing: Framing::Confluent,
+                    writer_schema: None,
+                    reader_schema: text,
+                    columns: None,
+                    record_bytes_max: RECORD_BYTES_MAX,
+                };
+                AvroDecoder::new(options, schemas).map(|decoder| Box::new(decoder) as _)
+            }
+            SchemaKind::Json => {
+                let options = JsonSchemaOptions {
+                    framing: Framing::Confluent,
+                    reader_schema: text,
+                    references,
+                    columns: None,
+                    record_bytes_max: RECORD_BYTES_MAX,
+                };
+                JsonSchemaDecoder::new(options, schemas).map(|decoder| Box::new(decoder) as _)
+            }
+            SchemaKind::Protobuf => {
+                let options = ProtobufOptions {
+                    framing: protobuf::Framing::Confluent,
+                    reader_schema: text,
+                    references,
+                    message: None,
+                    columns: None,
+                    record_bytes_max: RECORD_BYTES_MAX,
+                };
+                ProtobufDecoder::new(options, schemas).map(|decoder| Box::new(decoder) as _)
+            }
         };
-        Ok(match AvroDecoder::new(options, Arc::new(self.registry.clone())) {
-            Ok(decoder) => Writer::Columns(Box::new(self.shaped(Box::new(decoder))?)),
+        Ok(match decoder {
+            Ok(decoder) => Writer::Columns(Box::new(self.shaped(decoder)?)),
             Err(error) => Writer::Unknown(error.chain()),
         })
     }
@@ -317,7 +353,7 @@ fn plain(kind: Kind, partition: u32, records: &Records, row: usize) -> answers::
         timestamp: record.timestamp,
         key: record.key.map(|key| text(key).0),
         schema_id: match kind {
-            Kind::Avro(id) => Some(id),
+            Kind::Framed(id) => Some(id),
             _ => None,
         },
         value: match (kind, record.value) {
@@ -326,7 +362,7 @@ fn plain(kind: Kind, partition: u32, records: &Records, row: usize) -> answers::
                 serde_json::from_slice(value).unwrap_or_else(|_| Value::String(text(value).0))
             }
             (Kind::Raw, Some(value)) => Value::String(base64(value)),
-            (Kind::Avro(_) | Kind::Text, Some(value)) => Value::String(text(value).0),
+            (Kind::Framed(_) | Kind::Text, Some(value)) => Value::String(text(value).0),
         },
         headers: record
             .headers
