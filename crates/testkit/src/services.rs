@@ -1,4 +1,5 @@
-//! Real Kafka and a real schema registry for tests, started by `dev/services` when they are not up.
+//! Real Kafka, a real schema registry and real stores for tests, started by `dev/services` when they
+//! are not up.
 //!
 //! ```no_run
 //! # use millstream_testkit::services;
@@ -58,6 +59,15 @@ pub struct Registry {
     settings: Settings,
 }
 
+/// Apache Cassandra: one node, or three in two racks. It wants a user, and over TLS a certificate.
+#[derive(Debug)]
+pub struct Cassandra {
+    settings: Settings,
+    prefix: &'static str,
+    /// Held while the cluster is this test's own.
+    own: Option<File>,
+}
+
 /// Certificates and keys in PEM, and a user that may log in.
 #[derive(Debug, Clone)]
 pub struct Files {
@@ -96,6 +106,24 @@ pub fn kafka_cluster() -> Option<Kafka> {
     };
     let (settings, own) = have("kafka-cluster", cluster())?;
     Some(Kafka { settings, prefix: "KAFKA_CLUSTER", _own: Some(own) })
+}
+
+/// One node, shared with other tests: keyspaces get [`unique`] names, and nobody kills it.
+pub fn cassandra() -> Option<Cassandra> {
+    static UP: OnceLock<Result<Settings, String>> = OnceLock::new();
+    let settings = have("cassandra", UP.get_or_init(|| up(&["cassandra"])).clone())?;
+    Some(Cassandra { settings, prefix: "CASSANDRA", own: None })
+}
+
+/// Three nodes, this test's own until the handle is dropped; all of them run at its start.
+pub fn cassandra_cluster() -> Option<Cassandra> {
+    let cluster = || {
+        let settings = up(&["cassandra-cluster"])?;
+        let own = settings.lock("cassandra-cluster")?;
+        Ok((up(&["cassandra-cluster"])?, own))
+    };
+    let (settings, own) = have("cassandra-cluster", cluster())?;
+    Some(Cassandra { settings, prefix: "CASSANDRA_CLUSTER", own: Some(own) })
 }
 
 pub fn registry() -> Option<Registry> {
@@ -226,6 +254,43 @@ impl Kafka {
     fn addresses(&self, way: &str) -> Vec<SocketAddr> {
         let list = self.settings.get(&format!("{}_{way}", self.prefix));
         list.split(',').map(|one| one.parse().expect("an address and a port")).collect()
+    }
+}
+
+impl Cassandra {
+    /// `host:port` of every node.
+    pub fn nodes(&self) -> Vec<String> {
+        let nodes = self.settings.get(&format!("{}_NODES", self.prefix));
+        nodes.split(',').map(str::to_owned).collect()
+    }
+
+    pub fn files(&self) -> Files {
+        self.settings.files()
+    }
+
+    /// Ends a node of the cluster at once; its data stay.
+    pub fn kill(&self, node: u32) {
+        self.order("kill", node);
+    }
+
+    /// Stops a node of the cluster as it stands; its connections stay open.
+    pub fn pause(&self, node: u32) {
+        self.order("pause", node);
+    }
+
+    pub fn resume(&self, node: u32) {
+        self.order("resume", node);
+    }
+
+    /// Starts a node that was killed, and waits until it answers.
+    pub fn start(&self, node: u32) {
+        self.order("up", node);
+    }
+
+    fn order(&self, command: &str, node: u32) {
+        assert!(self.own.is_some(), "only a node of `cassandra_cluster()` is one's own");
+        let unit = format!("cassandra-{node}");
+        run(&[command, &unit]).unwrap_or_else(|why| panic!("{command} {unit}: {why}"));
     }
 }
 

@@ -1,0 +1,7 @@
+//! Against a real Cassandra.
+#![expect(clippy::unwrap_used, reason = "tests stop where they fail")]
+
+mod lookup;
+mod secure;
+mod support;
+mod types;
