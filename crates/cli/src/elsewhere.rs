@@ -8,38 +8,48 @@ use std::path::{Path, PathBuf};
 
 /// For commands about topics.
 #[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Kafka and a schema registry elsewhere")]
 pub struct ElsewhereArgs {
     /// A pipeline file: the Kafka cluster and the schema registry that it names for this topic are
     /// used, with their TLS and logins
-    #[arg(long = "file", value_name = "PIPELINE_FILE")]
+    #[arg(
+        long = "file",
+        value_name = "PIPELINE_FILE",
+        help_heading = "Kafka and a schema registry elsewhere"
+    )]
     pipeline_file: Option<PathBuf>,
     /// Brokers of a Kafka cluster, instead of those in a file
-    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
+    #[arg(
+        long,
+        value_name = "HOST:PORT",
+        value_delimiter = ',',
+        help_heading = "Kafka and a schema registry elsewhere"
+    )]
     brokers: Vec<String>,
     /// The address of a schema registry, instead of that in a file
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", help_heading = "Kafka and a schema registry elsewhere")]
     registry: Option<String>,
 }
 
 /// For commands about schemas.
 #[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "A schema registry elsewhere")]
 pub struct RegistryArgs {
     /// A pipeline file: the schema registry that it names is used, with its TLS and login
-    #[arg(long = "file", value_name = "PIPELINE_FILE")]
+    #[arg(
+        long = "file",
+        value_name = "PIPELINE_FILE",
+        help_heading = "A schema registry elsewhere"
+    )]
     pipeline_file: Option<PathBuf>,
     /// The address of a schema registry, instead of that in a file
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", help_heading = "A schema registry elsewhere")]
     registry: Option<String>,
 }
 
 /// For commands about dead letters.
 #[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Dead letters on Kafka")]
 pub struct LettersArgs {
     /// The pipeline's file: the topic of its dead letters, on Kafka where it says so
-    #[arg(long = "file", value_name = "PIPELINE_FILE")]
+    #[arg(long = "file", value_name = "PIPELINE_FILE", help_heading = "Dead letters on Kafka")]
     pipeline_file: Option<PathBuf>,
 }
 

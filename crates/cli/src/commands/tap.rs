@@ -14,7 +14,7 @@ use serde_json::Value;
 /// Follow the decoded rows of a topic, here or of Kafka
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  millstream tap enriched --from earliest --limit 5\n  millstream tap enriched --where \"country = 'DE' AND status >= 400\"\n  millstream tap navigation --from 15m --json | head\n  millstream tap enriched --file enrich.yaml\n  millstream tap orders --brokers kafka-1:9092 --registry http://registry:8081 --from -10 --no-follow"
+    after_help = "Examples:\n  millstream tap enriched --from earliest --limit 5\n  millstream tap enriched --where \"country = 'DE' AND status >= 400\"\n  millstream tap navigation --from 15m --json | head\n  millstream tap enriched --file enrich.yaml\n  millstream tap orders --brokers kafka-1:9092 --registry http://registry:8081 --from -10"
 )]
 pub struct TapArgs {
     /// The topic

@@ -3,10 +3,10 @@
 use super::source::{ReaderSchema, format_word};
 use super::{Planner, SinkPlan, TopicSchema};
 use crate::catalog::TableShape;
+use crate::kafka;
 use arrow_schema::SchemaRef;
 use millstream_config::{EncodeSpec, SinkSpec, SinkTo, SubjectStrategy};
 use millstream_connectors::table::TableSink;
-use millstream_connectors::topic::TopicSink;
 use millstream_core::{Encoder, SchemaKind};
 use millstream_formats::{avro, json_schema, protobuf};
 use millstream_registry::client::{Part, Strategy, record_name};
@@ -72,9 +72,8 @@ impl Planner<'_> {
                 Some(SinkPlan::Table(spec))
             }
             SinkTo::Topic(to) => {
-                let accepted =
-                    TopicSink::accepts(schema, to.key.as_deref(), to.timestamp.as_deref());
-                if let Err(message) = accepted {
+                let columns = kafka::topic_columns(to);
+                if let Err(message) = columns.accepts(schema) {
                     self.mistake(&format!("/sinks/{at}"), message, None);
                     return None;
                 }
@@ -88,7 +87,8 @@ impl Planner<'_> {
                     self.mistake(&format!("/sinks/{at}/partitions"), message, Some(hint));
                 }
                 let partitions = there.or(to.partitions).unwrap_or(source_partitions);
-                let schema = self.topic_schema(at, &to.format, &to.topic, schema).await?;
+                let values = columns.value_schema(schema);
+                let schema = self.topic_schema(at, &to.format, &to.topic, &values).await?;
                 self.catalog.will_have_topic(&to.topic, partitions);
                 Some(SinkPlan::Topic { topic: to.topic.clone(), partitions, schema })
             }

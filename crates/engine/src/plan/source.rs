@@ -42,7 +42,7 @@ impl Planner<'_> {
                     return None;
                 }
             },
-            SourceFrom::Kafka(from) => self.kafka_source(spec, &from.kafka).await?,
+            SourceFrom::Kafka(from) => self.kafka_source(spec, &from.kafka).await,
             SourceFrom::File(from) => {
                 let path = self.file.resolve(&from.file);
                 if let Err(error) = millstream_connectors::file::open(&path) {
