@@ -117,6 +117,11 @@ pub trait Group: Send + Sync {
     /// Cancel safe: the commit may or may not have been made.
     async fn commit(&self, offsets: &[(u32, i64)]) -> Result<Vec<(u32, i64)>>;
 
+    /// The same for offsets that an operator has chosen: what was read before says nothing of them.
+    async fn set(&self, offsets: &[(u32, i64)]) -> Result<Vec<(u32, i64)>> {
+        self.commit(offsets).await
+    }
+
     /// Gives everything back. What was not committed comes again, here or elsewhere.
     async fn leave(&self);
 }

@@ -1,6 +1,7 @@
 //! A cluster: its brokers, who leads what, and a connection for each purpose.
 
 use super::connection::Connection;
+use super::eras::EpochEnd;
 use super::error::{
     COORDINATOR_LOADING, COORDINATOR_NOT_AVAILABLE, UNKNOWN_TOPIC_OR_PARTITION, answered,
 };
@@ -9,15 +10,19 @@ use super::tls::Tls;
 use super::trouble::Trouble;
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+use kafka_protocol::messages::offset_for_leader_epoch_request::{
+    OffsetForLeaderPartition, OffsetForLeaderTopic,
+};
 use kafka_protocol::messages::{
-    FindCoordinatorRequest, ListOffsetsRequest, MetadataRequest, MetadataResponse, TopicName,
+    FindCoordinatorRequest, ListOffsetsRequest, MetadataRequest, MetadataResponse,
+    OffsetForLeaderEpochRequest, TopicName,
 };
 use kafka_protocol::protocol::{Request, StrBytes};
 use millstream_core::{Disposition, Error, Result};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use uuid::Uuid;
@@ -51,6 +56,8 @@ struct Shared {
     next_seed: AtomicUsize,
     tls: Option<Tls>,
     known: Mutex<Known>,
+    /// Who we are was good enough once: when it is not any more, that may pass.
+    was_let_in: AtomicBool,
     connections: Mutex<HashMap<(i32, Purpose), Arc<Connection>>>,
 }
 
@@ -95,6 +102,7 @@ impl Cluster {
                 next_seed: AtomicUsize::new(0),
                 tls,
                 known: Mutex::default(),
+                was_let_in: AtomicBool::new(false),
                 connections: Mutex::default(),
             }),
         })
@@ -179,6 +187,11 @@ impl Cluster {
             found.insert(name, Topic { id: topic.topic_id, partitions: partitions.into() });
         }
         let mut known = self.shared.known.lock();
+        for (name, topic) in &mut found {
+            if let Some(before) = known.topics.get(name) {
+                topic.keep_newer(before);
+            }
+        }
         known.brokers = response
             .brokers
             .into_iter()
@@ -269,8 +282,14 @@ impl Cluster {
             Connection::open(&host, port, &shared.options, shared.tls.as_ref()).await
         });
         let open =
-            opening.await.map_err(|e| Error::retry("unreachable", "connecting").because(e))??;
+            opening.await.map_err(|e| Error::retry("unreachable", "connecting").because(e))?;
         let shared = &self.shared;
+        let open = open.map_err(|error| match shared.was_let_in.load(Ordering::Relaxed) {
+            // A token that has just run out, a certificate that is being replaced.
+            true => Error::retry(error.kind(), error.chain()),
+            false => error,
+        })?;
+        shared.was_let_in.store(true, Ordering::Relaxed);
         let mut connections = shared.connections.lock();
         // Somebody else may have been faster.
         if let Some(known) = connections.get(&key)
@@ -350,6 +369,43 @@ impl Cluster {
         }
     }
 
+    /// Where an epoch of a partition's leaders ends in the log of its leader now; see
+    /// [`super::eras`]. `None` from a broker that is too old to say.
+    pub(super) async fn epoch_end(
+        &self,
+        topic: &Arc<str>,
+        partition: i32,
+        led: Led,
+        epoch: i32,
+    ) -> Result<Option<EpochEnd>> {
+        let doing = || format!("asking for an epoch of partition {partition} of `{topic}`");
+        let connection = self.broker(led.leader, Purpose::General).await?;
+        // Before version 3 only brokers may ask.
+        let version = match connection.version::<OffsetForLeaderEpochRequest>(4) {
+            Ok(version) if version >= 3 => version,
+            _ => return Ok(None),
+        };
+        let asked = OffsetForLeaderPartition::default()
+            .with_partition(partition)
+            .with_current_leader_epoch(led.epoch)
+            .with_leader_epoch(epoch);
+        let request =
+            OffsetForLeaderEpochRequest::default().with_replica_id((-1).into()).with_topics(vec![
+                OffsetForLeaderTopic::default()
+                    .with_topic(topic_name(topic))
+                    .with_partitions(vec![asked]),
+            ]);
+        let response = connection.call(&request, version, self.timeout()).await?;
+        let told = response.topics.first().and_then(|topic| topic.partitions.first());
+        match told {
+            Some(told) if told.error_code == 0 => {
+                Ok(Some(EpochEnd { epoch: told.leader_epoch, offset: told.end_offset }))
+            }
+            Some(told) => Err(answered(doing(), told.error_code)),
+            None => Err(Error::retry("protocol", format!("{}: the answer is empty", doing()))),
+        }
+    }
+
     /// Closes what was open for a purpose.
     pub(super) fn close(&self, purpose: Purpose) {
         self.shared.connections.lock().retain(|(_, other), _| *other != purpose);
@@ -358,6 +414,21 @@ impl Cluster {
     /// Forgets a topic, so that the next question asks the brokers.
     pub(super) fn forget(&self, topic: &str) {
         self.shared.known.lock().topics.remove(topic);
+    }
+}
+
+impl Topic {
+    /// A broker that stood still tells of leaders that are none any more.
+    fn keep_newer(&mut self, before: &Topic) {
+        if self.id.is_nil() || self.id != before.id {
+            return;
+        }
+        let now = self.partitions.iter().enumerate();
+        let newer = now.map(|(index, led)| match before.partitions.get(index) {
+            Some(known) if led.epoch >= 0 && known.epoch > led.epoch => *known,
+            _ => *led,
+        });
+        self.partitions = newer.collect();
     }
 }
 

@@ -8,7 +8,7 @@
 //! long fetch, a join) holds up those behind it: each [`super::cluster::Purpose`] has its own.
 
 use super::error::{answered, malformed};
-use super::options::ClusterOptions;
+use super::options::{ClusterOptions, Mechanism};
 use super::sasl::Conversation;
 use super::tls::Tls;
 use bytes::{BufMut, Bytes, BytesMut};
@@ -40,25 +40,41 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 const OUTGOING_MAX: usize = 64;
 
 pub(super) struct Connection {
-    shared: Arc<Shared>,
-    outgoing: mpsc::Sender<(i32, BytesMut)>,
+    link: Arc<Link>,
     versions: HashMap<i16, VersionRange>,
+    /// The levels of what the cluster has switched on.
+    features: HashMap<String, i16>,
     /// When the broker wants a new proof of who we are.
     expires: Option<Instant>,
     client_id: StrBytes,
     next_id: AtomicI32,
 }
 
+/// The socket's tasks. They end when the connection and all who wait for its answers are gone: one
+/// that a newer connection replaces still gives the answers that are due.
+struct Link {
+    shared: Arc<Shared>,
+    outgoing: mpsc::Sender<(i32, BytesMut)>,
+}
+
 struct Shared {
     address: String,
     waiting: Mutex<HashMap<i32, oneshot::Sender<Bytes>>>,
     closed: CancellationToken,
-    why: Mutex<Option<String>>,
+    why: Mutex<Option<Closed>>,
+}
+
+/// Why a connection is gone.
+#[derive(Clone)]
+struct Closed {
+    told: String,
+    /// The broker does not want us as we are.
+    refused: bool,
 }
 
 /// A request that was sent.
 pub(super) struct Answer<R> {
-    shared: Arc<Shared>,
+    link: Arc<Link>,
     id: i32,
     version: i16,
     answer: oneshot::Receiver<Bytes>,
@@ -117,9 +133,9 @@ impl Connection {
         tokio::spawn(write(shared.clone(), writer, frames));
         tokio::spawn(read(shared.clone(), reader));
         Connection {
-            shared,
-            outgoing,
+            link: Arc::new(Link { shared, outgoing }),
             versions: HashMap::new(),
+            features: HashMap::new(),
             expires: None,
             client_id: StrBytes::from_string(options.client_id.clone()),
             next_id: AtomicI32::new(0),
@@ -128,11 +144,11 @@ impl Connection {
 
     /// Whether it can be used for another request.
     pub fn is_usable(&self) -> bool {
-        !self.shared.closed.is_cancelled() && self.expires.is_none_or(|at| Instant::now() < at)
+        !self.link.shared.closed.is_cancelled() && self.expires.is_none_or(|at| Instant::now() < at)
     }
 
     pub fn address(&self) -> &str {
-        &self.shared.address
+        &self.link.shared.address
     }
 
     /// The newest version of a request, at most `cap`, that both sides know.
@@ -146,6 +162,11 @@ impl Connection {
         })
     }
 
+    /// The level of a feature that the cluster has switched on; 0 where it has not.
+    pub fn feature(&self, name: &str) -> i16 {
+        self.features.get(name).copied().unwrap_or(0)
+    }
+
     /// Sends a request. Its place in the connection's order is taken when this returns.
     ///
     /// Cancel safe: a cancelled call has sent nothing.
@@ -153,14 +174,15 @@ impl Connection {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let frame = self.frame(request, version, id)?;
         let (sender, answer) = oneshot::channel();
-        let place = self.outgoing.reserve().await.map_err(|_| self.shared.lost())?;
-        self.shared.waiting.lock().insert(id, sender);
-        if self.shared.closed.is_cancelled() {
-            self.shared.waiting.lock().clear();
-            return Err(self.shared.lost());
+        let Link { shared, outgoing } = &*self.link;
+        let place = outgoing.reserve().await.map_err(|_| shared.lost())?;
+        shared.waiting.lock().insert(id, sender);
+        if shared.closed.is_cancelled() {
+            shared.waiting.lock().clear();
+            return Err(shared.lost());
         }
         place.send((id, frame));
-        Ok(Answer { shared: self.shared.clone(), id, version, answer, doing: PhantomData })
+        Ok(Answer { link: self.link.clone(), id, version, answer, doing: PhantomData })
     }
 
     /// Sends a request and waits for its answer. A broker that does not answer in time loses the
@@ -212,6 +234,9 @@ impl Connection {
             let range = VersionRange { min: api.min_version, max: api.max_version };
             self.versions.insert(api.api_key, range);
         }
+        for feature in response.finalized_features {
+            self.features.insert(feature.name.as_str().to_owned(), feature.max_version_level);
+        }
         Ok(())
     }
 
@@ -240,7 +265,16 @@ impl Connection {
                 let said = response.error_message.unwrap_or_default();
                 return Err(Error::stop(
                     "authentication",
-                    format!("{address} did not let `{}` in: {}", sasl.username, said.as_str()),
+                    match sasl.mechanism {
+                        Mechanism::OAuthBearer => {
+                            format!("{address} did not take the token: {}", said.as_str())
+                        }
+                        _ => format!(
+                            "{address} did not let `{}` in: {}",
+                            sasl.username,
+                            said.as_str()
+                        ),
+                    },
                 ));
             }
             if response.session_lifetime_ms > 0 {
@@ -254,7 +288,7 @@ impl Connection {
     }
 }
 
-impl Drop for Connection {
+impl Drop for Link {
     fn drop(&mut self) {
         self.shared.close("it is not needed any more");
     }
@@ -263,20 +297,21 @@ impl Drop for Connection {
 impl<R: Request> Answer<R> {
     /// Waits for the answer. A broker that does not give it in time loses the connection.
     pub async fn wait(self, within: Duration) -> Result<R::Response> {
-        let (version, shared) = (self.version, self.shared.clone());
+        let (version, link) = (self.version, self.link.clone());
         let mut bytes = self.bytes(within).await?;
-        decode::<R>(&mut bytes, version, &shared.address)
+        decode::<R>(&mut bytes, version, &link.shared.address)
     }
 
     async fn bytes(mut self, within: Duration) -> Result<Bytes> {
+        let shared = &self.link.shared;
         match timeout(within, &mut self.answer).await {
             Ok(Ok(bytes)) => Ok(bytes),
-            Ok(Err(_)) => Err(self.shared.lost()),
+            Ok(Err(_)) => Err(shared.lost()),
             Err(_) => {
-                self.shared.close(&format!("it gave no answer in {} s", within.as_secs_f32()));
+                shared.close(&format!("it gave no answer in {} s", within.as_secs_f32()));
                 Err(Error::retry(
                     "timeout",
-                    format!("{} gave no answer in {} s", self.shared.address, within.as_secs_f32()),
+                    format!("{} gave no answer in {} s", shared.address, within.as_secs_f32()),
                 ))
             }
         }
@@ -285,7 +320,7 @@ impl<R: Request> Answer<R> {
 
 impl<R> Drop for Answer<R> {
     fn drop(&mut self) {
-        self.shared.waiting.lock().remove(&self.id);
+        self.link.shared.waiting.lock().remove(&self.id);
     }
 }
 
@@ -298,19 +333,36 @@ fn decode<R: Request>(bytes: &mut Bytes, version: i16, address: &str) -> Result<
 
 impl Shared {
     fn close(&self, why: &str) {
-        self.why.lock().get_or_insert_with(|| why.to_owned());
+        self.close_as(Closed { told: why.to_owned(), refused: false });
+    }
+
+    /// The socket has failed.
+    fn broken(&self, error: &io::Error) {
+        let refused = super::tls::is_refusal(error);
+        self.close_as(Closed { told: error.to_string(), refused });
+    }
+
+    fn close_as(&self, why: Closed) {
+        self.why.lock().get_or_insert(why);
         self.closed.cancel();
         // Who waits learns of it because its sender is gone.
         self.waiting.lock().clear();
     }
 
     fn lost(&self) -> Error {
-        let why = self.why.lock().clone().unwrap_or_else(|| "it was closed".into());
-        Error::new(
-            Disposition::Retry,
-            "disconnected",
-            format!("the connection to {} is gone: {why}", self.address),
-        )
+        let address = &self.address;
+        match self.why.lock().clone() {
+            Some(Closed { told, refused: true }) => Error::stop(
+                "tls",
+                format!("{address} does not take our certificate: see `certificate` and `key`"),
+            )
+            .because(told),
+            why => {
+                let told = why.map_or_else(|| "it was closed".into(), |why| why.told);
+                let told = format!("the connection to {address} is gone: {told}");
+                Error::new(Disposition::Retry, "disconnected", told)
+            }
+        }
     }
 }
 
@@ -333,7 +385,7 @@ async fn write(
             () = shared.closed.cancelled() => return,
         };
         if let Err(error) = written {
-            return shared.close(&error.to_string());
+            return shared.broken(&error);
         }
     }
 }
@@ -353,7 +405,7 @@ async fn read(shared: Arc<Shared>, reader: impl AsyncRead + Unpin) {
                     let _ = asker.send(frame);
                 }
             }
-            Err(error) => return shared.close(&error.to_string()),
+            Err(error) => return shared.broken(&error),
         }
     }
 }

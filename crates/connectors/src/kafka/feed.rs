@@ -1,5 +1,6 @@
 //! What stands between the fetches of a partition and its reader: a bounded queue of chunks.
 
+use super::eras::{EpochEnd, Era, Eras};
 use super::fetcher::Fetcher;
 use super::records::Chunk;
 use async_trait::async_trait;
@@ -35,8 +36,21 @@ struct State {
     /// Records that were lost before `position` and not told yet.
     skipped: u64,
     failed: Option<Error>,
-    rewound: Option<i64>,
+    rewound: Option<Rewound>,
+    eras: Eras,
+    /// The leader's epoch under which the position was found to be in its log.
+    checked: i32,
     fetched: Instant,
+}
+
+/// Where the next reader has to begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Rewound {
+    pub to: i64,
+    /// What was read from here on is not what is there.
+    pub unread: i64,
+    /// How many records are lost before.
+    pub lost: u64,
 }
 
 /// Where a fetch of a feed begins, and for which of its readers.
@@ -44,6 +58,10 @@ struct State {
 pub(super) struct Place {
     reader: u64,
     pub offset: i64,
+    /// The leader's epoch of the record before; -1 where that is not known.
+    pub epoch: i32,
+    /// The leader's epoch under which that was last found to be so.
+    pub checked: i32,
 }
 
 impl Feed {
@@ -63,6 +81,8 @@ impl Feed {
                 skipped: 0,
                 failed: None,
                 rewound: None,
+                eras: Eras::default(),
+                checked: -1,
                 fetched: Instant::now(),
             }),
             ready: Notify::new(),
@@ -87,6 +107,15 @@ impl Feed {
         state.queued = 0;
         state.skipped = 0;
         state.failed = None;
+        state.eras.cut(offset);
+        if let Some(rewound) = state.rewound.take().filter(|rewound| rewound.to == offset) {
+            state.skipped = rewound.lost;
+            state.eras.cut(rewound.unread);
+        }
+        if state.eras.before(offset).is_none() {
+            state.eras = Eras::default();
+        }
+        state.checked = -1;
         state.fetched = Instant::now();
         state.reader
     }
@@ -109,8 +138,42 @@ impl Feed {
     /// Where to fetch next, while less than this many bytes wait.
     pub fn wanted(&self, queued_max: usize) -> Option<Place> {
         let state = self.state.lock();
-        (state.attached && state.failed.is_none() && state.queued < queued_max)
-            .then_some(Place { reader: state.reader, offset: state.position })
+        (state.attached && state.failed.is_none() && state.queued < queued_max).then(|| Place {
+            reader: state.reader,
+            offset: state.position,
+            epoch: state.eras.before(state.position).unwrap_or(-1),
+            checked: state.checked,
+        })
+    }
+
+    /// The record before an offset that the group keeps was written under this leader.
+    pub fn begins_after(&self, epoch: i32, offset: i64) {
+        let mut state = self.state.lock();
+        state.eras = Eras::default();
+        state.eras.add(Era { epoch, from: offset - 1, to: offset });
+    }
+
+    /// The leader's epoch of the record before an offset; -1 where that is not known.
+    pub fn epoch_before(&self, offset: i64) -> i32 {
+        self.state.lock().eras.before(offset).unwrap_or(-1)
+    }
+
+    /// What was read says nothing of what will be: the operator has chosen where to go on.
+    pub fn forget_eras(&self) {
+        self.state.lock().eras = Eras::default();
+    }
+
+    /// Up to where what was read is what the leader has, after it answered so; see [`Eras::common`].
+    pub fn common(&self, told: EpochEnd) -> Option<i64> {
+        self.state.lock().eras.common(told)
+    }
+
+    /// The leader of this epoch has what was read before this place.
+    pub fn is_checked(&self, place: Place, leader: i32) {
+        let mut state = self.state.lock();
+        if state.is_at(place) {
+            state.checked = leader;
+        }
     }
 
     /// Takes in what a fetch from `place` brought, unless the reader has gone elsewhere meanwhile.
@@ -119,6 +182,7 @@ impl Feed {
         state.fetched = Instant::now();
         let Some(mut chunk) = chunk.filter(|_| state.is_at(place)) else { return };
         chunk.skip(std::mem::take(&mut state.skipped));
+        chunk.take_eras().into_iter().for_each(|era| state.eras.add(era));
         state.position = chunk.next_offset();
         state.queued += chunk.len();
         state.queue.push_back(chunk);
@@ -126,12 +190,14 @@ impl Feed {
         self.ready.notify_one();
     }
 
-    /// Goes on at a later offset: the records between are gone.
-    pub fn skip_to(&self, place: Place, offset: i64) {
+    /// Goes on at a later offset: so many records are lost before it.
+    pub fn skip_to(&self, place: Place, offset: i64, lost: u64) {
         let mut state = self.state.lock();
         if state.is_at(place) {
-            state.skipped += offset.saturating_sub(state.position).max(0) as u64;
+            state.skipped += lost;
             state.position = offset;
+            // Nothing of what was read says what stands before it.
+            state.eras = Eras::default();
         }
     }
 
@@ -146,14 +212,21 @@ impl Feed {
     }
 
     /// Tells the reader, and lets the next one begin at an earlier offset.
-    pub fn rewind(&self, place: Place, offset: i64, error: Error) {
-        self.state.lock().rewound = Some(offset);
+    pub fn rewind(&self, place: Place, to: Rewound, error: Error) {
+        {
+            let mut state = self.state.lock();
+            if !state.is_at(place) {
+                return;
+            }
+            // What was read stays known until then: commits of it go on saying whose it was.
+            state.rewound = Some(to);
+        }
         self.fail(place, error);
     }
 
     /// Where the next reader has to begin, when it is not at the commit.
     pub fn rewound(&self) -> Option<i64> {
-        self.state.lock().rewound.take()
+        self.state.lock().rewound.map(|rewound| rewound.to)
     }
 
     /// Whether nobody has asked the broker about it for this long.

@@ -4,7 +4,8 @@
 //! A reader that takes nothing is left out of the fetches, which pauses its partition; membership
 //! has its own connection and goes on.
 
-use super::cluster::{Cluster, EARLIEST, LATEST, Purpose, topic_name};
+use super::cluster::{Cluster, LATEST, Purpose, topic_name};
+use super::eras::EpochEnd;
 use super::error::{
     CORRUPT_MESSAGE, INCONSISTENT_TOPIC_ID, OFFSET_OUT_OF_RANGE, UNKNOWN_TOPIC_ID,
     UNKNOWN_TOPIC_OR_PARTITION, answered,
@@ -31,6 +32,8 @@ const WAIT: Duration = Duration::from_millis(500);
 const WAIT_SHORT: Duration = Duration::from_millis(20);
 /// How often to see where partitions end that are not fetched.
 const ENDS_EVERY: Duration = Duration::from_secs(5);
+/// In place of a broker's number, the trouble with partitions that none leads.
+const NO_BROKER: i64 = -1;
 
 /// What to do when the offset to read is not there any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -52,8 +55,8 @@ pub(super) struct FetchOptions {
 }
 
 pub(super) struct Fetcher {
-    cluster: Cluster,
-    options: FetchOptions,
+    pub(super) cluster: Cluster,
+    pub(super) options: FetchOptions,
     feeds: Mutex<BTreeMap<u32, Arc<Feed>>>,
     /// Brokers that are being fetched from.
     nodes: Mutex<HashSet<i32>>,
@@ -61,7 +64,7 @@ pub(super) struct Fetcher {
     turn: AtomicUsize,
     changed: Notify,
     room: Notify,
-    trouble: Trouble,
+    pub(super) trouble: Trouble,
     stop: CancellationToken,
 }
 
@@ -79,7 +82,7 @@ impl Fetcher {
             turn: AtomicUsize::new(0),
             changed: Notify::new(),
             room: Notify::new(),
-            trouble: Trouble::new(format!("fetching for {name}")),
+            trouble: cluster.trouble(format!("fetching for {name}")),
             stop,
             cluster,
         });
@@ -114,6 +117,7 @@ impl Fetcher {
         while !self.stop.is_cancelled() {
             let leaderless = self.spawn_loops();
             if leaderless.is_empty() {
+                self.trouble.goes_on(NO_BROKER);
                 backoff = Backoff::new();
                 tokio::select! {
                     () = self.changed.notified() => {}
@@ -124,13 +128,14 @@ impl Fetcher {
             }
             match self.cluster.refresh(Some(&leaderless)).await {
                 Ok(_) if self.spawn_loops().is_empty() => {
-                    self.trouble.over();
+                    self.trouble.goes_on(NO_BROKER);
                     continue;
                 }
-                Ok(_) => self
-                    .trouble
-                    .is(&format!("nobody leads a partition of {}", leaderless.join(", "))),
-                Err(error) => self.trouble.is(&error.chain()),
+                Ok(_) => {
+                    let told = format!("nobody leads a partition of {}", leaderless.join(", "));
+                    self.trouble.waits(NO_BROKER, &Error::retry("no_leader", told));
+                }
+                Err(error) => self.trouble.waits(NO_BROKER, &error),
             }
             tokio::select! {
                 () = backoff.wait() => {}
@@ -167,6 +172,7 @@ impl Fetcher {
             let Wanted { feeds, full } = self.wanted(node);
             if feeds.is_empty() {
                 if !full {
+                    self.trouble.goes_on(node.into());
                     let mut nodes = self.nodes.lock();
                     nodes.remove(&node);
                     return;
@@ -186,12 +192,12 @@ impl Fetcher {
             let stale = match fetched {
                 Ok(stale) => stale,
                 Err(error) => {
-                    self.trouble.is(&error.chain());
+                    self.trouble.waits(node.into(), &error);
                     feeds.iter().map(|(feed, _)| feed.topic.clone()).collect()
                 }
             };
             if stale.is_empty() {
-                self.trouble.over();
+                self.trouble.goes_on(node.into());
                 backoff = Backoff::new();
                 continue;
             }
@@ -201,7 +207,7 @@ impl Fetcher {
             }
             let stale: Vec<_> = stale.into_iter().collect();
             if let Err(error) = self.cluster.refresh(Some(&stale)).await {
-                self.trouble.is(&error.chain());
+                self.trouble.waits(node.into(), &error);
             }
             self.changed.notify_one();
         }
@@ -231,15 +237,23 @@ impl Fetcher {
         feeds: &[(Arc<Feed>, Place)],
         wait: Duration,
     ) -> Result<HashSet<Arc<str>>> {
+        let (feeds, mut stale) = self.check(feeds).await;
+        if feeds.is_empty() {
+            return Ok(stale);
+        }
         let connection = self.cluster.broker(node, Purpose::Fetch).await?;
         let named = feeds.iter().any(|(feed, _)| feed.topic_id.is_nil());
         let version = connection.version::<FetchRequest>(if named { 12 } else { 16 })?;
         let mut topics: Vec<FetchTopic> = Vec::new();
-        for (feed, place) in feeds {
+        for (feed, place) in &feeds {
             let epoch = self.cluster.leader(&feed.topic, feed.index).map_or(-1, |led| led.epoch);
             let partition = FetchPartition::default()
                 .with_partition(feed.index)
                 .with_current_leader_epoch(epoch)
+                .with_last_fetched_epoch(match version {
+                    12.. if place.epoch <= epoch => place.epoch,
+                    _ => -1,
+                })
                 .with_fetch_offset(place.offset)
                 .with_partition_max_bytes(self.options.partition_bytes as i32);
             match topics.last_mut() {
@@ -272,7 +286,6 @@ impl Fetcher {
             feeds.iter().enumerate().map(|(at, (f, _))| ((&*f.topic, f.index), at)).collect();
         let by_id: HashMap<_, usize> =
             feeds.iter().enumerate().map(|(at, (f, _))| ((f.topic_id, f.index), at)).collect();
-        let mut stale = HashSet::new();
         for topic in response.responses {
             for partition in topic.partitions {
                 let index = partition.partition_index;
@@ -282,7 +295,7 @@ impl Fetcher {
                 };
                 let Some(at) = at else { continue };
                 let (feed, place) = &feeds[*at];
-                if !self.take(feed, *place, partition).await {
+                if !self.take(node, feed, *place, partition).await {
                     stale.insert(feed.topic.clone());
                 }
             }
@@ -291,9 +304,14 @@ impl Fetcher {
     }
 
     /// Takes in what a broker said of one partition. False when what we know of it is stale.
-    async fn take(&self, feed: &Feed, place: Place, partition: PartitionData) -> bool {
+    async fn take(&self, node: i32, feed: &Feed, place: Place, partition: PartitionData) -> bool {
         let doing = || format!("reading partition {} of `{}`", feed.index, feed.topic);
+        let told = partition.diverging_epoch;
         match partition.error_code {
+            0 if told.end_offset >= 0 => {
+                let told = EpochEnd { epoch: told.epoch, offset: told.end_offset };
+                self.was_cut(feed, place, told).await
+            }
             0 => {
                 feed.set_end(match self.options.committed_only {
                     true => partition.last_stable_offset,
@@ -308,19 +326,11 @@ impl Fetcher {
                 }
                 true
             }
-            OFFSET_OUT_OF_RANGE => {
-                if let Err(error) = self.offset_lost(feed, place).await {
-                    match error.disposition() {
-                        Disposition::Stop => feed.fail(place, error),
-                        _ => self.trouble.is(&error.chain()),
-                    }
-                }
-                true
-            }
+            OFFSET_OUT_OF_RANGE => self.offset_lost(feed, place).await,
             // The group tells what becomes of a topic that is gone or was made again.
             UNKNOWN_TOPIC_OR_PARTITION | UNKNOWN_TOPIC_ID | INCONSISTENT_TOPIC_ID => false,
             CORRUPT_MESSAGE => {
-                self.trouble.is(&answered(doing(), CORRUPT_MESSAGE).chain());
+                self.trouble.waits(node.into(), &answered(doing(), CORRUPT_MESSAGE));
                 false
             }
             code => {
@@ -331,48 +341,12 @@ impl Fetcher {
                         true
                     }
                     _ => {
-                        self.trouble.is(&error.chain());
+                        self.trouble.waits(node.into(), &error);
                         false
                     }
                 }
             }
         }
-    }
-
-    /// The offset to read is not there: retention took it, or the log was cut.
-    async fn offset_lost(&self, feed: &Feed, place: Place) -> Result<()> {
-        let Feed { topic, index, .. } = feed;
-        let at = |time| self.cluster.offset_at(topic, *index, time, self.options.committed_only);
-        let begin = at(EARLIEST).await?.unwrap_or(0);
-        let end = at(LATEST).await?.unwrap_or(begin);
-        let offset = place.offset;
-        if (begin..=end).contains(&offset) {
-            return Ok(());
-        }
-        feed.set_end(end);
-        let told = format!(
-            "offset {offset} of partition {index} of `{topic}` is gone: the broker has {begin} to {end}"
-        );
-        let go_on = match self.options.on_lost_offset {
-            OnLostOffset::Hold => {
-                return Err(Error::stop(
-                    "offset_out_of_range",
-                    format!(
-                        "{told}; set the offset with `millstream offsets reset`, or say \
-                         `on_lost_offset: earliest` or `latest`"
-                    ),
-                ));
-            }
-            OnLostOffset::Earliest => begin,
-            OnLostOffset::Latest => end,
-        };
-        tracing::warn!(topic = &**topic, partition = index, "{told}; going on at {go_on}");
-        match go_on >= offset {
-            true => feed.skip_to(place, go_on),
-            // A reader never goes back; a new one may begin earlier.
-            false => feed.rewind(place, go_on, Error::retry("offset_out_of_range", told)),
-        }
-        Ok(())
     }
 
     /// The lag of partitions that wait or hold goes on growing.

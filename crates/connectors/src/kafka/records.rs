@@ -4,9 +4,11 @@
 //! (what compaction leaves of a producer's last batch), markers of transactions, records of
 //! transactions that were given up, and an epoch. All of that counts as read.
 
+use super::eras::Era;
 use bytes::Bytes;
 use millstream_core::{Error, Records, RecordsBuilder, Result};
 use millstream_log::Codec;
+use millstream_log::codec::Body;
 use std::collections::{HashSet, VecDeque};
 
 const HEADER_BYTES: usize = 61;
@@ -28,11 +30,15 @@ pub(super) struct Chunk {
     giving_up: HashSet<i64>,
     /// Records that the broker had removed before `from`.
     skipped: u64,
+    /// Which leaders wrote them.
+    eras: Vec<Era>,
 }
 
 struct Batch {
     base_offset: i64,
     bytes: usize,
+    /// Of the leader that wrote it; -1 where that is not known.
+    epoch: i32,
     crc: u32,
     attributes: i16,
     last_delta: i32,
@@ -46,6 +52,7 @@ impl Chunk {
     /// The whole batches at the start of what was fetched. `None` when there is not one.
     pub fn new(bytes: Bytes, from: i64, mut aborted: Vec<(i64, i64)>) -> Result<Option<Chunk>> {
         let (mut at, mut next) = (0, from);
+        let mut eras: Vec<Era> = Vec::new();
         while bytes.len() - at >= HEADER_BYTES {
             let batch = Batch::read(&bytes[at..], from)?;
             if batch.bytes > bytes.len() - at {
@@ -53,6 +60,10 @@ impl Chunk {
             }
             at += batch.bytes;
             next = next.max(batch.next_offset());
+            match eras.last_mut() {
+                Some(era) if era.epoch == batch.epoch => era.to = next,
+                _ => eras.push(Era { epoch: batch.epoch, from: batch.base_offset, to: next }),
+            }
         }
         aborted.sort_unstable();
         Ok((at > 0).then(|| Chunk {
@@ -62,6 +73,7 @@ impl Chunk {
             aborted: aborted.into(),
             giving_up: HashSet::new(),
             skipped: 0,
+            eras,
         }))
     }
 
@@ -73,6 +85,11 @@ impl Chunk {
     /// The offset after the last batch.
     pub fn next_offset(&self) -> i64 {
         self.next
+    }
+
+    /// Which leaders wrote them; told once.
+    pub fn take_eras(&mut self) -> Vec<Era> {
+        std::mem::take(&mut self.eras)
     }
 
     pub fn len(&self) -> usize {
@@ -88,7 +105,7 @@ impl Chunk {
         let mut found = Vec::new();
         let mut packed = false;
         let (mut at, mut unpacked, mut next) = (0, 0, self.from);
-        let mut body = Vec::new();
+        let mut body = Body::default();
         let bytes = self.bytes.clone();
         while at < bytes.len() && (at == 0 || unpacked < bytes_max) {
             let batch = Batch::read(&bytes[at..], self.from)?;
@@ -105,7 +122,7 @@ impl Chunk {
                     if !packed {
                         // Those before were not packed: the buffer must hold all.
                         packed = true;
-                        body.reserve(raw.len().saturating_mul(4).min(bytes_max.saturating_mul(2)));
+                        body = Body::with_room(bytes.len().saturating_mul(3).min(bytes_max));
                         for (_, range) in &mut found {
                             let start = body.len();
                             body.extend_from_slice(&bytes[range.clone()]);
@@ -113,8 +130,7 @@ impl Chunk {
                         }
                     }
                     let start = body.len();
-                    codec
-                        .unpack(&raw[HEADER_BYTES..], &mut body)
+                    body.unpack(codec, &raw[HEADER_BYTES..])
                         .map_err(|e| damaged(batch.base_offset, e))?;
                     unpacked += body.len() - start;
                     found.push((batch, start..body.len()));
@@ -122,8 +138,11 @@ impl Chunk {
             }
             at += raw.len();
         }
-        let buffer = if packed { Bytes::from(body) } else { self.bytes.slice(..at) };
+        let buffer = if packed { body.into_bytes() } else { self.bytes.slice(..at) };
         let mut builder = RecordsBuilder::over(buffer.clone());
+        // A record has at least seven bytes, whatever its batch says.
+        let count: usize = found.iter().map(|(batch, _)| batch.records as usize).sum();
+        builder.reserve(count.min(buffer.len() / 7));
         for (batch, range) in &found {
             batch.each(&buffer[range.clone()], |record| {
                 if record.offset >= self.from {
@@ -198,6 +217,7 @@ impl Batch {
         Ok(Batch {
             base_offset,
             bytes,
+            epoch: i32_at(12),
             crc: u32::from_be_bytes(chunk(head, 17)),
             attributes: i16::from_be_bytes(chunk(head, 21)),
             last_delta,
@@ -310,13 +330,26 @@ fn part(bytes: &[u8], at: &mut usize) -> Option<Option<(usize, usize)>> {
 
 #[inline]
 fn varint(bytes: &[u8], at: &mut usize) -> Option<i64> {
+    // Nearly all take one byte or two.
+    let zigzag = |value: u64| (value >> 1) as i64 ^ -((value & 1) as i64);
+    match bytes.get(*at..)? {
+        [low, ..] if *low < 0x80 => {
+            *at += 1;
+            return Some(zigzag(u64::from(*low)));
+        }
+        [low, high, ..] if *high < 0x80 => {
+            *at += 2;
+            return Some(zigzag(u64::from(low & 0x7f) | u64::from(*high) << 7));
+        }
+        _ => {}
+    }
     let mut value = 0u64;
     for shift in (0..64).step_by(7) {
         let byte = *bytes.get(*at)?;
         *at += 1;
         value |= u64::from(byte & 0x7f) << shift;
         if byte < 0x80 {
-            return Some((value >> 1) as i64 ^ -((value & 1) as i64));
+            return Some(zigzag(value));
         }
     }
     None

@@ -17,6 +17,9 @@ const ROUNDS_MAX: u32 = 1_000_000;
 pub(super) enum Conversation {
     /// One message says all.
     Once(Vec<u8>),
+    /// The same for a token; what is wrong with it comes as an answer.
+    Token(Vec<u8>),
+    Sent,
     Scram(Box<Scram>),
     Done,
 }
@@ -51,7 +54,12 @@ impl Conversation {
                     })?,
                     None => password.clone(),
                 };
-                Self::Once(format!("n,,\x01auth=Bearer {}\x01\x01", token.trim()).into_bytes())
+                let token = token.trim();
+                // Anything else would say more than the token.
+                if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+                    return Err(Error::stop("authentication", "the token is empty, or no token"));
+                }
+                Self::Token(format!("n,,\x01auth=Bearer {token}\x01\x01").into_bytes())
             }
             mechanism => {
                 let mut random = [0u8; 24];
@@ -75,6 +83,20 @@ impl Conversation {
                 let message = std::mem::take(message);
                 *self = Self::Done;
                 Ok(Some(message))
+            }
+            Self::Token(message) => {
+                let message = std::mem::take(message);
+                *self = Self::Sent;
+                Ok(Some(message))
+            }
+            Self::Sent if answer.is_empty() => {
+                *self = Self::Done;
+                Ok(None)
+            }
+            Self::Sent => {
+                let said = String::from_utf8_lossy(answer);
+                let told = format!("the broker did not take the token: it says {said}");
+                Err(Error::stop("authentication", told))
             }
             Self::Scram(scram) => scram.next(answer),
             Self::Done => Ok(None),
@@ -196,6 +218,30 @@ mod tests {
         let mut scram = begin();
         scram.next(b"r=abcd,s=YQ==,i=1").unwrap();
         assert!(scram.next(b"v=YQ==").is_err());
+    }
+
+    fn token(token: &str) -> Result<Conversation> {
+        Conversation::new(&SaslOptions {
+            mechanism: Mechanism::OAuthBearer,
+            username: String::new(),
+            password: super::super::options::Hidden(token.into()),
+            token_file: None,
+        })
+    }
+
+    #[test]
+    fn a_token_is_sent_whole_and_its_refusal_is_told() {
+        let mut talk = token(" abc.def. \n").unwrap();
+        let message = talk.next(b"").unwrap().unwrap();
+        assert_eq!(message, b"n,,\x01auth=Bearer abc.def.\x01\x01");
+        assert_eq!(talk.next(b"").unwrap(), None);
+        let mut talk = token("abc").unwrap();
+        talk.next(b"").unwrap();
+        let error = talk.next(br#"{"status":"invalid_token"}"#).unwrap_err().to_string();
+        assert!(error.contains("did not take the token") && error.contains("invalid_token"));
+        for wrong in ["", "\n", "a\x01host=b", "two words"] {
+            assert!(token(wrong).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

@@ -35,7 +35,10 @@ impl Tls {
         })?;
         TlsConnector::from(config).connect(name, stream).await.map_err(|error| {
             let told = format!("no TLS with {host}: see `ca`, `certificate` and `key`");
-            Error::retry("tls", told).because(error)
+            match is_refusal(&error) {
+                true => Error::stop("tls", told).because(error),
+                false => Error::retry("tls", told).because(error),
+            }
         })
     }
 
@@ -111,6 +114,27 @@ impl Tls {
             }
         };
         Ok(Arc::new(config))
+    }
+}
+
+/// Whether one side does not believe the other's certificate: trying again does not help.
+pub(super) fn is_refusal(error: &std::io::Error) -> bool {
+    use rustls::AlertDescription::*;
+    let error = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match error {
+        Some(rustls::Error::InvalidCertificate(_)) => true,
+        Some(rustls::Error::AlertReceived(alert)) => matches!(
+            alert,
+            AccessDenied
+                | BadCertificate
+                | CertificateExpired
+                | CertificateRequired
+                | CertificateRevoked
+                | CertificateUnknown
+                | UnknownCA
+                | UnsupportedCertificate
+        ),
+        _ => false,
     }
 }
 

@@ -14,7 +14,7 @@ use super::super::error::{
 use super::super::fetcher::Backoff;
 use super::assignor::{Candidate, TopicPartition, assign};
 use super::ours::Member;
-use super::{Context, Ended, LEAVE_WITHIN};
+use super::{Context, Ended, FENCED, LEAVE_WITHIN};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures::FutureExt;
 use kafka_protocol::messages::consumer_protocol_assignment::TopicPartition as Assigned;
@@ -76,13 +76,8 @@ impl Context {
                     member_id.clear();
                     self.ours.set_member(Member::default());
                 }
-                Err(error) => {
-                    if error.kind() == "fenced" {
-                        self.lose_all();
-                        member_id.clear();
-                    }
-                    self.failed(error, &mut backoff).await;
-                }
+                Err(error) if error.kind() == FENCED => return Ended::Fenced(error),
+                Err(error) => self.failed(error, &mut backoff).await,
             }
         }
         self.leave_classic(&member_id).await;
@@ -194,6 +189,7 @@ impl Context {
             }
             UNKNOWN_MEMBER_ID | ILLEGAL_GENERATION => return Ok(Step::Forgotten),
             REBALANCE_IN_PROGRESS => return Ok(Step::Rejoin),
+            FENCED_INSTANCE_ID => return Err(self.fenced()),
             code => return Err(answered(doing(), code)),
         }
         *member_id = response.member_id.as_str().to_owned();
@@ -231,6 +227,7 @@ impl Context {
             0 => Ok(Step::Done(assigned(response.assignment)?)),
             UNKNOWN_MEMBER_ID | ILLEGAL_GENERATION => Ok(Step::Forgotten),
             REBALANCE_IN_PROGRESS => Ok(Step::Rejoin),
+            FENCED_INSTANCE_ID => Err(self.fenced()),
             code => Err(answered(doing(), code)),
         }
     }
@@ -253,9 +250,7 @@ impl Context {
                 self.forget_coordinator();
                 Ok(Step::Done(()))
             }
-            FENCED_INSTANCE_ID => {
-                Err(answered("keeping the place in the group", FENCED_INSTANCE_ID))
-            }
+            FENCED_INSTANCE_ID => Err(self.fenced()),
             code => Err(answered("keeping the place in the group", code)),
         }
     }

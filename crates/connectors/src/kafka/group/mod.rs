@@ -36,6 +36,9 @@ use uuid::Uuid;
 /// Tells memberships apart.
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
+/// The kind of the error that ends a membership: another process has our `instance`.
+const FENCED: &str = "fenced";
+
 /// How long `leave` waits for the coordinator to hear of it.
 const LEAVE_WITHIN: Duration = Duration::from_secs(5);
 
@@ -117,6 +120,8 @@ enum Ended {
     Left,
     /// The group or the broker speaks the other protocol.
     UseClassic(String),
+    /// Another process has our `instance`.
+    Fenced(Error),
 }
 
 impl Membership {
@@ -214,6 +219,10 @@ impl Group for Membership {
         self.context.commit(offsets).await
     }
 
+    async fn set(&self, offsets: &[(u32, i64)]) -> Result<Vec<(u32, i64)>> {
+        self.context.commit_chosen(offsets).await
+    }
+
     async fn leave(&self) {
         self.context.stop.cancel();
         let mut ended = self.ended.clone();
@@ -237,6 +246,12 @@ impl Context {
             };
             match ended {
                 Ended::Left => return,
+                // Who comes back would fence the other, and so on for ever.
+                Ended::Fenced(error) => {
+                    self.lose_all();
+                    self.ours.tell(Err(error));
+                    return self.stop.cancelled().await;
+                }
                 Ended::UseClassic(why) if self.options.protocol == Protocol::Auto => {
                     tracing::info!(
                         "group `{}`: the classic protocol is used: {why}",
@@ -277,6 +292,19 @@ impl Context {
             self.forget_coordinator();
         }
         connection
+    }
+
+    /// Another process has our `instance`.
+    fn fenced(&self) -> Error {
+        Error::stop(
+            FENCED,
+            format!(
+                "group `{}`: another process has joined as `instance: {}`: give each process a name \
+                 of its own, and end the one that is too many",
+                self.options.group,
+                self.options.instance.as_deref().unwrap_or_default()
+            ),
+        )
     }
 
     fn forget_coordinator(&self) {

@@ -7,8 +7,8 @@
 
 use super::super::cluster::moved;
 use super::super::error::{
-    FENCED_MEMBER_EPOCH, GROUP_ID_NOT_FOUND, INVALID_REQUEST, UNKNOWN_MEMBER_ID,
-    UNRELEASED_INSTANCE_ID, UNSUPPORTED_VERSION, answered,
+    FENCED_INSTANCE_ID, FENCED_MEMBER_EPOCH, GROUP_ID_NOT_FOUND, INVALID_REQUEST,
+    UNKNOWN_MEMBER_ID, UNRELEASED_INSTANCE_ID, UNSUPPORTED_VERSION, answered,
 };
 use super::super::fetcher::Backoff;
 use super::assignor::TopicPartition;
@@ -26,6 +26,7 @@ use millstream_core::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 /// Joins, leaves, and leaves for a while, in place of an epoch.
@@ -52,6 +53,7 @@ impl Context {
     pub(super) async fn run_modern(self: &Arc<Self>) -> Ended {
         let mut backoff = Backoff::new();
         let mut talk = Talk::new();
+        let mut taken_since = None;
         while !self.stop.is_cancelled() {
             let request = self.request(&talk);
             let beat = tokio::select! {
@@ -70,6 +72,23 @@ impl Context {
                         talk = Talk { id: talk.id, ..Talk::new() };
                         continue;
                     }
+                    FENCED_INSTANCE_ID => return Ended::Fenced(self.fenced()),
+                    // One that died keeps it for as long as the broker waits for it.
+                    UNRELEASED_INSTANCE_ID
+                        if taken_since.get_or_insert_with(Instant::now).elapsed()
+                            > self.options.session_timeout * 3 / 2 =>
+                    {
+                        return Ended::Fenced(self.fenced());
+                    }
+                    UNRELEASED_INSTANCE_ID => {
+                        let told = format!(
+                            "joining group `{}`: another process has our `instance`, or had it \
+                             until it died",
+                            self.options.group
+                        );
+                        self.failed(Error::retry("instance", told), &mut backoff).await;
+                        continue;
+                    }
                     code @ (UNSUPPORTED_VERSION | GROUP_ID_NOT_FOUND | INVALID_REQUEST)
                         if talk.epoch == JOIN =>
                     {
@@ -81,11 +100,7 @@ impl Context {
                         if moved(code) {
                             self.forget_coordinator();
                         }
-                        let mut doing =
-                            format!("keeping a place in group `{}`", self.options.group);
-                        if code == UNRELEASED_INSTANCE_ID {
-                            doing.push_str(": `instance` is still taken");
-                        }
+                        let doing = format!("keeping a place in group `{}`", self.options.group);
                         talk.all = true;
                         self.failed(answered(doing, code), &mut backoff).await;
                         continue;

@@ -30,6 +30,8 @@ const NOTE: &str = "topic ";
 
 struct Found {
     offset: i64,
+    /// The leader's epoch of the record before it; -1 where nobody said.
+    epoch: i32,
     note: String,
 }
 
@@ -55,8 +57,12 @@ impl Context {
                 |time| self.cluster.offset_at(&feed.topic, feed.index, time, self.committed_only);
             let earliest = async || Ok::<_, Error>(at(EARLIEST).await?.unwrap_or(0));
             let mut refused = None;
+            let mut epoch = -1;
             let offset = match found.filter(|_| !of_another) {
-                Some(found) => found.offset,
+                Some(found) => {
+                    epoch = found.epoch;
+                    found.offset
+                }
                 // Nobody has read it: what came before we knew of it counts too.
                 None if of_another || !self.at_start.contains(&partition) => earliest().await?,
                 None => match self.options.start {
@@ -80,7 +86,7 @@ impl Context {
                     }
                 },
             };
-            begins.push((feed.clone(), Begin { offset, refused }));
+            begins.push((feed.clone(), Begin { offset, epoch, refused }));
         }
         // A task that comes after this one, before anything else was committed, must not begin at a
         // later end.
@@ -139,7 +145,8 @@ impl Context {
                 Some(group) => {
                     let topics = group.topics.into_iter().map(|topic| {
                         let partitions = topic.partitions.into_iter().map(|p| {
-                            (p.partition_index, p.committed_offset, p.metadata, p.error_code)
+                            let found = (p.committed_offset, p.committed_leader_epoch, p.metadata);
+                            (p.partition_index, found, p.error_code)
                         });
                         (topic.name, partitions.collect::<Vec<_>>())
                     });
@@ -148,7 +155,8 @@ impl Context {
                 None => {
                     let topics = response.topics.into_iter().map(|topic| {
                         let partitions = topic.partitions.into_iter().map(|p| {
-                            (p.partition_index, p.committed_offset, p.metadata, p.error_code)
+                            let found = (p.committed_offset, p.committed_leader_epoch, p.metadata);
+                            (p.partition_index, found, p.error_code)
                         });
                         (topic.name, partitions.collect::<Vec<_>>())
                     });
@@ -162,13 +170,13 @@ impl Context {
         let mut found = HashMap::new();
         for (topic, partitions) in topics {
             let topic: Arc<str> = topic.as_str().into();
-            for (index, offset, note, code) in partitions {
+            for (index, (offset, epoch, note), code) in partitions {
                 if code != 0 {
                     return Err(answered(doing(), code));
                 }
                 if offset >= 0 {
                     let note = note.map(|note| note.as_str().to_owned()).unwrap_or_default();
-                    found.insert((topic.clone(), index), Found { offset, note });
+                    found.insert((topic.clone(), index), Found { offset, epoch, note });
                 }
             }
         }
@@ -202,7 +210,7 @@ impl Context {
                 OffsetCommitRequestPartition::default()
                     .with_partition_index(feed.index)
                     .with_committed_offset(*offset)
-                    .with_committed_leader_epoch(-1)
+                    .with_committed_leader_epoch(feed.epoch_before(*offset))
                     .with_committed_metadata(Some(note)),
             );
         }
@@ -249,7 +257,10 @@ impl Context {
                             format!("{}: the group is being shared out anew", doing()),
                         ));
                     }
-                    FENCED_INSTANCE_ID => return Err(answered(doing(), FENCED_INSTANCE_ID)),
+                    FENCED_INSTANCE_ID => {
+                        self.ours.poke.notify_one();
+                        return Err(self.fenced());
+                    }
                     code => {
                         self.moved_if(code);
                         failed = Some(answered(doing(), code));
@@ -262,6 +273,13 @@ impl Context {
             Some(error) if done.is_empty() => Err(error),
             _ => Ok(done),
         }
+    }
+
+    /// The operator's commit: whatever was read before.
+    pub(super) async fn commit_chosen(&self, offsets: &[(u32, i64)]) -> Result<Vec<(u32, i64)>> {
+        let feeds = offsets.iter().filter_map(|(number, _)| self.ours.feed(*number));
+        feeds.for_each(|feed| feed.forget_eras());
+        self.commit(offsets).await
     }
 
     /// Sets offsets of a group without members.

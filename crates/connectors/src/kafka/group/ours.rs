@@ -63,6 +63,8 @@ enum Stage {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Begin {
     pub offset: i64,
+    /// The leader's epoch of the record before, as it was committed; -1 where that is not known.
+    pub epoch: i32,
     pub refused: Option<String>,
 }
 
@@ -128,6 +130,7 @@ impl Ours {
                 part.stage = Stage::Ours;
                 part.committed = begin.offset;
                 part.refused = begin.refused;
+                feed.begins_after(begin.epoch, begin.offset);
                 assigned.push(feed.id);
             }
         }
@@ -199,9 +202,15 @@ impl Ours {
     }
 
     pub fn start_of(&self, number: u32) -> Option<i64> {
-        let state = self.state.lock();
-        let part = state.partitions.get(&number).filter(|part| part.stage != Stage::Resolving)?;
-        Some(part.feed.rewound().unwrap_or(part.committed))
+        let mut state = self.state.lock();
+        let part = state.partitions.get_mut(&number)?;
+        if part.stage == Stage::Resolving {
+            return None;
+        }
+        if let Some(rewound) = part.feed.rewound() {
+            part.committed = rewound;
+        }
+        Some(part.committed)
     }
 
     /// Whether it is ours to read, or why it cannot be.
@@ -278,7 +287,7 @@ mod tests {
     }
 
     fn begin(feeds: &[Arc<Feed>]) -> Vec<(Arc<Feed>, Begin)> {
-        feeds.iter().map(|f| (f.clone(), Begin { offset: 5, refused: None })).collect()
+        feeds.iter().map(|f| (f.clone(), Begin { offset: 5, epoch: -1, refused: None })).collect()
     }
 
     #[test]
