@@ -2,6 +2,7 @@
 
 use crate::connection::{self, Ends};
 use crate::error::{Error, Result};
+use crate::fetch::session::{self, Sessions};
 use crate::groups::Groups;
 use crate::options::Options;
 use crate::stats::{Counters, Meter, Present, add};
@@ -35,7 +36,10 @@ pub struct Inner {
     pub options: Options,
     pub store: Store,
     pub groups: Groups,
+    pub sessions: Sessions,
     pub budgets: Budgets,
+    /// Passwords are checked one after the other: that takes long.
+    pub passwords: Semaphore,
     pub counters: Counters,
     users_of: OnceLock<UsersOf>,
     tls: Option<Tls>,
@@ -60,7 +64,7 @@ impl Broker {
     /// Opens what is kept beside the log.
     pub fn open(listener: TcpListener, log: Log, options: Options) -> Result<Broker> {
         let tls = options.tls.clone().map(Tls::load).transpose()?;
-        let store = Store::open(&options.dir)?;
+        let store = Store::open(&options.dir, options.files.clone())?;
         let budget = |bytes: usize| Arc::new(Semaphore::new(bytes.div_ceil(1024).max(1)));
         let limits = &options.limits;
         let budgets = Budgets {
@@ -69,8 +73,25 @@ impl Broker {
             fetches: budget(limits.fetches_bytes.max(limits.fetch_bytes)),
         };
         let groups = Groups::new(options.groups.clone());
+        let sessions = Sessions::new(session::Limits {
+            sessions: limits.fetch_sessions,
+            partitions: limits.fetch_session_partitions,
+            partitions_each: limits.fetch_session_partitions / 10,
+            idle: limits.fetch_session_idle,
+        });
         let (counters, users_of) = (Counters::default(), OnceLock::new());
-        let inner = Inner { log, options, store, groups, budgets, counters, users_of, tls };
+        let inner = Inner {
+            log,
+            options,
+            store,
+            groups,
+            sessions,
+            budgets,
+            passwords: Semaphore::new(1),
+            counters,
+            users_of,
+            tls,
+        };
         Ok(Broker { listener, inner: Arc::new(inner) })
     }
 

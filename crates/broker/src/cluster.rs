@@ -160,8 +160,7 @@ pub fn find_coordinator(
     let refused = (!ours).then(|| {
         text("this log has groups of consumers; it has no transactions and no share groups")
     });
-    // Clients take this one as final; most others they would try again for ever.
-    let error = if ours { 0 } else { ResponseError::TransactionalIdAuthorizationFailed.code() };
+    let error = if ours { 0 } else { crate::transactions::REFUSED.code() };
     if version < 4 {
         let response =
             FindCoordinatorResponse::default().with_error_code(error).with_error_message(refused);

@@ -17,16 +17,19 @@ use crate::wire::{Answer, Refused, Request};
 use bytes::{Bytes, BytesMut};
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::time::{Duration, Instant, timeout};
+use tokio::time::{Duration, Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 /// Read at once from a socket.
 const CHUNK_BYTES: usize = 64 << 10;
 /// Frames up to this size are not counted against the shared budget.
 const SMALL_BYTES: usize = 16 << 10;
+/// A request that waits gives its share of the budget back after so long.
+const HELD: Duration = Duration::from_secs(1);
 /// Before a client has shown who it is.
 const UNKNOWN_BYTES: usize = 64 << 10;
 
@@ -41,8 +44,15 @@ struct Queued {
     pending: Pending,
     api: &'static Api,
     since: Instant,
-    /// The request's share of the budget, until it is answered or appended.
-    permit: Option<OwnedSemaphorePermit>,
+    shares: Shares,
+}
+
+/// What a request holds of the shared budget and of its connection's own, until it is answered or
+/// appended.
+#[derive(Default)]
+struct Shares {
+    common: Option<OwnedSemaphorePermit>,
+    _own: Option<OwnedSemaphorePermit>,
 }
 
 /// Serves a connection until it ends, for whatever reason.
@@ -89,15 +99,17 @@ async fn read<R>(
 where
     R: AsyncRead + Unpin,
 {
-    let mut frames = Frames { reader, buffer: BytesMut::new() };
+    let own = Arc::new(Semaphore::new(kib(broker.options.limits.connection_bytes) as usize));
+    let mut frames = Frames { reader, buffer: BytesMut::new(), own };
     loop {
-        let Some((frame, permit)) = frames.next(broker, &session).await? else { return Ok(()) };
+        let Some((frame, shares)) = frames.next(broker, &session).await? else { return Ok(()) };
         let since = Instant::now();
         add(&broker.counters.bytes_in, frame.len() as u64 + 4);
-        let begun = Request::read(frame).and_then(|request| {
-            let api = request.api;
-            Ok((api, dispatch::begin(broker, &mut session, request)?))
-        });
+        let begun = async {
+            let request = Request::read(frame)?;
+            Ok((request.api, dispatch::begin(broker, &mut session, request).await?))
+        };
+        let begun = begun.await;
         let (api, pending) = match begun {
             Ok(begun) => begun,
             Err(Refused::ApiVersions { api, correlation, .. }) => {
@@ -108,8 +120,8 @@ where
                 return Err(io::Error::new(io::ErrorKind::InvalidData, refused));
             }
         };
-        let permit = permit.filter(|_| !pending.is_begun());
-        if queue.send(Queued { pending, api, since, permit }).await.is_err() {
+        let shares = if pending.is_begun() { Shares::default() } else { shares };
+        if queue.send(Queued { pending, api, since, shares }).await.is_err() {
             return Ok(());
         }
     }
@@ -118,19 +130,21 @@ where
 struct Frames<R> {
     reader: R,
     buffer: BytesMut,
+    /// The bytes that this connection's requests may take together.
+    own: Arc<Semaphore>,
 }
 
 impl<R: AsyncRead + Unpin> Frames<R> {
-    /// The next frame without its length, and its share of the budget. `None` at the end.
+    /// The next frame without its length, and its shares of the budgets. `None` at the end.
     async fn next(
         &mut self,
         broker: &Inner,
         session: &Session,
-    ) -> io::Result<Option<(Bytes, Option<OwnedSemaphorePermit>)>> {
+    ) -> io::Result<Option<(Bytes, Shares)>> {
         let limits = &broker.options.limits;
         while self.buffer.len() < 4 {
             let patience = if self.buffer.is_empty() { limits.idle } else { limits.stalled };
-            if self.fill(CHUNK_BYTES, patience).await? == 0 {
+            if self.fill(CHUNK_BYTES, Instant::now() + patience).await? == 0 {
                 return match self.buffer.len() {
                     0 => Ok(None),
                     _ => Err(io::ErrorKind::UnexpectedEof.into()),
@@ -148,7 +162,9 @@ impl<R: AsyncRead + Unpin> Frames<R> {
             let what = format!("a request of {said} bytes, where {max} are the most");
             return Err(io::Error::new(io::ErrorKind::InvalidData, what));
         };
-        let permit = match len {
+        // One that is larger than all of it has it alone.
+        let own = share(&self.own, len.clamp(1, limits.connection_bytes)).await?;
+        let common = match len {
             ..=SMALL_BYTES => None,
             _ => {
                 let budget = match len <= limits.ordinary_bytes {
@@ -159,31 +175,41 @@ impl<R: AsyncRead + Unpin> Frames<R> {
             }
         };
         let whole = len + 4;
+        // A trickle is no request: what it holds of the budget others wait for.
+        let until = Instant::now() + patience(limits.stalled, len);
         while self.buffer.len() < whole {
             // No more room than twice what has come, whatever the length says.
             let missing = whole - self.buffer.len();
             let room = missing.min(self.buffer.len().max(CHUNK_BYTES));
-            if self.fill(room, limits.stalled).await? == 0 {
+            if self.fill(room, until).await? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }
         let frame = self.buffer.split_to(whole).freeze().slice(4..);
-        Ok(Some((frame, permit)))
+        Ok(Some((frame, Shares { common, _own: Some(own) })))
     }
 
-    async fn fill(&mut self, room: usize, patience: Duration) -> io::Result<usize> {
+    async fn fill(&mut self, room: usize, until: Instant) -> io::Result<usize> {
         self.buffer.reserve(room);
-        match timeout(patience, self.reader.read_buf(&mut self.buffer)).await {
+        match timeout_at(until, self.reader.read_buf(&mut self.buffer)).await {
             Ok(read) => read,
             Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "nothing came for too long")),
         }
     }
 }
 
+/// For so many bytes; a slow network has to carry a MiB in the time of one stall.
+fn patience(stalled: Duration, bytes: usize) -> Duration {
+    stalled.saturating_mul(1 + u32::try_from(bytes >> 20).unwrap_or(u32::MAX - 1))
+}
+
 /// Waits for a share of a budget that is counted in KiB.
 pub async fn share(budget: &Arc<Semaphore>, bytes: usize) -> io::Result<OwnedSemaphorePermit> {
-    let permits = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
-    budget.clone().acquire_many_owned(permits).await.map_err(io::Error::other)
+    budget.clone().acquire_many_owned(kib(bytes)).await.map_err(io::Error::other)
+}
+
+fn kib(bytes: usize) -> u32 {
+    u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX)
 }
 
 async fn write<W>(
@@ -196,12 +222,27 @@ where
     W: AsyncWrite + Unpin,
 {
     let mut pieces: Vec<Bytes> = Vec::new();
-    while let Some(Queued { pending, api, since, permit }) = queued.recv().await {
-        let Some(answer) = pending.finish().await else {
-            counters.answered(api, since.elapsed(), &[]);
-            continue;
+    while let Some(Queued { pending, api, since, mut shares }) = queued.recv().await {
+        let mut finishing = pin!(pending.finish());
+        let finished = match timeout(HELD, &mut finishing).await {
+            Ok(finished) => finished,
+            Err(_) => {
+                shares.common = None;
+                finishing.await
+            }
         };
-        drop(permit);
+        let answer = match finished {
+            Ok(Some(answer)) => answer,
+            Ok(None) => {
+                counters.answered(api, since.elapsed(), &[]);
+                continue;
+            }
+            Err(refused) => {
+                add(&counters.requests_refused, 1);
+                return Err(io::Error::new(io::ErrorKind::InvalidData, refused));
+            }
+        };
+        drop(shares);
         if answer.answer.0.is_empty() {
             return Err(io::Error::other("an answer could not be written"));
         }
@@ -228,10 +269,13 @@ where
     W: AsyncWrite + Unpin,
 {
     let mut first = 0;
+    let bytes: usize = pieces.iter().map(Bytes::len).sum();
+    // Also one that takes a little now and then holds memory that others wait for.
+    let until = Instant::now() + patience(stalled, bytes);
     while first < pieces.len() {
         let slices: Vec<IoSlice<'_>> =
             pieces[first..].iter().take(64).map(|piece| IoSlice::new(piece)).collect();
-        let written = match timeout(stalled, writer.write_vectored(&slices)).await {
+        let written = match timeout_at(until, writer.write_vectored(&slices)).await {
             Ok(written) => written?,
             Err(_) => {
                 let what = "its answers were not taken for too long";

@@ -5,7 +5,7 @@ use crate::failures::Failures;
 use crate::sasl::{self, Session};
 use crate::shape::APIS;
 use crate::wire::{Answer, Refused, Request};
-use crate::{cluster, configs, fetch, groups, list_offsets, produce, topics};
+use crate::{cluster, configs, fetch, groups, list_offsets, produce, topics, transactions};
 use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt};
 use kafka_protocol::ResponseError;
@@ -18,7 +18,7 @@ use tokio::sync::OwnedSemaphorePermit;
 /// A request that was begun, or waits for its turn.
 pub struct Pending {
     begun: bool,
-    finish: BoxFuture<'static, Option<Answered>>,
+    finish: BoxFuture<'static, Result<Option<Answered>, Refused>>,
 }
 
 pub struct Answered {
@@ -38,20 +38,23 @@ impl Pending {
 
     /// What remains of a request that has no more use for its own bytes.
     pub fn begun(finish: impl Future<Output = Option<Answered>> + Send + 'static) -> Pending {
-        Pending { begun: true, finish: finish.boxed() }
+        Pending { begun: true, finish: finish.map(Ok).boxed() }
     }
 
-    /// A request that does nothing before its turn.
-    pub fn later(finish: impl Future<Output = Answered> + Send + 'static) -> Pending {
-        Pending { begun: false, finish: finish.map(Some).boxed() }
+    /// A request that does nothing before its turn. It is decoded then, since that takes many times
+    /// the room of its bytes, which are all that is counted.
+    pub fn later(
+        finish: impl Future<Output = Result<Answered, Refused>> + Send + 'static,
+    ) -> Pending {
+        Pending { begun: false, finish: finish.map(|done| done.map(Some)).boxed() }
     }
 
     pub fn is_begun(&self) -> bool {
         self.begun
     }
 
-    /// `None` where the client waits for no answer.
-    pub async fn finish(self) -> Option<Answered> {
+    /// `None` where the client waits for no answer. An error ends the connection.
+    pub async fn finish(self) -> Result<Option<Answered>, Refused> {
         self.finish.await
     }
 }
@@ -70,7 +73,7 @@ impl Answered {
 }
 
 /// Does what must be done in the order of the requests, and gives what is left to do.
-pub fn begin(
+pub async fn begin(
     broker: &Arc<Inner>,
     session: &mut Session,
     request: Request,
@@ -78,7 +81,7 @@ pub fn begin(
     match (request.api.key, session.is_open()) {
         (17, _) => return sasl::handshake(broker, session, &request),
         (18, _) => return Ok(Pending::ready(api_versions(&request))),
-        (36, _) => return sasl::authenticate(broker, session, &request),
+        (36, _) => return sasl::authenticate(broker, session, &request).await,
         (_, false) => {
             return Err(Refused::Unreadable {
                 name: request.api.name,
@@ -91,7 +94,7 @@ pub fn begin(
     let broker = broker.clone();
     let ends = session.ends;
     match request.api.key {
-        0 => produce::begin(&broker, request),
+        0 => produce::begin(&broker, request).await,
         1 => fetch::begin(broker, request),
         2 => later(request, async move |q, v| list_offsets::list(&broker, q, v).await),
         3 => later(request, async move |q, v| cluster::metadata(&broker, ends, q, v).await),
@@ -112,6 +115,10 @@ pub fn begin(
         21 => later(request, async move |q, _| topics::delete_records(&broker, q).await),
         22 => later(request, async move |q, _| produce::init_producer_id(&broker, q).await),
         23 => later(request, async move |q, _| list_offsets::leader_epochs(&broker, q)),
+        24 => later(request, async move |q, v| transactions::add_partitions(q, v)),
+        25 => later(request, async move |q, _| transactions::add_offsets(q)),
+        26 => later(request, async move |q, _| transactions::end(q)),
+        28 => later(request, async move |q, _| transactions::commit_offsets(q)),
         29 => later(request, async move |_: DescribeAclsRequest, _| cluster::describe_acls()),
         30 => later(request, async move |q, _| cluster::create_acls(q)),
         31 => later(request, async move |q, _| cluster::delete_acls(q)),
@@ -140,10 +147,10 @@ where
     W: FnOnce(Q, i16) -> F + Send + 'static,
     F: Future<Output = R> + Send + 'static,
 {
-    let decoded: Q = request.decode()?;
     Ok(Pending::later(async move {
+        let (decoded, request) = request.take::<Q>()?;
         let response = work(decoded, request.version).await;
-        Answered::new(&request, &response)
+        Ok(Answered::new(&request, &response))
     }))
 }
 
@@ -160,7 +167,7 @@ pub fn unknown_api_versions(correlation: i32) -> Answered {
 }
 
 fn versions() -> Vec<ApiVersion> {
-    let listed = APIS.iter().map(|api| {
+    let listed = APIS.iter().filter(|api| api.listed).map(|api| {
         // Some clients look for version 0 of Produce to know what codecs a broker takes; they never
         // send it.
         let min = if api.key == 0 { 0 } else { api.min };
@@ -196,6 +203,10 @@ pub fn decode_only(frame: Bytes) -> bool {
         21 => decodes::<DeleteRecordsRequest>,
         22 => decodes::<InitProducerIdRequest>,
         23 => decodes::<OffsetForLeaderEpochRequest>,
+        24 => decodes::<AddPartitionsToTxnRequest>,
+        25 => decodes::<AddOffsetsToTxnRequest>,
+        26 => decodes::<EndTxnRequest>,
+        28 => decodes::<TxnOffsetCommitRequest>,
         29 => decodes::<DescribeAclsRequest>,
         30 => decodes::<CreateAclsRequest>,
         31 => decodes::<DeleteAclsRequest>,

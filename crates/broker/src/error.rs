@@ -24,8 +24,8 @@ pub enum Error {
     Newer { path: PathBuf, found: u32, known: u32 },
     #[error("{} is in use by another process", path.display())]
     Locked { path: PathBuf },
-    #[error("{} failed before and takes no more changes until the process starts again", path.display())]
-    Failed { path: PathBuf },
+    #[error("a change could not be written to {}: it is not kept", path.display())]
+    NotKept { path: PathBuf },
     #[error("{}: {what}", path.display())]
     File { path: PathBuf, what: String },
     #[error("cannot use the certificates for TLS")]

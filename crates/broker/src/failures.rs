@@ -132,6 +132,36 @@ impl Failures for OffsetForLeaderEpochResponse {
     }
 }
 
+impl Failures for AddPartitionsToTxnResponse {
+    fn codes(&self, note: &mut dyn FnMut(i16)) {
+        note(self.error_code);
+        let by_transaction = self.results_by_transaction.iter();
+        let topics = by_transaction.flat_map(|transaction| &transaction.topic_results);
+        let topics = topics.chain(&self.results_by_topic_v3_and_below);
+        let partitions = topics.flat_map(|topic| &topic.results_by_partition);
+        partitions.for_each(|partition| note(partition.partition_error_code));
+    }
+}
+
+impl Failures for TxnOffsetCommitResponse {
+    fn codes(&self, note: &mut dyn FnMut(i16)) {
+        let partitions = self.topics.iter().flat_map(|topic| &topic.partitions);
+        partitions.for_each(|partition| note(partition.error_code));
+    }
+}
+
+impl Failures for AddOffsetsToTxnResponse {
+    fn codes(&self, note: &mut dyn FnMut(i16)) {
+        note(self.error_code);
+    }
+}
+
+impl Failures for EndTxnResponse {
+    fn codes(&self, note: &mut dyn FnMut(i16)) {
+        note(self.error_code);
+    }
+}
+
 impl Failures for CreateAclsResponse {
     fn codes(&self, note: &mut dyn FnMut(i16)) {
         self.results.iter().for_each(|result| note(result.error_code));

@@ -30,6 +30,7 @@ pub mod stats;
 mod store;
 mod tls;
 mod topics;
+mod transactions;
 mod users;
 mod wire;
 

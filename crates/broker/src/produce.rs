@@ -13,6 +13,7 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 use millstream_log::{Appended, PartitionLog, RawBatch, Topic};
 use std::sync::Arc;
+use tokio::task::yield_now;
 
 /// Why a partition's records were not appended.
 struct Rejected {
@@ -28,8 +29,8 @@ struct Outcome {
 }
 
 /// Appends at once; what is left is to wait for the syncs.
-pub fn begin(broker: &Arc<Inner>, request: Request) -> Result<Pending, Refused> {
-    let decoded: ProduceRequest = request.decode()?;
+pub async fn begin(broker: &Arc<Inner>, request: Request) -> Result<Pending, Refused> {
+    let (decoded, request) = request.take::<ProduceRequest>()?;
     let acks = decoded.acks;
     let transactional = decoded.transactional_id.is_some();
     let mut topics = Vec::with_capacity(decoded.topic_data.len());
@@ -47,11 +48,11 @@ pub fn begin(broker: &Arc<Inner>, request: Request) -> Result<Pending, Refused> 
                 (Some(partition), Some(records)) => append(broker, partition, records),
             };
             outcomes.push(Outcome { index: part.index, partition, appended });
+            // A small batch may unpack to a large one.
+            yield_now().await;
         }
         topics.push((data.name, data.topic_id, outcomes));
     }
-    // The head is all that the answer needs; the batches are in the log.
-    let request = Request { body: Bytes::new(), ..request };
     Ok(Pending::begun(async move {
         let mut responses = Vec::with_capacity(topics.len());
         for (name, id, outcomes) in topics {
@@ -86,8 +87,9 @@ fn append(broker: &Inner, partition: &PartitionLog, records: Bytes) -> Result<Ap
             return Err(Rejected { code: ResponseError::InvalidRecord, message });
         }
     }
-    if batches.is_empty() {
-        return Err(ResponseError::InvalidRecord.into());
+    if batches.len() != 1 {
+        let message = text("a request has one record batch for a partition");
+        return Err(Rejected { code: ResponseError::InvalidRecord, message });
     }
     let appended = partition.append_raw(&batches).map_err(Rejected::from)?;
     let headers = || batches.iter().map(RawBatch::header);
@@ -132,7 +134,7 @@ pub async fn init_producer_id(
     let failed =
         |code: ResponseError| response.clone().with_producer_epoch(-1).with_error_code(code.code());
     if request.transactional_id.is_some() {
-        return failed(ResponseError::TransactionalIdAuthorizationFailed);
+        return failed(crate::transactions::REFUSED);
     }
     let inner = broker.clone();
     match blocking(move || inner.store.next_producer()).await {

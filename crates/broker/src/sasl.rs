@@ -1,6 +1,6 @@
 //! How a client shows who it is: SASL PLAIN and SCRAM (RFC 5802) inside Kafka's requests.
 
-use crate::broker::Inner;
+use crate::broker::{Inner, blocking};
 use crate::connection::Ends;
 use crate::dispatch::{Answered, Pending};
 use crate::users::{Hash, Keys, Users, random, same};
@@ -80,7 +80,7 @@ pub fn handshake(
     }))
 }
 
-pub fn authenticate(
+pub async fn authenticate(
     broker: &Arc<Inner>,
     session: &mut Session,
     request: &Request,
@@ -93,7 +93,11 @@ pub fn authenticate(
     };
     let step = std::mem::replace(&mut session.step, Step::Closed);
     let (answer, step) = match step {
-        Step::Plain => (plain(users, &decoded.auth_bytes), Step::Open),
+        Step::Plain => {
+            let _turn = broker.passwords.acquire().await;
+            let (users, token) = (users.clone(), decoded.auth_bytes);
+            (blocking(move || plain(&users, &token)).await, Step::Open)
+        }
         Step::Scram(hash) => match challenge(users, hash, &decoded.auth_bytes) {
             Some(challenge) => {
                 let first = challenge.server_first.clone();

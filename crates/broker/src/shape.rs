@@ -22,6 +22,8 @@ pub struct Api {
     pub max: i16,
     /// The first version with compact lengths and tagged fields.
     pub flexible: i16,
+    /// Whether clients are told that it is there.
+    pub listed: bool,
     shape: &'static str,
 }
 
@@ -47,7 +49,18 @@ const fn api(
     flexible: i16,
     shape: &'static str,
 ) -> Api {
-    Api { key, name, min: versions.0, max: versions.1, flexible, shape }
+    Api { key, name, min: versions.0, max: versions.1, flexible, listed: true, shape }
+}
+
+/// One that is answered with an error.
+const fn refused(
+    key: i16,
+    name: &'static str,
+    versions: (i16, i16),
+    flexible: i16,
+    shape: &'static str,
+) -> Api {
+    Api { listed: false, ..api(key, name, versions, flexible, shape) }
 }
 
 /// By key.
@@ -78,6 +91,16 @@ pub const APIS: &[Api] = &[
     api(21, "DeleteRecords", (0, 2), 2, "[s [i l]] i"),
     api(22, "InitProducerId", (0, 5), 2, "s i 3+:l 3+:h"),
     api(23, "OffsetForLeaderEpoch", (2, 4), 4, "3+:i [s [i i i]]"),
+    refused(
+        24,
+        "AddPartitionsToTxn",
+        (0, 5),
+        3,
+        "0-3:s 0-3:l 0-3:h 0-3:[s <i>] 4+:[s l h b [s <i>]]",
+    ),
+    refused(25, "AddOffsetsToTxn", (0, 4), 3, "s l h s"),
+    refused(26, "EndTxn", (0, 5), 3, "s l h b"),
+    refused(28, "TxnOffsetCommit", (0, 5), 3, "s s l h 3+:i 3+:s 3+:s [s [i l 2+:i s]]"),
     api(29, "DescribeAcls", (1, 3), 2, "b s b s s b b"),
     api(30, "CreateAcls", (1, 3), 2, "[b s b s s b b]"),
     api(31, "DeleteAcls", (1, 3), 2, "[b s b s s b b]"),

@@ -40,6 +40,10 @@ pub struct Stats {
     pub modern: Groups,
     /// Committed offsets that are kept.
     pub offsets: u64,
+    /// Consumers that name their partitions once, all there were, and those that made room for others.
+    pub fetch_sessions: u64,
+    pub fetch_sessions_begun: u64,
+    pub fetch_sessions_evicted: u64,
 }
 
 /// Groups of one kind that have members or had some lately.
@@ -111,6 +115,7 @@ impl Meter {
         let errors = counters.errors.lock();
         let errors = errors.iter().map(|((api, code), count)| (*api, name(*code), *count));
         let (classic, modern) = self.0.groups.count();
+        let sessions = self.0.sessions.count();
         Stats {
             connections: get(&counters.connections),
             connections_accepted: get(&counters.connections_accepted),
@@ -128,6 +133,9 @@ impl Meter {
             classic,
             modern,
             offsets: self.0.store.count(),
+            fetch_sessions: sessions.now,
+            fetch_sessions_begun: sessions.begun,
+            fetch_sessions_evicted: sessions.evicted,
         }
     }
 }

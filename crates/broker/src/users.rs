@@ -16,7 +16,13 @@ const SALT_BYTES: usize = 16;
 
 /// Users by name. Cheap to clone.
 #[derive(Clone)]
-pub struct Users(Arc<HashMap<String, [Keys; 2]>>);
+pub struct Users(Arc<Known>);
+
+struct Known {
+    keys: HashMap<String, [Keys; 2]>,
+    /// What the salts of those that are not there are made of: the same each time, as real ones are.
+    secret: Vec<u8>,
+}
 
 /// What SCRAM keeps of a password, for one of its hashes.
 #[derive(Clone)]
@@ -36,7 +42,7 @@ pub enum Hash {
 
 impl std::fmt::Debug for Users {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Users").field(&self.0.len()).finish()
+        f.debug_tuple("Users").field(&self.0.keys.len()).finish()
     }
 }
 
@@ -82,23 +88,27 @@ impl Users {
             let keys = [Hash::Sha256, Hash::Sha512].map(|hash| Keys::new(hash, &password));
             (name, keys)
         });
-        Users(Arc::new(users.collect()))
+        Users(Arc::new(Known { keys: users.collect(), secret: random(32) }))
     }
 
-    /// The keys of a user; those of one that is not there fit no password.
+    /// The keys of a user; those of one that is not there look the same and fit no password.
     pub fn keys(&self, name: &str, hash: Hash) -> Keys {
-        let found = self.0.get(name).and_then(|keys| keys.iter().find(|keys| keys.hash == hash));
-        found.cloned().unwrap_or_else(|| Keys {
-            stored: random(hash.algorithm().output_len()),
-            ..Keys::new(hash, name)
+        let known = self.0.keys.get(name);
+        let found = known.and_then(|keys| keys.iter().find(|keys| keys.hash == hash));
+        found.cloned().unwrap_or_else(|| {
+            let mut salt = hash.hmac(&self.0.secret, name.as_bytes());
+            salt.truncate(SALT_BYTES);
+            let (stored, server) = (random(hash.algorithm().output_len()), Vec::new());
+            Keys { hash, salt, iterations: ITERATIONS, stored, server }
         })
     }
 
+    /// Takes milliseconds, which is what keeps passwords from being guessed.
     pub fn check(&self, name: &str, password: &str) -> bool {
         let keys = self.keys(name, Hash::Sha256);
         let salted = keys.hash.salted(password, &keys.salt, keys.iterations);
         let client = keys.hash.hmac(&salted, b"Client Key");
-        self.0.contains_key(name) && same(&keys.hash.digest(&client), &keys.stored)
+        self.0.keys.contains_key(name) && same(&keys.hash.digest(&client), &keys.stored)
     }
 }
 
@@ -153,4 +163,20 @@ pub fn random(len: usize) -> Vec<u8> {
 /// Compares without telling by the time it takes where they differ.
 pub fn same(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_that_is_not_there_looks_like_one_that_is() {
+        let users = Users::new([("ann".to_owned(), "pencil".to_owned())]);
+        for name in ["ann", "bob"] {
+            let (first, again) = (users.keys(name, Hash::Sha256), users.keys(name, Hash::Sha256));
+            assert_eq!((first.salt.len(), first.iterations), (SALT_BYTES, ITERATIONS));
+            assert_eq!(first.salt, again.salt, "{name} has the same salt each time");
+        }
+        assert!(users.check("ann", "pencil") && !users.check("bob", "pencil"));
+    }
 }

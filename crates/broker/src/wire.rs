@@ -78,6 +78,12 @@ impl Request {
         })
     }
 
+    /// What is asked, and the head, which is all that the answer needs.
+    pub fn take<Q: Decodable>(self) -> Result<(Q, Request), Refused> {
+        let decoded = self.decode()?;
+        Ok((decoded, Request { body: Bytes::new(), ..self }))
+    }
+
     pub fn answer<R: Encodable + HeaderVersion>(&self, response: &R) -> Answer {
         Answer::of(self.correlation, self.version, response)
     }

@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use uuid::Uuid;
@@ -38,6 +39,7 @@ struct Inner {
     dir: PathBuf,
     shared: Arc<Shared>,
     topics: RwLock<BTreeMap<String, Topic>>,
+    revision: AtomicU64,
     /// One at a time makes, deletes or closes.
     admin: Mutex<()>,
     background: Mutex<Option<JoinHandle<()>>>,
@@ -110,11 +112,14 @@ impl Log {
             SyncMode::Relaxed { every } => every.min(options.recovery_every),
         };
         let syncer = Syncer::new(options.sync_threads);
-        let shared = Shared { options, counters: Counters::default(), syncer, read_only };
+        let counters = Counters::default();
+        let buffers = Default::default();
+        let shared = Shared { options, counters, syncer, buffers, read_only };
         let inner = Inner {
             dir: dir.to_owned(),
             shared: Arc::new(shared),
             topics: RwLock::default(),
+            revision: AtomicU64::new(1),
             admin: Mutex::default(),
             background: Mutex::default(),
             stop: Mutex::new(false),
@@ -167,7 +172,7 @@ impl Log {
         }
 
         let topic = inner.open_topic(name, id, options);
-        inner.topics.write().insert(name.to_owned(), topic.clone());
+        inner.put(topic.clone());
         Ok(topic)
     }
 
@@ -177,6 +182,11 @@ impl Log {
 
     pub fn topic_by_id(&self, id: Uuid) -> Option<Topic> {
         self.handle.0.topics.read().values().find(|topic| topic.id() == id).cloned()
+    }
+
+    /// Another number once a topic was made, changed or deleted. Never 0.
+    pub fn revision(&self) -> u64 {
+        self.handle.0.revision.load(Ordering::Acquire)
     }
 
     /// All topics, by name.
@@ -235,6 +245,7 @@ impl Log {
         let doomed = topics.join(format!("{UNFINISHED}deleted-{}", topic.id()));
         files.rename(&dir, &doomed).map_err(|error| Error::io("cannot delete", &dir, error))?;
         inner.topics.write().remove(name);
+        inner.revision.fetch_add(1, Ordering::Release);
         for partition in &topic.0.partitions {
             partition.0.refuse_appends(Gone::Deleted);
             partition.0.end(Error::Deleted(topic.0.name.clone()));
@@ -388,8 +399,13 @@ impl Inner {
         }
         let (id, name) = (topic.0.id, topic.0.name.clone());
         let topic = Topic(Arc::new(TopicState { id, name, options, partitions }));
-        self.topics.write().insert(topic.name().to_owned(), topic.clone());
+        self.put(topic.clone());
         Ok(topic)
+    }
+
+    fn put(&self, topic: Topic) {
+        self.topics.write().insert(topic.name().to_owned(), topic);
+        self.revision.fetch_add(1, Ordering::Release);
     }
 
     fn partitions(&self) -> Vec<PartitionLog> {

@@ -15,6 +15,7 @@ use crate::index::IndexEntry;
 use crate::options::{Options, TopicOptions};
 use crate::point::{Point, PointFile};
 use crate::producers::{self, Producers};
+use crate::raw_read::{Buffers, Ends};
 use crate::recover::{POINT_NAME, recover};
 use crate::segment::Segment;
 use crate::stats::{Counters, add};
@@ -35,6 +36,7 @@ pub struct Shared {
     pub options: Options,
     pub counters: Counters,
     pub syncer: Arc<Syncer>,
+    pub buffers: Arc<Buffers>,
     pub read_only: bool,
 }
 
@@ -49,6 +51,7 @@ pub struct Partition {
     pub start: AtomicI64,
     pub bytes: AtomicU64,
     pub synced: watch::Sender<Synced>,
+    pub ends: Ends,
     pub low_commits: Mutex<HashMap<String, i64>>,
     pub point: Mutex<Option<PointFile>>,
     /// Why this partition can be neither read nor written: damage found when it was opened.
@@ -99,6 +102,11 @@ impl PartitionLog {
     /// Why the partition was refused when the log was opened.
     pub fn refused(&self) -> Option<&Error> {
         self.0.refused.as_ref()
+    }
+
+    /// The topic was deleted, or the log closed.
+    pub fn is_gone(&self) -> bool {
+        self.0.synced.borrow().gone.is_some()
     }
 
     /// An error when this log never gave out `offset`: a commit beyond the end is damage.
@@ -228,6 +236,7 @@ impl Partition {
             start: AtomicI64::new(saved.map_or(0, |point| point.start)),
             bytes: AtomicU64::new(bytes),
             synced: watch::Sender::new(synced),
+            ends: Ends::default(),
             low_commits: Mutex::default(),
             point: Mutex::new(point.ok()),
             refused,

@@ -5,7 +5,6 @@ use crate::error::{Error, Result};
 use crate::files::File;
 use crate::partition::{Partition, PartitionLog, Synced};
 use crate::segment::{Scan, Segment};
-use bytes::Bytes;
 use millstream_core::Record;
 use std::io;
 use std::sync::Arc;
@@ -97,54 +96,6 @@ impl PartitionLog {
         }
         Ok(None)
     }
-
-    /// The batches from the one that holds `offset` on, as they are on disk: at least one, and no
-    /// more than `max_bytes` after that. Empty at the synced end. The first batch may begin before
-    /// `offset`.
-    pub fn read_raw(&self, offset: i64, max_bytes: usize) -> Result<Bytes> {
-        self.0.check_refused()?;
-        self.0.check_gone()?;
-        self.0.check_offset(offset)?;
-        let synced = *self.0.synced.borrow();
-        let offset = offset.max(self.start_offset());
-        if offset == synced.end {
-            return Ok(Bytes::new());
-        }
-        let mut cursor = self.0.seek(offset)?;
-        loop {
-            let limit = synced.limit(&cursor.segment);
-            let mut scan = Scan::new(&*cursor.file, cursor.position, limit, cursor.expected);
-            let mut at = None;
-            let failed = loop {
-                match scan.next_header() {
-                    Ok(Some((position, header))) if header.next_offset() > offset => {
-                        at = Some((position, header.base_offset));
-                        break None;
-                    }
-                    Ok(Some(_)) => {}
-                    Ok(None) => break None,
-                    Err(stopped) => break Some(stopped),
-                }
-            };
-            match (at, failed) {
-                (Some((position, expected)), _) => {
-                    (cursor.position, cursor.expected) = (position, expected);
-                    let mut raw = cursor.read(limit, max_bytes)?;
-                    let found = codec::batches(&raw, expected);
-                    let found = found.map_err(|failed| cursor.damage(failed))?;
-                    let end = found.last().map_or(0, |(at, header)| at + header.bytes);
-                    raw.truncate(end);
-                    return Ok(raw.into());
-                }
-                (None, _) if cursor.guessed => cursor.restart(),
-                (None, Some(stopped)) => return Err(stopped.into_error(&cursor.segment.path)),
-                (None, None) => {
-                    let what = format!("the segment ends before offset {offset}");
-                    return Err(Error::damaged(&cursor.segment.path, limit, offset, what));
-                }
-            }
-        }
-    }
 }
 
 impl Partition {
@@ -227,7 +178,7 @@ impl Cursor {
         Ok(raw)
     }
 
-    fn fill(&self, raw: &mut [u8], from: usize) -> Result<()> {
+    pub fn fill(&self, raw: &mut [u8], from: usize) -> Result<()> {
         let path = &self.segment.path;
         self.file.read_at(&mut raw[from..], self.position + from as u64).map_err(
             |error| match error.kind() {

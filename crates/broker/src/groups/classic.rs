@@ -27,10 +27,11 @@ pub async fn join(
     request: JoinGroupRequest,
     version: i16,
 ) -> JoinGroupResponse {
-    let member = request.member_id.clone();
+    // Not a slice of the request, which would be kept for as long as others are waited for.
+    let member = request.member_id.to_string();
     let reply = match begin_join(broker, client, request, version) {
         Ok(reply) => reply.await,
-        Err(error) => Ok(Err((error, member.to_string()))),
+        Err(error) => Ok(Err((error, member.clone()))),
     };
     match reply {
         Ok(Ok(joined)) => {
@@ -51,7 +52,7 @@ pub async fn join(
         }
         Ok(Err((error, id))) => refused(error, id, version),
         // Its place was taken by a later request of the same member.
-        Err(_) => refused(ResponseError::RebalanceInProgress, member.to_string(), version),
+        Err(_) => refused(ResponseError::RebalanceInProgress, member, version),
     }
 }
 
@@ -78,8 +79,8 @@ fn begin_join(
     if session < options.session_min || session > options.session_max {
         return Err(ResponseError::InvalidSessionTimeout);
     }
-    let said: usize = request.protocols.iter().map(|protocol| protocol.metadata.len()).sum();
-    if said > METADATA_BYTES_MAX {
+    let said = request.protocols.iter().map(|said| said.name.len() + said.metadata.len());
+    if said.sum::<usize>() > METADATA_BYTES_MAX {
         return Err(ResponseError::InvalidRequest);
     }
     let rebalance = match request.rebalance_timeout_ms {
@@ -107,7 +108,10 @@ fn begin_join(
     let (sender, receiver) = oneshot::channel();
     let mut all = broker.groups.lock();
     let name = request.group_id.as_str();
-    let new = || Group::Classic(state::Group::new(options.initial_delay, options.members_max));
+    let new = || {
+        let room = broker.groups.room.clone();
+        Group::Classic(state::Group::new(options.initial_delay, options.members_max, room))
+    };
     match all.get(name) {
         None => {
             if !join.member.is_empty() {

@@ -3,11 +3,12 @@
 //! | module | what |
 //! |---|---|
 //! | `classic` | members agree among themselves: JoinGroup, SyncGroup, Heartbeat, LeaveGroup |
-//! | `state` | the states of such a group, without sockets and with the time from outside |
+//! | `state`, `rebalance` | such a group, without sockets and with the time from outside |
 //! | `modern` | members are told: ConsumerGroupHeartbeat (KIP-848) |
 //! | `reconcile`, `assign` | its members' way to a new assignment, and how that is found |
 //! | `offsets` | commits, durable before they are answered |
 //! | `describe` | what tools ask for |
+//! | `room` | how much of what clients say is kept |
 //!
 //! Members are in memory only: after a restart they join again and go on from what was committed.
 
@@ -16,7 +17,9 @@ pub mod classic;
 pub mod describe;
 pub mod modern;
 pub mod offsets;
+mod rebalance;
 mod reconcile;
+mod room;
 mod state;
 
 use crate::broker::Inner;
@@ -27,6 +30,8 @@ use crate::store::{Entry, now_ms};
 use kafka_protocol::ResponseError;
 use kafka_protocol::protocol::StrBytes;
 use parking_lot::{Mutex, MutexGuard};
+use reconcile::Known;
+use room::Room;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::Notify;
@@ -39,6 +44,8 @@ const SWEEP: Duration = Duration::from_secs(3_600);
 
 pub struct Groups {
     options: GroupOptions,
+    room: Room,
+    known: Mutex<Arc<Known>>,
     all: Mutex<BTreeMap<String, Group>>,
     /// A deadline may be nearer now.
     changed: Notify,
@@ -57,7 +64,9 @@ pub struct Client {
 
 impl Groups {
     pub fn new(options: GroupOptions) -> Groups {
-        Groups { options, all: Mutex::default(), changed: Notify::new() }
+        let room = Room::new(options.groups_bytes);
+        let (known, all) = (Mutex::default(), Mutex::default());
+        Groups { options, room, known, all, changed: Notify::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Group>> {

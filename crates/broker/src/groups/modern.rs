@@ -17,6 +17,7 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::StrBytes;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use tokio::time::{Duration, Instant};
 use uuid::Uuid;
 
@@ -90,7 +91,10 @@ fn told(
     check_name(name).map_err(|error| (error, "a group's name has 1 to 1,024 bytes"))?;
     let known = known(broker);
     let mut all = broker.groups.lock();
-    let new = || Group::Modern(reconcile::Group::new(options.session, options.members_max));
+    let new = || {
+        let room = broker.groups.room.clone();
+        Group::Modern(reconcile::Group::new(options.session, options.members_max, room))
+    };
     match all.get(name) {
         Some(Group::Modern(_)) => {}
         Some(Group::Classic(group)) if !group.is_empty() => {
@@ -118,12 +122,18 @@ fn told(
     told
 }
 
-fn known(broker: &Inner) -> Known {
-    let topics = broker.log.topics();
-    let known = topics
-        .iter()
-        .map(|topic| (topic.name().to_owned(), (topic.id(), topic.partitions() as i32)));
-    known.collect()
+/// The topics as they are now, listed anew only when there are others.
+fn known(broker: &Inner) -> Arc<Known> {
+    let mut known = broker.groups.known.lock();
+    let revision = broker.log.revision();
+    if known.revision != revision {
+        let topics = broker.log.topics();
+        let topics = topics
+            .iter()
+            .map(|topic| (topic.name().to_owned(), (topic.id(), topic.partitions() as i32)));
+        *known = Arc::new(Known { revision, topics: topics.collect() });
+    }
+    known.clone()
 }
 
 fn by_topic(parts: &Parts) -> BTreeMap<Uuid, Vec<i32>> {

@@ -26,12 +26,10 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 const METADATA_BYTES_MAX: usize = 4_096;
-/// All groups together.
-const OFFSETS_MAX: u64 = 100_000;
 
 /// Hands the offsets over at once, so that commits behind it on the connection share its sync.
 pub fn commit(broker: &Arc<Inner>, frame: Request) -> Result<Pending, Refused> {
-    let request: OffsetCommitRequest = frame.decode()?;
+    let (request, frame) = frame.take::<OffsetCommitRequest>()?;
     let allowed = may_commit(broker, &request);
     let mut entries = Vec::new();
     let mut topics = Vec::with_capacity(request.topics.len());
@@ -42,29 +40,29 @@ pub fn commit(broker: &Arc<Inner>, frame: Request) -> Result<Pending, Refused> {
             let index = u32::try_from(asked.partition_index).ok();
             let there = log.as_ref().zip(index).filter(|(log, index)| *index < log.partitions());
             let metadata = asked.committed_metadata.as_deref().unwrap_or_default();
+            let offset = Offset {
+                topic: topic.name.to_string(),
+                offset: asked.committed_offset,
+                epoch: asked.committed_leader_epoch,
+                metadata: metadata.to_owned(),
+                at_ms: now_ms(),
+            };
             let error = match (allowed, there) {
                 (Err(error), _) => Some(error),
                 (_, None) => Some(ResponseError::UnknownTopicOrPartition),
                 _ if metadata.len() > METADATA_BYTES_MAX => {
                     Some(ResponseError::OffsetMetadataTooLarge)
                 }
-                _ if broker.store.count() >= OFFSETS_MAX => {
-                    Some(ResponseError::InvalidCommitOffsetSize)
-                }
                 (_, Some((log, _))) => {
-                    entries.push(Entry::Offset {
-                        group: request.group_id.to_string(),
-                        id: log.id(),
-                        partition: asked.partition_index,
-                        offset: Offset {
-                            topic: topic.name.to_string(),
-                            offset: asked.committed_offset,
-                            epoch: asked.committed_leader_epoch,
-                            metadata: metadata.to_owned(),
-                            at_ms: now_ms(),
-                        },
-                    });
-                    None
+                    let (id, partition) = (log.id(), asked.partition_index);
+                    match broker.store.has_room(&request.group_id, (id, partition), &offset) {
+                        false => Some(ResponseError::InvalidCommitOffsetSize),
+                        true => {
+                            let group = request.group_id.to_string();
+                            entries.push(Entry::Offset { group, id, partition, offset });
+                            None
+                        }
+                    }
                 }
             };
             partitions.push(

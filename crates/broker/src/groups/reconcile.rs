@@ -7,10 +7,17 @@
 //! No I/O and no clock: topics and the time are arguments.
 
 use super::assign::{Assignor, Part, Parts, Subscriptions, Topics};
+use super::room::{Held, Room};
 use kafka_protocol::ResponseError;
-use regex::Regex;
+use regex::{Regex, RegexBuilder};
 use std::collections::{BTreeMap, BTreeSet};
 use tokio::time::{Duration, Instant};
+
+/// About what a member takes, and what its pattern takes, and at most.
+const MEMBER_BYTES: usize = 1 << 10;
+const PATTERN_BYTES: usize = 32 << 10;
+const PROGRAM_BYTES_MAX: usize = 256 << 10;
+const PATTERN_BYTES_MAX: usize = 4 << 10;
 
 pub const JOIN: i32 = 0;
 pub const LEAVE: i32 = -1;
@@ -28,6 +35,9 @@ pub struct Group {
     owners: BTreeMap<Part, String>,
     session: Duration,
     members_max: usize,
+    room: Room,
+    /// The topics that were last looked at; none where members have changed since.
+    planned: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -51,6 +61,7 @@ pub struct Member {
     /// What it was told last.
     told: Option<Parts>,
     away: bool,
+    held: Option<Held>,
 }
 
 /// One heartbeat; what is `None` is as it was.
@@ -77,12 +88,17 @@ pub struct Told {
 }
 
 /// All topics by name, with the id and the partitions of each.
-pub type Known = BTreeMap<String, (uuid::Uuid, i32)>;
+#[derive(Debug, Default)]
+pub struct Known {
+    /// Another one for other topics.
+    pub revision: u64,
+    pub topics: BTreeMap<String, (uuid::Uuid, i32)>,
+}
 
 type Refused = (ResponseError, &'static str);
 
 impl Group {
-    pub fn new(session: Duration, members_max: usize) -> Group {
+    pub fn new(session: Duration, members_max: usize, room: Room) -> Group {
         Group {
             epoch: 0,
             members: BTreeMap::new(),
@@ -92,6 +108,8 @@ impl Group {
             owners: BTreeMap::new(),
             session,
             members_max,
+            room,
+            planned: None,
         }
     }
 
@@ -105,7 +123,13 @@ impl Group {
         } else {
             self.check(&beat)?;
         }
-        self.update(now, &beat)?;
+        if let Err(refused) = self.update(now, &beat) {
+            // One that could not come in leaves nothing behind.
+            if beat.epoch == JOIN {
+                self.remove(&beat.member);
+            }
+            return Err(refused);
+        }
         self.plan(known);
         self.reconcile(now, &beat);
         let Some(member) = self.members.get_mut(&beat.member) else {
@@ -191,13 +215,16 @@ impl Group {
             deadline: now + self.session,
             told: None,
             away: false,
+            held: None,
         };
+        self.planned = None;
         self.members.insert(beat.member.clone(), member);
         Ok(())
     }
 
     /// A static member's place goes to its new id.
     fn rename(&mut self, old: &str, new: &str) {
+        self.planned = None;
         let Some(member) = self.members.remove(old) else { return };
         self.members.insert(new.to_owned(), member);
         if let Some(target) = self.target.remove(old) {
@@ -247,6 +274,7 @@ impl Group {
     }
 
     fn remove(&mut self, id: &str) {
+        self.planned = None;
         self.members.remove(id);
         self.target.remove(id);
         self.owners.retain(|_, owner| owner != id);
@@ -262,6 +290,14 @@ impl Group {
         if beat.rack.is_some() {
             member.rack = beat.rack.clone();
         }
+        let said = beat.topics.is_some() || beat.regex.is_some() || beat.assignor.is_some();
+        if said || member.held.is_none() {
+            self.planned = None;
+            // What it had before counts until it is replaced.
+            let held = self.room.hold(beat.bytes());
+            let full = (ResponseError::GroupMaxSizeReached, "the groups have no room");
+            member.held = Some(held.ok_or(full)?);
+        }
         if let Some(topics) = &beat.topics {
             member.topics = topics.clone();
         }
@@ -271,8 +307,12 @@ impl Group {
             Some(pattern) => {
                 let wrong =
                     (ResponseError::InvalidRegularExpression, "the pattern of topics is not one");
-                let whole = format!("^(?:{pattern})$");
-                member.regex = Some(Regex::new(&whole).map_err(|_| wrong)?);
+                if pattern.len() > PATTERN_BYTES_MAX {
+                    return Err(wrong);
+                }
+                let mut whole = RegexBuilder::new(&format!("^(?:{pattern})$"));
+                let whole = whole.size_limit(PROGRAM_BYTES_MAX).dfa_size_limit(PROGRAM_BYTES_MAX);
+                member.regex = Some(whole.build().map_err(|_| wrong)?);
             }
         }
         match beat.assignor.as_deref() {
@@ -290,6 +330,11 @@ impl Group {
 
     /// Makes a new target when what it depends on has changed.
     fn plan(&mut self, known: &Known) {
+        if self.planned == Some(known.revision) {
+            return;
+        }
+        self.planned = Some(known.revision);
+        let known = &known.topics;
         let subscriptions: Subscriptions = self
             .members
             .iter()
@@ -401,6 +446,17 @@ impl Group {
 
     pub fn target_of(&self, id: &str) -> Parts {
         self.target.get(id).cloned().unwrap_or_default()
+    }
+}
+
+impl Beat {
+    /// About what a member that says this takes.
+    fn bytes(&self) -> usize {
+        let len = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        let topics: usize = self.topics.iter().flatten().map(|name| 64 + name.len()).sum();
+        let pattern = if self.regex.is_some() { PATTERN_BYTES } else { 0 };
+        let names = self.member.len() + self.client.len() + len(&self.instance) + len(&self.rack);
+        MEMBER_BYTES + 2 * names + topics + pattern
     }
 }
 

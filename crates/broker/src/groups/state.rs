@@ -9,8 +9,10 @@
 //!                           └─────────────────────────────────────────────► Stable
 //! ```
 //!
+//! Here is who may come, say and go; how a generation is made of them is in [`super::rebalance`].
 //! No I/O and no clock: whoever joins or syncs leaves a sender, and the time is an argument.
 
+use super::room::{Held, Room};
 use bytes::Bytes;
 use kafka_protocol::ResponseError;
 use std::collections::{BTreeMap, HashMap};
@@ -22,7 +24,7 @@ pub type JoinReply = Result<Joined, (ResponseError, String)>;
 pub type SyncReply = Result<Synced, ResponseError>;
 
 /// What a member says when it joins.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Join {
     /// Empty for one that has no id yet.
     pub member: String,
@@ -59,6 +61,9 @@ pub struct Synced {
     pub assignment: Bytes,
 }
 
+/// A member without what it says.
+const MEMBER_BYTES: usize = 512;
+
 #[derive(Debug)]
 pub struct Group {
     pub generation: i32,
@@ -66,10 +71,13 @@ pub struct Group {
     pub protocol: String,
     pub state: State,
     pub members: BTreeMap<String, Member>,
-    leader: Option<String>,
+    pub(super) leader: Option<String>,
     /// Ids that were given out and not used yet.
-    pending: HashMap<String, Instant>,
-    initial_delay: Duration,
+    pub(super) pending: HashMap<String, (Instant, Held)>,
+    /// For the assignments.
+    held: Option<Held>,
+    room: Room,
+    pub(super) initial_delay: Duration,
     members_max: usize,
 }
 
@@ -93,18 +101,19 @@ pub struct Member {
     pub client: String,
     pub host: String,
     pub assignment: Bytes,
-    session: Duration,
-    rebalance: Duration,
-    protocols: Vec<(String, Bytes)>,
-    join: Option<oneshot::Sender<JoinReply>>,
-    sync: Option<oneshot::Sender<SyncReply>>,
+    held: Held,
+    pub(super) session: Duration,
+    pub(super) rebalance: Duration,
+    pub(super) protocols: Vec<(String, Bytes)>,
+    pub(super) join: Option<oneshot::Sender<JoinReply>>,
+    pub(super) sync: Option<oneshot::Sender<SyncReply>>,
     /// Asked for its assignment in this generation.
-    synced: bool,
-    deadline: Instant,
+    pub(super) synced: bool,
+    pub(super) deadline: Instant,
 }
 
 impl Group {
-    pub fn new(initial_delay: Duration, members_max: usize) -> Group {
+    pub fn new(initial_delay: Duration, members_max: usize, room: Room) -> Group {
         Group {
             generation: 0,
             kind: String::new(),
@@ -113,6 +122,8 @@ impl Group {
             members: BTreeMap::new(),
             leader: None,
             pending: HashMap::new(),
+            held: None,
+            room,
             initial_delay,
             members_max,
         }
@@ -141,10 +152,13 @@ impl Group {
         if !self.fits(&join) {
             return Err((ResponseError::InconsistentGroupProtocol, join.member));
         }
-        let held = join.instance.as_ref().and_then(|instance| self.holder(instance));
+        let Some(held) = self.room.hold(join.bytes()) else {
+            return Err((ResponseError::GroupMaxSizeReached, join.member));
+        };
+        let holder = join.instance.as_ref().and_then(|instance| self.holder(instance));
         if join.member.is_empty() {
-            if let Some(old) = held {
-                self.replace(now, &old, join, reply.take());
+            if let Some(old) = holder {
+                self.replace(now, &old, join, held, reply.take());
                 return Ok(());
             }
             if self.members.len() + self.pending.len() >= self.members_max {
@@ -152,27 +166,27 @@ impl Group {
             }
             let id = format!("{}-{}", join.client, Uuid::new_v4());
             if join.instance.is_none() && join.knows_ids {
-                self.pending.insert(id.clone(), now + join.session);
+                self.pending.insert(id.clone(), (now + join.session, held));
                 return Err((ResponseError::MemberIdRequired, id));
             }
-            self.add(now, id, join, reply.take());
+            self.add(now, id, join, held, reply.take());
             return Ok(());
         }
-        if join.instance.is_some() && held.as_ref() != Some(&join.member) {
-            let error = match held {
+        if join.instance.is_some() && holder.as_ref() != Some(&join.member) {
+            let error = match holder {
                 Some(_) => ResponseError::FencedInstanceId,
                 None => ResponseError::UnknownMemberId,
             };
             return Err((error, join.member));
         }
         if self.pending.remove(&join.member).is_some() {
-            self.add(now, join.member.clone(), join, reply.take());
+            self.add(now, join.member.clone(), join, held, reply.take());
             return Ok(());
         }
         if !self.members.contains_key(&join.member) {
             return Err((ResponseError::UnknownMemberId, join.member));
         }
-        self.rejoin(now, join, reply.take());
+        self.rejoin(now, join, held, reply.take());
         Ok(())
     }
 
@@ -206,6 +220,7 @@ impl Group {
         now: Instant,
         id: String,
         join: Join,
+        held: Held,
         reply: Option<oneshot::Sender<JoinReply>>,
     ) {
         if self.members.is_empty() {
@@ -217,6 +232,7 @@ impl Group {
             client: join.client,
             host: join.host,
             assignment: Bytes::new(),
+            held,
             session: join.session,
             rebalance: join.rebalance,
             protocols: join.protocols,
@@ -228,13 +244,19 @@ impl Group {
         self.prepare(now);
     }
 
-    fn rejoin(&mut self, now: Instant, join: Join, reply: Option<oneshot::Sender<JoinReply>>) {
+    fn rejoin(
+        &mut self,
+        now: Instant,
+        join: Join,
+        held: Held,
+        reply: Option<oneshot::Sender<JoinReply>>,
+    ) {
         let is_leader = self.leader.as_ref() == Some(&join.member);
         let Some(member) = self.members.get_mut(&join.member) else { return };
         let same = member.protocols == join.protocols;
         member.deadline = now + join.session;
         (member.session, member.rebalance) = (join.session, join.rebalance);
-        member.protocols = join.protocols;
+        (member.protocols, member.held) = (join.protocols, held);
         let again = match self.state {
             State::Completing { .. } => !same,
             State::Stable => is_leader || !same,
@@ -254,6 +276,7 @@ impl Group {
         now: Instant,
         old: &str,
         join: Join,
+        held: Held,
         reply: Option<oneshot::Sender<JoinReply>>,
     ) {
         let Some(mut member) = self.members.remove(old) else { return };
@@ -273,7 +296,7 @@ impl Group {
         member.deadline = now + join.session;
         (member.session, member.rebalance) = (join.session, join.rebalance);
         (member.client, member.host) = (join.client, join.host);
-        member.protocols = join.protocols;
+        (member.protocols, member.held) = (join.protocols, held);
         if self.state == State::Stable && same {
             // It goes on with the assignment that it had.
             self.members.insert(id.clone(), member);
@@ -296,112 +319,6 @@ impl Group {
         self.prepare(now);
     }
 
-    /// Asks everybody to join again.
-    fn prepare(&mut self, now: Instant) {
-        let longest = self.members.values().map(|member| member.rebalance).max();
-        let longest = longest.unwrap_or_default();
-        self.state = match self.state {
-            State::Empty => {
-                State::Preparing { until: now + self.initial_delay, initial: Some(now + longest) }
-            }
-            State::Preparing { initial: Some(last), .. } => State::Preparing {
-                until: (now + self.initial_delay).min(last),
-                initial: Some(last),
-            },
-            preparing @ State::Preparing { .. } => preparing,
-            State::Completing { .. } | State::Stable => {
-                State::Preparing { until: now + longest, initial: None }
-            }
-        };
-        for member in self.members.values_mut() {
-            if let Some(sync) = member.sync.take() {
-                let _ = sync.send(Err(ResponseError::RebalanceInProgress));
-            }
-        }
-        self.complete_if_all(now);
-    }
-
-    fn complete_if_all(&mut self, now: Instant) {
-        let State::Preparing { initial, .. } = self.state else { return };
-        let all = self.pending.is_empty() && self.members.values().all(|m| m.join.is_some());
-        if self.members.is_empty() || (all && initial.is_none()) {
-            self.complete(now);
-        }
-    }
-
-    /// Ends the joining: who did not come is out.
-    fn complete(&mut self, now: Instant) {
-        self.members.retain(|_, member| member.join.is_some() || member.instance.is_some());
-        let longest = self.members.values().map(|member| member.rebalance).max();
-        let longest = longest.unwrap_or_default();
-        let Some(first) = self.members.iter().find(|(_, member)| member.join.is_some()) else {
-            if self.members.is_empty() {
-                self.generation = self.generation.wrapping_add(1).max(0);
-                self.state = State::Empty;
-                self.leader = None;
-                self.protocol.clear();
-            } else {
-                // Static members have until the end of their sessions to come back.
-                self.state = State::Preparing { until: now + longest, initial: None };
-            }
-            return;
-        };
-        let first = first.0.clone();
-        let joined = |id: &String| self.members.get(id).is_some_and(|m| m.join.is_some());
-        self.leader = Some(self.leader.take().filter(joined).unwrap_or(first));
-        self.generation = self.generation.wrapping_add(1).max(1);
-        self.protocol = self.vote();
-        self.state = State::Completing { until: now + longest };
-        let ids: Vec<String> = self.members.keys().cloned().collect();
-        for id in ids {
-            let joined = self.joined(&id);
-            let Some(member) = self.members.get_mut(&id) else { continue };
-            member.synced = false;
-            if let Some(join) = member.join.take() {
-                member.deadline = now + member.session;
-                let _ = join.send(Ok(joined));
-            }
-        }
-    }
-
-    /// The protocol that most members like best, of those that all know.
-    fn vote(&self) -> String {
-        let all_know = |name: &String| {
-            self.members.values().all(|m| m.protocols.iter().any(|(known, _)| known == name))
-        };
-        let mut votes: BTreeMap<&String, usize> = BTreeMap::new();
-        for member in self.members.values() {
-            if let Some((name, _)) = member.protocols.iter().find(|(name, _)| all_know(name)) {
-                *votes.entry(name).or_default() += 1;
-            }
-        }
-        let most = votes.iter().max_by_key(|(_, votes)| **votes);
-        most.map(|(name, _)| (*name).clone()).unwrap_or_default()
-    }
-
-    fn joined(&self, id: &str) -> Joined {
-        let leader = self.leader.clone().unwrap_or_default();
-        let members = match leader == id {
-            false => Vec::new(),
-            true => {
-                let all = self.members.iter().map(|(id, member)| {
-                    let metadata = member.metadata(&self.protocol).cloned().unwrap_or_default();
-                    (id.clone(), member.instance.clone(), metadata)
-                });
-                all.collect()
-            }
-        };
-        Joined {
-            generation: self.generation,
-            kind: self.kind.clone(),
-            protocol: self.protocol.clone(),
-            leader,
-            member: id.to_owned(),
-            skip_assignment: false,
-            members,
-        }
-    }
-
     pub fn sync(
         &mut self,
         now: Instant,
@@ -422,38 +339,22 @@ impl Group {
                 let _ = reply.send(Ok(synced));
             }
             State::Completing { .. } => {
+                let leads = self.leader.as_deref() == Some(who.member);
+                let said: usize = assignments.iter().map(|(id, to)| id.len() + to.len()).sum();
+                if leads {
+                    self.held = self.room.hold(said);
+                    if self.held.is_none() {
+                        drop(reply.send(Err(ResponseError::GroupMaxSizeReached)));
+                        return;
+                    }
+                }
                 let Some(member) = self.members.get_mut(who.member) else { return };
                 member.synced = true;
                 member.sync = Some(reply);
-                if self.leader.as_deref() == Some(who.member) {
+                if leads {
                     self.assign(now, assignments);
                 }
             }
-        }
-    }
-
-    fn assign(&mut self, now: Instant, assignments: Vec<(String, Bytes)>) {
-        let mut assignments: HashMap<String, Bytes> = assignments.into_iter().collect();
-        for (id, member) in &mut self.members {
-            member.assignment = assignments.remove(id).unwrap_or_default();
-        }
-        self.state = State::Stable;
-        let ids: Vec<String> = self.members.keys().cloned().collect();
-        for id in ids {
-            let synced = self.synced(&id);
-            let Some(member) = self.members.get_mut(&id) else { continue };
-            if let Some(sync) = member.sync.take() {
-                member.deadline = now + member.session;
-                let _ = sync.send(Ok(synced));
-            }
-        }
-    }
-
-    fn synced(&self, id: &str) -> Synced {
-        Synced {
-            kind: self.kind.clone(),
-            protocol: self.protocol.clone(),
-            assignment: self.members.get(id).map(|m| m.assignment.clone()).unwrap_or_default(),
         }
     }
 
@@ -510,7 +411,7 @@ impl Group {
         }
     }
 
-    fn remove(&mut self, now: Instant, id: &str) {
+    pub(super) fn remove(&mut self, now: Instant, id: &str) {
         let Some(mut member) = self.members.remove(id) else { return };
         if let Some(join) = member.join.take() {
             let _ = join.send(Err((ResponseError::UnknownMemberId, id.to_owned())));
@@ -526,46 +427,6 @@ impl Group {
             State::Preparing { .. } => self.complete_if_all(now),
             State::Empty => {}
         }
-    }
-
-    /// Does what is due, and says when to look again.
-    pub fn expire(&mut self, now: Instant) -> Option<Instant> {
-        self.pending.retain(|_, until| *until > now);
-        self.complete_if_all(now);
-        let silent: Vec<String> = self
-            .members
-            .iter()
-            .filter(|(_, member)| member.deadline <= now && !member.waits())
-            .map(|(id, _)| id.clone())
-            .collect();
-        for id in silent {
-            tracing::info!(member = id, "a member of a group was silent too long");
-            self.remove(now, &id);
-        }
-        match self.state {
-            State::Preparing { until, .. } if until <= now => self.complete(now),
-            State::Completing { until } if until <= now => {
-                let late: Vec<String> = self
-                    .members
-                    .iter()
-                    .filter(|(_, member)| !member.synced)
-                    .map(|(id, _)| id.clone())
-                    .collect();
-                late.iter().for_each(|id| self.remove(now, id));
-                if let State::Completing { .. } = self.state {
-                    self.prepare(now);
-                }
-            }
-            _ => {}
-        }
-        let of_state = match self.state {
-            State::Preparing { until, .. } | State::Completing { until } => Some(until),
-            State::Empty | State::Stable => None,
-        };
-        let look_again = |deadline: Instant| deadline.max(now + Duration::from_millis(100));
-        let of_members = self.members.values().map(|member| look_again(member.deadline));
-        let of_pending = self.pending.values().copied();
-        of_members.chain(of_pending).chain(of_state).min()
     }
 
     fn check(&self, who: &Who<'_>) -> Result<(), ResponseError> {
@@ -587,7 +448,7 @@ impl Group {
         Ok(())
     }
 
-    fn touch(&mut self, now: Instant, id: &str) {
+    pub(super) fn touch(&mut self, now: Instant, id: &str) {
         if let Some(member) = self.members.get_mut(id) {
             member.deadline = now + member.session;
         }
@@ -611,9 +472,19 @@ pub struct Who<'a> {
     pub instance: Option<&'a str>,
 }
 
+impl Join {
+    /// About what a member that says this takes.
+    fn bytes(&self) -> usize {
+        let instance = self.instance.as_ref().map_or(0, String::len);
+        let protocols = self.protocols.iter();
+        let protocols: usize = protocols.map(|(name, said)| 64 + name.len() + said.len()).sum();
+        MEMBER_BYTES + 2 * self.client.len() + self.kind.len() + instance + protocols
+    }
+}
+
 impl Member {
     /// It waits for an answer, and its connection is there.
-    fn waits(&self) -> bool {
+    pub(super) fn waits(&self) -> bool {
         self.join.as_ref().is_some_and(|join| !join.is_closed())
             || self.sync.as_ref().is_some_and(|sync| !sync.is_closed())
     }

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 pub struct Client {
     pub stream: TcpStream,
+    /// The last frame that came.
+    pub last: Bytes,
     correlation: i32,
 }
 
@@ -18,7 +20,7 @@ impl Client {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         stream.set_nodelay(true).unwrap();
-        Client { stream, correlation: 0 }
+        Client { stream, last: Bytes::new(), correlation: 0 }
     }
 
     pub fn call<Q: Request>(&mut self, version: i16, request: &Q) -> Q::Response {
@@ -48,7 +50,8 @@ impl Client {
         self.stream.read_exact(&mut len)?;
         let mut frame = vec![0; u32::from_be_bytes(len) as usize];
         self.stream.read_exact(&mut frame)?;
-        Ok(frame.into())
+        self.last = frame.into();
+        Ok(self.last.clone())
     }
 
     /// Waits until the server has closed the connection, and says how much came before.

@@ -96,6 +96,18 @@ fn kafkas_own_tools_work_unchanged() {
     let said = run("offsets", &["--topic", "t"], "");
     let ends = said.lines().filter_map(|line| line.strip_prefix("t:")?.rsplit(':').next());
     assert_eq!(ends.filter_map(|end| end.parse::<i64>().ok()).sum::<i64>(), 500, "{said}");
+    // A consumer of many partitions names them once.
+    run("topics", &["--create", "--topic", "many", "--partitions", "200"], "");
+    run("produce", &["--topic", "many", "--property", "parse.key=true"], &lines);
+    let args = ["--topic", "many", "--from-beginning", "--max-messages", "500"];
+    let before = server.meter.read().fetch_sessions;
+    let read = run("consume", &args, "");
+    for at in 0..500 {
+        assert_eq!(read.matches(&format!("value {at}\n")).count(), 1, "{at}");
+    }
+    assert!(server.meter.read().fetch_sessions_begun > 0);
+    assert_eq!(server.meter.read().fetch_sessions, before, "it was ended in the end");
+
     let args = ["--topic", "t", "--max-messages", "20000"];
     let said = run("verifiable-produce", &args, "");
     assert!(said.contains("\"acked\":20000"), "{said}");

@@ -1,6 +1,7 @@
 //! kcat, unchanged.
 
 use crate::server::Server;
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
@@ -56,6 +57,12 @@ fn kcat_produces_consumes_and_lists() {
     let ends = kcat(&server, &["-Q", "-t", "events:0:-1"], "").unwrap();
     let end = server.log.topic("events").unwrap().partition(0).unwrap().end_offset();
     assert!(ends.contains(&format!("offset {end}")), "{ends}");
+
+    server.topic("many", 200);
+    kcat(&server, &["-P", "-t", "many", "-K:"], &lines).unwrap();
+    let read = kcat(&server, &["-C", "-t", "many", "-e", "-q", "-f", "%k:%s\n"], "").unwrap();
+    assert_eq!(read.lines().collect::<BTreeSet<_>>(), lines.lines().collect());
+    assert_eq!(read.lines().count(), 1_000);
 
     // A topic that is not there is made.
     kcat(&server, &["-P", "-t", "new-one"], "hello\n").unwrap();

@@ -159,6 +159,15 @@ fn a_group_that_is_told_its_assignment_shares_and_sees_new_partitions() {
 }
 
 #[test]
+fn two_hundred_partitions_are_read_to_their_ends() {
+    let server = Server::start();
+    server.topic("t", 200);
+    produce(&server, "t", 200, 0..2_000);
+    let consumer = member(&server, "consumer");
+    settle(&[&consumer], &[200], &mut BTreeSet::new(), |read| read.len() == 2_000);
+}
+
+#[test]
 fn an_operator_makes_changes_and_deletes() {
     let server = Server::start();
     server.topic("used", 1);

@@ -4,6 +4,7 @@
 
 mod client;
 mod conformance;
+mod disk;
 mod fuzz;
 mod groups;
 mod hostile;
@@ -17,4 +18,5 @@ mod python;
 mod requests;
 mod secure;
 mod server;
+mod sessions;
 mod versions;

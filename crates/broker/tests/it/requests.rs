@@ -282,6 +282,7 @@ pub fn each(name: &str, id: Uuid, visit: &mut impl Each) {
             .with_partitions(vec![partition]);
         visit.each(version, OffsetForLeaderEpochRequest::default().with_topics(vec![asked]));
     }
+    transactions(name, visit);
     for version in 1..=3 {
         visit.each(version, DescribeAclsRequest::default());
         let creation = create_acls_request::AclCreation::default();
@@ -345,5 +346,50 @@ pub fn each(name: &str, id: Uuid, visit: &mut impl Each) {
                 _ => request.with_topic_names(vec![topic(&gone)]),
             },
         );
+    }
+}
+
+fn transactions(name: &str, visit: &mut impl Each) {
+    let tx = || TransactionalId(text("tx"));
+    for version in 0..=5 {
+        use add_partitions_to_txn_request::{
+            AddPartitionsToTxnTopic, AddPartitionsToTxnTransaction,
+        };
+        let asked =
+            AddPartitionsToTxnTopic::default().with_name(topic(name)).with_partitions(vec![0, 1]);
+        let request = AddPartitionsToTxnRequest::default();
+        visit.each(
+            version,
+            match version {
+                4.. => request.with_transactions(vec![
+                    AddPartitionsToTxnTransaction::default()
+                        .with_transactional_id(tx())
+                        .with_topics(vec![asked]),
+                ]),
+                _ => request
+                    .with_v3_and_below_transactional_id(tx())
+                    .with_v3_and_below_topics(vec![asked]),
+            },
+        );
+    }
+    for version in 0..=4 {
+        let request = AddOffsetsToTxnRequest::default().with_transactional_id(tx());
+        visit.each(version, request.with_group_id(group("alone")));
+    }
+    for version in 0..=5 {
+        visit.each(version, EndTxnRequest::default().with_transactional_id(tx()));
+    }
+    for version in 0..=5 {
+        use txn_offset_commit_request::{
+            TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic,
+        };
+        let committed = TxnOffsetCommitRequestTopic::default()
+            .with_name(topic(name))
+            .with_partitions(vec![TxnOffsetCommitRequestPartition::default()]);
+        let request = TxnOffsetCommitRequest::default()
+            .with_transactional_id(tx())
+            .with_group_id(group("alone"))
+            .with_topics(vec![committed]);
+        visit.each(version, request);
     }
 }

@@ -29,7 +29,11 @@ fn every_listed_version_is_answered_in_its_own_form() {
     let mut client = Client::connect(server.address);
     let mut calls = Calls { client: &mut client, answered: BTreeMap::new() };
     requests::each("t", id, &mut calls);
-    let answered = calls.answered;
+    let mut answered = calls.answered;
+    // Those of transactions are answered and not listed.
+    for key in [24, 25, 26, 28] {
+        assert!(answered.remove(&key).is_some());
+    }
     let listed = client.call(4, &ApiVersionsRequest::default());
     let listed: BTreeMap<i16, (i16, i16)> = listed
         .api_keys

@@ -2,7 +2,7 @@
 
 use millstream_core::Disposition;
 use millstream_log::{
-    Appended, BatchBuilder, Codec, Error, Log, Options, PartitionLog, Reader, SyncMode,
+    Appended, BatchBuilder, Codec, Error, Log, Options, PartitionLog, Raw, Reader, SyncMode,
     TopicOptions, codec,
 };
 use std::fs;
@@ -236,21 +236,59 @@ async fn an_index_of_another_log_is_not_believed() {
     }
 }
 
+fn batches(partition: &PartitionLog, offset: i64, max_bytes: usize) -> (Vec<u8>, i64) {
+    match partition.read_raw(offset, max_bytes).unwrap() {
+        Raw::Batches { bytes, next } => (bytes.to_vec(), next),
+        other => panic!("batches at {offset} were expected, not {other:?}"),
+    }
+}
+
 #[tokio::test]
 async fn raw_batches_are_kafkas() {
     let (_dir, _log, partition) = one(small());
     append(&partition, 0..50).await;
-    let raw = partition.read_raw(7, 1).unwrap();
-    assert_eq!(codec::records_of(raw.to_vec(), 7).unwrap().len(), 1, "at least one batch");
-    let raw = partition.read_raw(7, 600).unwrap();
-    assert_eq!(codec::records_of(raw.to_vec(), 7).unwrap().len(), 3);
+    let Raw::Larger(bytes) = partition.read_raw(7, 1).unwrap() else { panic!("one byte is few") };
+    assert_eq!(partition.read_raw(7, bytes - 1).unwrap(), Raw::Larger(bytes));
+    let (raw, next) = batches(&partition, 7, bytes);
+    assert_eq!((codec::records_of(raw, 7).unwrap().len(), next), (1, 8));
+    let (raw, next) = batches(&partition, 7, 600);
+    assert_eq!((codec::records_of(raw.clone(), 7).unwrap().len(), next), (3, 10));
     assert_eq!(codec::split(&raw).unwrap().len(), 3);
-    assert!(partition.read_raw(50, 600).unwrap().is_empty());
+    assert_eq!(partition.read_raw(50, 600).unwrap(), Raw::End);
     assert!(matches!(partition.read_raw(51, 600), Err(Error::Beyond { .. })));
     for batch in codec::split(&raw).unwrap() {
         partition.append(&batch).unwrap().durable.await.unwrap();
     }
     assert_eq!(read_all(&partition, 50).unwrap(), [(50, 7), (51, 8), (52, 9)]);
+}
+
+#[tokio::test]
+async fn raw_reads_go_on_where_others_ended() {
+    let (_dir, _log, partition) = one(small());
+    // Readers of different paces, also across segments and after each was at the end.
+    let mut offsets = [0, 0, 0];
+    for round in 0..40 {
+        append(&partition, round * 10..round * 10 + 10).await;
+        for (reader, offset) in offsets.iter_mut().enumerate() {
+            for _ in 0..=reader * 4 {
+                match partition.read_raw(*offset, 500 + 400 * reader).unwrap() {
+                    Raw::Batches { bytes, next } => {
+                        let records = codec::records_of(bytes.to_vec(), *offset).unwrap();
+                        let times = records.iter().map(|record| (record.offset, record.timestamp));
+                        assert!(times.eq((*offset..next).map(|at| (at, at))));
+                        *offset = next;
+                    }
+                    Raw::End => assert_eq!(*offset, partition.end_offset()),
+                    Raw::Larger(bytes) => panic!("a batch of {bytes} bytes"),
+                }
+            }
+        }
+    }
+    assert_eq!(offsets[2], 400);
+    // What is removed meanwhile is passed over.
+    partition.delete_before(300).unwrap();
+    let Raw::Batches { next, .. } = partition.read_raw(10, 500).unwrap() else { panic!() };
+    assert!(next > 300);
 }
 
 #[tokio::test]

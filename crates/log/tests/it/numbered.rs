@@ -4,7 +4,7 @@
 use crate::lossy::{Disk, Fault};
 use bytes::Bytes;
 use millstream_log::codec::records_of;
-use millstream_log::{BatchBuilder, Codec, Error, Log, Options, RawBatch, TopicOptions};
+use millstream_log::{BatchBuilder, Codec, Error, Log, Options, Raw, RawBatch, TopicOptions};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::collections::VecDeque;
@@ -125,8 +125,10 @@ fn run(seed: u64) -> bool {
     let mut found = Vec::new();
     let mut offset = 0;
     while offset < partition.end_offset() {
-        let raw = partition.read_raw(offset, 1 << 20).unwrap();
-        let records = records_of(raw.to_vec(), offset).unwrap();
+        let Raw::Batches { bytes, .. } = partition.read_raw(offset, 1 << 20).unwrap() else {
+            panic!("offset {offset} lies before the end")
+        };
+        let records = records_of(bytes.to_vec(), offset).unwrap();
         for record in records.iter() {
             let value = i32::from_be_bytes(*record.value.unwrap().first_chunk().unwrap());
             found.push((value, record.offset));

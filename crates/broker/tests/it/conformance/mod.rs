@@ -8,6 +8,7 @@ mod groups;
 mod offsets;
 mod producers;
 mod records;
+mod sessions;
 mod topics;
 
 use crate::client::Client;
@@ -41,6 +42,8 @@ const CASES: &[(&str, Case)] = &[
     ("every codec is read", |log| records::every_codec(log).boxed_local()),
     ("a fetch waits for records", |log| records::a_fetch_waits(log).boxed_local()),
     ("a fetch ends where records do", |log| records::a_fetch_ends(log).boxed_local()),
+    ("a session tells what has changed", |log| sessions::what_changed(log).boxed_local()),
+    ("a session is refused out of turn", |log| sessions::out_of_turn(log).boxed_local()),
     ("a batch that is damaged is refused", |log| records::a_damaged_batch(log).boxed_local()),
     ("records are deleted from the start", |log| records::deleted(log).boxed_local()),
     ("offsets are found by time", |log| offsets::by_time(log).boxed_local()),

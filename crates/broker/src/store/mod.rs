@@ -4,18 +4,20 @@
 //! One line of JSON a write, with its CRC-32C, synced before the changes in it are answered; those
 //! that arrive while a sync is under way share the next line. A crash can tear the last line: it was
 //! never answered and is cut. Anything else that does not check is damage, and the broker does not
-//! open over it. When most of the file is of the past, it is written anew beside it and renamed.
+//! open over it. When it is opened, when a sync has failed and when most of the file is of the past,
+//! it is written anew beside it and renamed.
 //!
 //! The tables' database keeps the offsets of pipelines, which are bound to one source and only go
 //! forward; those of groups span topics and go wherever a client says.
 
+mod journal;
+
 use crate::error::{Error, Result};
-use millstream_core::{fault, lock};
+use journal::{Journal, line, read, replay};
+use millstream_log::files::Files;
 use parking_lot::{Condvar, Mutex};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -24,13 +26,15 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 const FILE: &str = "groups.jsonl";
-const VERSION: u32 = 1;
 /// Ids of producers are set aside by so many, so that few of them cost a sync.
 const IDS: i64 = 1_000;
 /// A file is not worth writing anew below this.
 const REWRITE_BYTES: u64 = 4 << 20;
-/// So many of them a line, when the file is written anew.
-const ENTRIES: usize = 1_000;
+
+/// Committed offsets of all groups together.
+const OFFSETS_BYTES_MAX: usize = 64 << 20;
+/// What one takes without its texts.
+const OFFSET_BYTES: usize = 256;
 
 pub struct Store {
     path: PathBuf,
@@ -38,7 +42,7 @@ pub struct Store {
     shared: Arc<Shared>,
     ids: Mutex<Ids>,
     writer: Option<JoinHandle<()>>,
-    _lock: File,
+    _lock: Box<dyn Send + Sync>,
 }
 
 struct Shared {
@@ -108,6 +112,8 @@ pub enum Entry {
 struct State {
     groups: BTreeMap<String, Offsets>,
     count: u64,
+    /// About what the offsets take.
+    bytes: usize,
     ids: i64,
 }
 
@@ -116,55 +122,39 @@ struct Ids {
     upto: i64,
 }
 
-struct Journal {
-    path: PathBuf,
-    file: File,
-    len: u64,
-    /// What the file had when it held nothing of the past, or a guess.
-    whole: u64,
-    /// After a failed sync nobody knows what the file holds until it is read again.
-    failed: bool,
-}
-
 impl Store {
-    pub fn open(dir: &Path) -> Result<Store> {
+    pub fn open(dir: &Path, files: Arc<dyn Files>) -> Result<Store> {
         let path = dir.join(FILE);
-        let made = std::fs::create_dir_all(dir);
+        let made = files.create_dir(dir);
         made.map_err(|error| Error::io("cannot create the directory", dir, error))?;
-        let held = File::create(dir.join("lock"));
-        let held = held.map_err(|error| Error::io("cannot open the lock in", dir, error))?;
-        match lock::lock(&held) {
-            Ok(true) => {}
-            Ok(false) => return Err(Error::Locked { path: dir.to_owned() }),
-            Err(error) => return Err(Error::io("cannot lock", dir, error)),
-        }
-        let mut file = open(&path)?;
-        let mut bytes = Vec::new();
-        let read = file.read_to_end(&mut bytes);
-        read.map_err(|error| Error::io("cannot read", &path, error))?;
+        let held = files.lock(&dir.join("lock"));
+        let held = held.map_err(|error| Error::io("cannot lock", dir, error))?;
+        let Some(held) = held else { return Err(Error::Locked { path: dir.to_owned() }) };
+        let bytes = read(&*files, &path)?;
         let mut state = State::default();
         let (good, cluster) = replay(&path, &bytes, &mut state)?;
-        let len = good as u64;
         if good < bytes.len() {
             tracing::warn!(path = %path.display(), bytes = bytes.len() - good, "cut a torn end");
-            let cut = file.set_len(len).and_then(|()| file.sync_all());
-            cut.map_err(|error| Error::io("cannot cut", &path, error))?;
         }
-        let whole = len / 4;
-        let mut journal = Journal { path: path.clone(), file, len, whole, failed: false };
-        let cluster = match cluster {
-            Some(cluster) => cluster,
-            None => begin(dir, &mut journal, &mut state)?,
-        };
-        let ids = Mutex::new(Ids { next: state.ids, upto: state.ids });
-        let shared = Arc::new(Shared {
-            state: Mutex::new(state),
-            waiting: Mutex::default(),
-            news: Condvar::new(),
+        let cluster = cluster.unwrap_or_else(|| {
+            // Should the file be lost, producers that the log still remembers keep their ids.
+            state.ids = now_ms();
+            Uuid::new_v4().simple().to_string()
         });
+        let next = state.ids;
+        let state = Mutex::new(state);
+        let mut journal = Journal::new(files.clone(), path.clone(), cluster.clone());
+        // What was read a process before this one may not have lived to sync.
+        journal.rewrite(&state)?;
+        if let Some(parent) = dir.parent() {
+            let synced = files.sync_dir(parent);
+            synced.map_err(|error| Error::io("cannot sync the directory", parent, error))?;
+        }
+        let ids = Mutex::new(Ids { next, upto: next });
+        let shared = Arc::new(Shared { state, waiting: Mutex::default(), news: Condvar::new() });
         let writer = std::thread::Builder::new().name("broker-store".into()).spawn({
-            let (shared, cluster) = (shared.clone(), cluster.clone());
-            move || shared.write(journal, &cluster)
+            let shared = shared.clone();
+            move || shared.write(journal)
         });
         let writer = writer.map_err(|error| Error::io("cannot start a thread for", dir, error))?;
         Ok(Store { path, cluster, shared, ids, writer: Some(writer), _lock: held })
@@ -185,6 +175,16 @@ impl Store {
     /// How many offsets are kept, of all groups.
     pub fn count(&self) -> u64 {
         self.shared.state.lock().count
+    }
+
+    /// Whether this offset may be kept. One whose place is kept already may, when it says no more
+    /// than the one before.
+    pub fn has_room(&self, group: &str, place: Place, offset: &Offset) -> bool {
+        let state = self.shared.state.lock();
+        let before = state.groups.get(group).and_then(|offsets| offsets.get(&place));
+        let before = before.map_or(0, |before| before.bytes(group.len()));
+        let more = offset.bytes(group.len()).saturating_sub(before);
+        more == 0 || state.bytes + more <= OFFSETS_BYTES_MAX
     }
 
     pub fn offset(&self, group: &str, place: Place) -> Option<Offset> {
@@ -248,18 +248,18 @@ impl Kept {
             None => true,
             Some(reply) => reply.await.unwrap_or(false),
         };
-        if kept { Ok(()) } else { Err(Error::Failed { path: self.path }) }
+        if kept { Ok(()) } else { Err(Error::NotKept { path: self.path }) }
     }
 
     fn wait(self) -> Result<()> {
         let kept = self.reply.is_none_or(|reply| reply.blocking_recv().unwrap_or(false));
-        if kept { Ok(()) } else { Err(Error::Failed { path: self.path }) }
+        if kept { Ok(()) } else { Err(Error::NotKept { path: self.path }) }
     }
 }
 
 impl Shared {
     /// The one that writes, until the store is dropped and nothing waits.
-    fn write(&self, mut journal: Journal, cluster: &str) {
+    fn write(&self, mut journal: Journal) {
         loop {
             let (entries, replies) = {
                 let mut waiting = self.waiting.lock();
@@ -271,7 +271,7 @@ impl Shared {
                 }
                 (std::mem::take(&mut waiting.entries), std::mem::take(&mut waiting.replies))
             };
-            let written = journal.append(&line(&entries));
+            let written = journal.append(&line(&entries), &self.state);
             if let Err(error) = &written {
                 tracing::error!(%error, "changes of groups could not be kept");
             } else {
@@ -283,27 +283,20 @@ impl Shared {
             }
             if journal.len > REWRITE_BYTES
                 && journal.len > 4 * journal.whole
-                && let Err(error) = journal.rewrite(cluster, &self.state)
+                && let Err(error) = journal.rewrite(&self.state)
             {
-                // The old file still has everything.
+                // The next write tries again where the old file is not to be relied on.
                 tracing::warn!(%error, "the offsets of groups could not be written anew");
             }
         }
     }
 }
 
-/// The first line of a new file. Gives the cluster's id.
-fn begin(dir: &Path, journal: &mut Journal, state: &mut State) -> Result<String> {
-    let cluster = Uuid::new_v4().simple().to_string();
-    // Should the file be lost, producers that the log still remembers keep their ids.
-    let upto = now_ms();
-    let entries = [Entry::File { version: VERSION, cluster: cluster.clone() }, Entry::Ids { upto }];
-    journal.append(&line(&entries))?;
-    entries.into_iter().for_each(|entry| state.apply(entry));
-    for dir in [Some(dir), dir.parent()].into_iter().flatten() {
-        sync_dir(dir)?;
+impl Offset {
+    /// About what it takes in a group with a name of this length.
+    fn bytes(&self, group: usize) -> usize {
+        OFFSET_BYTES + group + self.topic.len() + self.metadata.len()
     }
-    Ok(cluster)
 }
 
 impl State {
@@ -311,16 +304,24 @@ impl State {
         match entry {
             Entry::File { .. } => {}
             Entry::Offset { group, id, partition, offset } => {
-                let before = self.groups.entry(group).or_default().insert((id, partition), offset);
-                self.count += u64::from(before.is_none());
+                let named = group.len();
+                self.bytes += offset.bytes(named);
+                match self.groups.entry(group).or_default().insert((id, partition), offset) {
+                    Some(before) => self.bytes -= before.bytes(named),
+                    None => self.count += 1,
+                }
             }
             Entry::Forget { group, place: None } => {
-                let gone = self.groups.remove(&group).map_or(0, |offsets| offsets.len());
-                self.count -= gone as u64;
+                let gone = self.groups.remove(&group).unwrap_or_default();
+                self.count -= gone.len() as u64;
+                self.bytes -= gone.values().map(|offset| offset.bytes(group.len())).sum::<usize>();
             }
             Entry::Forget { group, place: Some(place) } => {
                 if let Some(offsets) = self.groups.get_mut(&group) {
-                    self.count -= u64::from(offsets.remove(&place).is_some());
+                    if let Some(gone) = offsets.remove(&place) {
+                        self.count -= 1;
+                        self.bytes -= gone.bytes(group.len());
+                    }
                     if offsets.is_empty() {
                         self.groups.remove(&group);
                     }
@@ -331,134 +332,19 @@ impl State {
     }
 }
 
-impl Journal {
-    fn append(&mut self, bytes: &[u8]) -> Result<()> {
-        let path = &self.path;
-        if self.failed {
-            return Err(Error::Failed { path: path.clone() });
-        }
-        let at = SeekFrom::Start(self.len);
-        if let Err(error) = self.file.seek(at).and_then(|_| self.file.write_all(bytes)) {
-            // A full disk leaves part of a line behind; without it the file is as before.
-            let cut = self.file.set_len(self.len).and_then(|()| self.file.sync_all());
-            self.failed = cut.is_err();
-            return Err(Error::io("cannot write", path, error));
-        }
-        fault::point("broker.store.written");
-        if !fault::bug("broker_skip_sync")
-            && let Err(error) = self.file.sync_data()
-        {
-            self.failed = true;
-            return Err(Error::io("cannot sync", path, error));
-        }
-        self.len += bytes.len() as u64;
-        Ok(())
-    }
-
-    fn rewrite(&mut self, cluster: &str, state: &Mutex<State>) -> Result<()> {
-        let cluster = cluster.to_owned();
-        let mut entries = vec![Entry::File { version: VERSION, cluster }];
-        {
-            let state = state.lock();
-            entries.push(Entry::Ids { upto: state.ids });
-            for (group, offsets) in &state.groups {
-                entries.extend(offsets.iter().map(|(place, offset)| Entry::Offset {
-                    group: group.clone(),
-                    id: place.0,
-                    partition: place.1,
-                    offset: offset.clone(),
-                }));
-            }
-        }
-        let bytes: Vec<u8> = entries.chunks(ENTRIES).flat_map(line).collect();
-        let new = self.path.with_extension("new");
-        let io = |doing, error| Error::io(doing, &new, error);
-        let mut how = OpenOptions::new();
-        let file = how.read(true).write(true).create(true).truncate(true).open(&new);
-        let mut file = file.map_err(|error| io("cannot create", error))?;
-        file.write_all(&bytes).map_err(|error| io("cannot write", error))?;
-        file.sync_all().map_err(|error| io("cannot sync", error))?;
-        fault::point("broker.store.rewritten");
-        std::fs::rename(&new, &self.path).map_err(|error| io("cannot rename", error))?;
-        // From here on the old file is gone: what is appended goes to the new one.
-        self.file = file;
-        self.len = bytes.len() as u64;
-        self.whole = self.len;
-        self.path.parent().map_or(Ok(()), sync_dir)
-    }
-}
-
 pub fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since| since.as_millis() as i64)
 }
 
-fn open(path: &Path) -> Result<File> {
-    let mut options = OpenOptions::new();
-    let file = options.read(true).write(true).create(true).truncate(false).open(path);
-    file.map_err(|error| Error::io("cannot open", path, error))
-}
-
-fn sync_dir(dir: &Path) -> Result<()> {
-    let synced = File::open(dir).and_then(|dir| dir.sync_all());
-    synced.map_err(|error| Error::io("cannot sync the directory", dir, error))
-}
-
-/// `CRC JSON`, a line for all of them.
-fn line(entries: &[Entry]) -> Vec<u8> {
-    let json = serde_json::to_vec(entries).expect("entries have a JSON form");
-    let mut bytes = format!("{:08x} ", crc32c::crc32c(&json)).into_bytes();
-    bytes.extend_from_slice(&json);
-    bytes.push(b'\n');
-    bytes
-}
-
-/// Applies the lines that are right. Gives their length and the cluster's id.
-fn replay(path: &Path, bytes: &[u8], state: &mut State) -> Result<(usize, Option<String>)> {
-    let mut good = 0;
-    let mut cluster = None;
-    for (number, line) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
-        let damage = |what: &str| Error::Damage {
-            path: path.to_owned(),
-            line: number + 1,
-            what: what.to_owned(),
-        };
-        let Some(entries) = entries(line) else {
-            if good + line.len() == bytes.len() {
-                break;
-            }
-            return Err(damage("its checksum does not match"));
-        };
-        match (entries.first(), number) {
-            (Some(Entry::File { version, .. }), 0) if *version > VERSION => {
-                return Err(Error::Newer {
-                    path: path.to_owned(),
-                    found: *version,
-                    known: VERSION,
-                });
-            }
-            (Some(Entry::File { cluster: id, .. }), 0) => cluster = Some(id.clone()),
-            (_, 0) => return Err(damage("the first line must name the file")),
-            _ => {}
-        }
-        entries.into_iter().for_each(|entry| state.apply(entry));
-        good += line.len();
-    }
-    Ok((good, cluster))
-}
-
-fn entries(line: &[u8]) -> Option<Vec<Entry>> {
-    let (crc, json) = line.strip_suffix(b"\n")?.split_at_checked(9)?;
-    let crc = u32::from_str_radix(std::str::from_utf8(&crc[..8]).ok()?, 16).ok()?;
-    if crc32c::crc32c(json) != crc {
-        return None;
-    }
-    serde_json::from_slice(json).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use millstream_log::files::RealFiles;
+
+    fn open(dir: &Path) -> Result<Store> {
+        Store::open(dir, Arc::new(RealFiles))
+    }
 
     fn offset(group: &str, partition: i32, offset: i64) -> Entry {
         let offset =
@@ -470,28 +356,29 @@ mod tests {
     fn what_was_applied_is_there_again_and_a_torn_end_is_cut() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(FILE);
-        let store = Store::open(dir.path()).unwrap();
+        let store = open(dir.path()).unwrap();
         let cluster = store.cluster().to_owned();
         store.apply(vec![offset("a", 0, 5), offset("a", 1, 7), offset("b", 0, 9)]).wait().unwrap();
         store.apply(vec![offset("a", 0, 3)]).wait().unwrap();
         let forget = |place| Entry::Forget { group: "a".to_owned(), place };
         store.apply(vec![forget(Some((Uuid::nil(), 1)))]).wait().unwrap();
-        assert!(matches!(Store::open(dir.path()), Err(Error::Locked { .. })));
+        assert!(matches!(open(dir.path()), Err(Error::Locked { .. })));
         drop(store);
         let whole = std::fs::read(&path).unwrap();
         std::fs::write(&path, [&whole[..], b"0000"].concat()).unwrap();
-        let store = Store::open(dir.path()).unwrap();
+        let store = open(dir.path()).unwrap();
         assert_eq!(store.cluster(), cluster);
         assert_eq!(store.offset("a", (Uuid::nil(), 0)).unwrap().offset, 3);
         assert_eq!(store.offset("a", (Uuid::nil(), 1)), None);
         assert_eq!((store.count(), store.groups().len()), (2, 2));
         drop(store);
-        assert_eq!(std::fs::read(&path).unwrap(), whole);
+        let again = std::fs::read(&path).unwrap();
+        assert!(again.len() < whole.len() && again.ends_with(b"\n"), "it was written anew");
 
         let mut damaged = whole.clone();
         damaged[20] ^= 1;
         std::fs::write(&path, damaged).unwrap();
-        let error = Store::open(dir.path()).err().unwrap().to_string();
+        let error = open(dir.path()).err().unwrap().to_string();
         assert!(error.contains("damaged in line 1"), "{error}");
     }
 
@@ -500,7 +387,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut last = 0;
         for _ in 0..3 {
-            let store = Store::open(dir.path()).unwrap();
+            let store = open(dir.path()).unwrap();
             for _ in 0..IDS + 3 {
                 let id = store.next_producer().unwrap();
                 assert!(id > last);
@@ -513,7 +400,7 @@ mod tests {
     fn a_file_of_the_past_is_written_anew() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(FILE);
-        let store = Store::open(dir.path()).unwrap();
+        let store = open(dir.path()).unwrap();
         let id = store.next_producer().unwrap();
         let entries = |at: i64| (0..500).map(|partition| offset("g", partition, at)).collect();
         let mut largest = 0;
@@ -524,7 +411,7 @@ mod tests {
         drop(store);
         let len = std::fs::metadata(&path).unwrap().len();
         assert!(len < largest && largest > REWRITE_BYTES / 2, "{len} {largest}");
-        let store = Store::open(dir.path()).unwrap();
+        let store = open(dir.path()).unwrap();
         assert_eq!(store.offset("g", (Uuid::nil(), 499)).unwrap().offset, 99);
         assert!(store.next_producer().unwrap() > id);
     }
