@@ -160,6 +160,11 @@ impl RecordsBuilder {
         self.slots.is_empty()
     }
 
+    /// Makes room for so many more records.
+    pub fn reserve(&mut self, records: usize) {
+        self.slots.reserve(records);
+    }
+
     /// Bytes copied in so far.
     pub fn bytes(&self) -> usize {
         self.buffer.len()

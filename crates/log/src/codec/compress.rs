@@ -1,5 +1,6 @@
 //! The codecs of a batch's records.
 
+use super::body::Body;
 use super::{BATCH_BYTES_MAX, Invalid, lz4};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -77,7 +78,12 @@ impl Codec {
             }
             Codec::Gzip => self.drain(flate2::read::MultiGzDecoder::new(bytes), out),
             Codec::Snappy => unpack_snappy(bytes, out),
-            Codec::Lz4 => lz4::unpack(bytes, out),
+            Codec::Lz4 => {
+                let mut body = Body::with_room(bytes.len().saturating_mul(3));
+                lz4::unpack(bytes, &mut body)?;
+                out.extend_from_slice(&body.into_bytes());
+                Ok(())
+            }
             Codec::Zstd => {
                 let decoder = zstd::stream::read::Decoder::with_buffer(bytes);
                 self.drain(decoder.map_err(|error| self.failed(error))?, out)

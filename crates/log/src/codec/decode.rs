@@ -1,6 +1,6 @@
 //! Batches into records, without copying those that are not packed.
 
-use super::{BATCH_BYTES_MAX, Codec, HEADER_BYTES, Header, Invalid, varint};
+use super::{BATCH_BYTES_MAX, Body, Codec, HEADER_BYTES, Header, Invalid, varint};
 use bytes::Bytes;
 use millstream_core::{Records, RecordsBuilder};
 use std::ops::Range;
@@ -130,14 +130,14 @@ fn unpack(raw: Vec<u8>, parts: &mut [Part], unpacked_max: usize) -> Result<(Byte
     if codecs.is_ok_and(|codecs| codecs.iter().all(|codec| *codec == Codec::None)) {
         return Ok((Bytes::from(raw), parts.len()));
     }
-    let mut body = Vec::with_capacity(raw.len().saturating_mul(3).min(unpacked_max));
+    let mut body = Body::with_room(raw.len().saturating_mul(3).min(unpacked_max));
     for (at, part) in parts.iter_mut().enumerate() {
         if at > 0 && body.len() >= unpacked_max {
-            return Ok((Bytes::from(body), at));
+            return Ok((body.into_bytes(), at));
         }
         let start = body.len();
         let packed = &raw[part.records.clone()];
-        let done = part.header.codec().and_then(|codec| codec.unpack(packed, &mut body));
+        let done = part.header.codec().and_then(|codec| body.unpack(codec, packed));
         match done {
             Ok(()) => part.records = start..body.len(),
             Err(why) if at == 0 => {
@@ -145,12 +145,12 @@ fn unpack(raw: Vec<u8>, parts: &mut [Part], unpacked_max: usize) -> Result<(Byte
             }
             Err(_) => {
                 body.truncate(start);
-                return Ok((Bytes::from(body), at));
+                return Ok((body.into_bytes(), at));
             }
         }
     }
     let whole = parts.len();
-    Ok((Bytes::from(body), whole))
+    Ok((body.into_bytes(), whole))
 }
 
 /// One record, its parts as start and length in the bytes given.
@@ -168,9 +168,9 @@ pub(crate) fn check_records(header: &Header, batch: &[u8]) -> Result<(), Invalid
     match header.codec()? {
         Codec::None => each_record(header, packed, |_| ()),
         codec => {
-            let mut body = Vec::new();
-            codec.unpack(packed, &mut body)?;
-            each_record(header, &body, |_| ())
+            let mut body = Body::with_room(packed.len().saturating_mul(3));
+            body.unpack(codec, packed)?;
+            each_record(header, &body.into_bytes(), |_| ())
         }
     }
 }

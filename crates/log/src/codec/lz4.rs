@@ -10,6 +10,7 @@
 //! stays in the fastest cache, which is why the packing is done here: it is half again as fast as a
 //! table for larger blocks. Source: <https://github.com/lz4/lz4/tree/dev/doc>.
 
+use super::body::Body;
 use super::{BATCH_BYTES_MAX, Codec, Invalid};
 use lz4_flex::block::{DecompressError, decompress_into, decompress_into_with_dict};
 
@@ -228,15 +229,17 @@ fn load16(bytes: &[u8], at: usize) -> u128 {
 
 /// Appends what a frame holds, at most [`BATCH_BYTES_MAX`]. What stands after the frame is not
 /// looked at.
-pub(super) fn unpack(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Invalid> {
+pub(super) fn unpack(bytes: &[u8], out: &mut Body) -> Result<(), Invalid> {
     let Some((head, mut rest)) = bytes.split_first_chunk::<7>() else {
         return Err(failed("it is cut short"));
     };
     let (flags, sizes) = (head[4], head[5] >> 4);
     if head[..4] != HEAD[..4] || flags & PLAIN_MASK != PLAIN || !(4..=7).contains(&sizes) {
         // With checksums, a dictionary, or of the format before: rare, and read with less haste.
-        let decoder = lz4_flex::frame::FrameDecoder::new(bytes);
-        return Codec::Lz4.drain(decoder, out);
+        let mut unpacked = Vec::new();
+        Codec::Lz4.drain(lz4_flex::frame::FrameDecoder::new(bytes), &mut unpacked)?;
+        out.extend_from_slice(&unpacked);
+        return Ok(());
     }
     let block_max = 256 << (2 * sizes);
     let start = out.len();
@@ -244,6 +247,7 @@ pub(super) fn unpack(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Invalid> {
         // The check byte comes after the size.
         rest = rest.get(8..).ok_or_else(|| failed("it is cut short"))?;
     }
+    out.reserve(room_for(rest, block_max));
     // A frame without its end is taken, as other readers do.
     while let Some((length, tail)) = rest.split_first_chunk() {
         let length = u32::from_le_bytes(*length);
@@ -273,19 +277,34 @@ pub(super) fn unpack(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Invalid> {
     }
 }
 
+/// What the blocks will need: all but the last are full, mostly.
+fn room_for(mut rest: &[u8], block_max: usize) -> usize {
+    let mut room = 0usize;
+    while let Some((length, tail)) = rest.split_first_chunk() {
+        let len = (u32::from_le_bytes(*length) & !AS_IT_IS) as usize;
+        let Some(tail) = tail.get(len..).filter(|_| len > 0) else { break };
+        room = room.saturating_add(first_room(len, block_max));
+        rest = tail;
+    }
+    room.min(BATCH_BYTES_MAX)
+}
+
+/// A frame that allows large blocks mostly has small ones.
+fn first_room(len: usize, block_max: usize) -> usize {
+    block_max.min((len * 4).max(BLOCK_BYTES))
+}
+
 /// Appends a block. A linked one refers to those before it, which begin at the place given.
 fn unpack_block(
     block: &[u8],
     block_max: usize,
     linked: Option<usize>,
-    out: &mut Vec<u8>,
+    out: &mut Body,
 ) -> Result<(), Invalid> {
     let at = out.len();
-    // A frame that allows large blocks mostly has small ones.
-    let mut room = block_max.min((block.len() * 4).max(BLOCK_BYTES));
+    let mut room = first_room(block.len(), block_max);
     loop {
-        out.resize(at + room, 0);
-        let (before, own) = out.split_at_mut(at);
+        let (before, own) = out.split(room);
         let unpacked = match linked {
             Some(start) if at > start => {
                 let window = &before[start.max(at.saturating_sub(WINDOW_BYTES))..];
@@ -295,7 +314,7 @@ fn unpack_block(
         };
         match unpacked {
             Ok(len) => {
-                out.truncate(at + len);
+                out.advance(len);
                 return Ok(());
             }
             Err(DecompressError::OutputTooSmall { .. }) if room < block_max => {
@@ -324,8 +343,14 @@ mod tests {
     }
 
     fn unpacked(frame: &[u8]) -> Result<Vec<u8>, Invalid> {
-        let mut out = b"before".to_vec();
-        unpack(frame, &mut out).map(|()| out.split_off(6))
+        // Room that was used before, and something that is to stay.
+        let mut out = Body::with_room(100);
+        out.split(300).1.fill(7);
+        out.extend_from_slice(b"before");
+        unpack(frame, &mut out)?;
+        let bytes = out.into_bytes();
+        assert_eq!(bytes[..6], *b"before");
+        Ok(bytes[6..].to_vec())
     }
 
     fn by_the_library(frame: &[u8]) -> Vec<u8> {

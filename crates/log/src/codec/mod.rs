@@ -14,6 +14,7 @@
 //! never unpacks to more than [`BATCH_BYTES_MAX`].
 //! Source: <https://kafka.apache.org/documentation/#recordbatch>.
 
+mod body;
 mod compress;
 mod decode;
 mod encode;
@@ -22,6 +23,7 @@ mod raw;
 mod spare;
 mod varint;
 
+pub use body::Body;
 pub use compress::Codec;
 pub(crate) use decode::check_records;
 pub use decode::{Decoded, Failed, batches, decode, records_of};
