@@ -8,6 +8,7 @@ use super::error::{
 use super::options::ClusterOptions;
 use super::tls::Tls;
 use super::trouble::Trouble;
+use super::writes::Writes;
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::offset_for_leader_epoch_request::{
@@ -59,6 +60,8 @@ struct Shared {
     /// Who we are was good enough once: when it is not any more, that may pass.
     was_let_in: AtomicBool,
     connections: Mutex<HashMap<(i32, Purpose), Arc<Connection>>>,
+    /// By broker.
+    writes: Mutex<HashMap<i32, Arc<Writes>>>,
 }
 
 #[derive(Default)]
@@ -104,6 +107,7 @@ impl Cluster {
                 known: Mutex::default(),
                 was_let_in: AtomicBool::new(false),
                 connections: Mutex::default(),
+                writes: Mutex::default(),
             }),
         })
     }
@@ -257,6 +261,12 @@ impl Cluster {
     pub(super) fn open_connection(&self, node: i32, purpose: Purpose) -> Option<Arc<Connection>> {
         let connections = self.shared.connections.lock();
         connections.get(&(node, purpose)).filter(|c| c.is_usable()).cloned()
+    }
+
+    /// What all producers write to a broker.
+    pub(super) fn writes(&self, node: i32) -> Arc<Writes> {
+        let mut writes = self.shared.writes.lock();
+        writes.entry(node).or_insert_with(|| Arc::new(Writes::new(node))).clone()
     }
 
     /// The connection to a broker for a purpose.

@@ -31,6 +31,7 @@ mod sink;
 mod source;
 mod tls;
 mod trouble;
+mod writes;
 
 pub use cluster::Cluster;
 pub use copy::{Span, TopicState, copy};

@@ -14,7 +14,7 @@ fn line_of(value: &[u8]) -> Event {
 }
 
 /// What a topic holds, each event as often as it is there.
-async fn read_all(cluster: &Cluster, topic: &str, at_least: usize) -> Vec<Event> {
+pub async fn read_all(cluster: &Cluster, topic: &str, at_least: usize) -> Vec<Event> {
     let member = Member::join(source(cluster, reading(topic, &unique("all"))).await);
     until("all are read", || member.seen() >= at_least).await;
     tokio::time::sleep(Duration::from_millis(300)).await;
@@ -23,7 +23,7 @@ async fn read_all(cluster: &Cluster, topic: &str, at_least: usize) -> Vec<Event>
     seen.iter().map(|s| line_of(s.value.as_deref().unwrap())).collect()
 }
 
-fn check(sent: &[Event], found: &[Event], duplicates: u64) {
+pub fn check(sent: &[Event], found: &[Event], duplicates: u64) {
     let mut checker = Checker::default();
     sent.iter().for_each(|event| checker.sent(event));
     for fate in [Fate::Out, Fate::Drop, Fate::Dead] {

@@ -7,6 +7,7 @@ mod member;
 mod secure;
 mod sink;
 mod source;
+mod writes;
 
 use arrow_array::{ArrayRef, RecordBatch, StringArray, TimestampMillisecondArray};
 use millstream_connectors::RecordColumns;
