@@ -43,7 +43,8 @@ pub struct KafkaFrom {
     /// Which records of transactions are read.
     #[serde(default)]
     pub isolation: Isolation,
-    /// What to do when the offset to read next was deleted by the topic's retention.
+    /// What to do when the offset to read next is not there any more: the topic's retention deleted it,
+    /// or the log was cut back because a replica that lacked records became leader.
     #[serde(default)]
     pub on_lost_offset: LostOffset,
     /// A name of this process that outlives it (static membership): after a restart within
@@ -117,7 +118,12 @@ pub struct SaslSpec {
     /// The user's password.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password: Option<Secret>,
-    /// A file with the token for `oauthbearer`, read anew for each connection.
+    /// The token for `oauthbearer`, as long as the process lives: for one that is renewed give a
+    /// `token_file`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<Secret>,
+    /// A file with the token for `oauthbearer`, read anew for each connection; there is a new one
+    /// before the broker's time for a token is over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "path"))]
     pub token_file: Option<PathBuf>,
@@ -211,6 +217,11 @@ pub struct KafkaSink {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "text"))]
     pub timestamp: Option<String>,
+    /// The column, a boolean, that says which rows are tombstones: records without a value, by which
+    /// a compacted topic forgets their key. It is not part of the value. None unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "text"))]
+    pub tombstone: Option<String>,
 }
 
 /// The cluster, and the topic to write there: a `topic`, or the one that a column names.

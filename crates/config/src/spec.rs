@@ -57,6 +57,19 @@ pub struct PipelineSpec {
     /// How often offsets are committed.
     #[serde(default = "commit_interval")]
     pub commit_interval: Period,
+    /// How often a row may be in the sinks when something fails.
+    #[serde(default)]
+    pub delivery: Delivery,
+    /// What the ids of this pipeline's transactions begin with. The group and the pipeline unless
+    /// given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "text"))]
+    pub transactional_id: Option<String>,
+    /// After this the cluster gives up a transaction that was not ended: so long readers wait when
+    /// this process is gone and nobody takes its place. One minute unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-positive" = true))]
+    pub transaction_timeout: Option<Period>,
     /// How many partitions are worked on at the same time. All of them unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1024))]
@@ -64,6 +77,17 @@ pub struct PipelineSpec {
     /// Settings of the pipeline's metrics.
     #[serde(default)]
     pub metrics: MetricsSpec,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Delivery {
+    /// Once or more: what was in flight when something failed comes again.
+    #[default]
+    AtLeastOnce,
+    /// Once, for those who read with `read_committed`: from Kafka to the same Kafka, in transactions
+    /// that are committed every `commit_interval`.
+    ExactlyOnce,
 }
 
 /// Where the rows come from: a `topic`, a `file` or `kafka`.
@@ -444,6 +468,11 @@ pub struct TopicSink {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "text"))]
     pub timestamp: Option<String>,
+    /// The column, a boolean, that says which rows are tombstones: records without a value, by which
+    /// a compacted topic forgets their key. It is not part of the value. None unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "text"))]
+    pub tombstone: Option<String>,
     /// How long records are kept. For ever unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention: Option<RetentionSpec>,
@@ -500,15 +529,22 @@ pub enum EncodeSpec {
     JsonSchema(JsonSchemaEncode),
 }
 
+/// Under which subject a sink's schema is registered.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct SubjectSpec {
+    /// The registry's subject. Named by `subject_strategy` unless given.
+    #[serde(default, rename = "subject", skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "text"))]
+    pub name: Option<String>,
+    /// How the subject is named.
+    #[serde(default, rename = "subject_strategy")]
+    pub strategy: SubjectStrategy,
+}
+
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct AvroEncode {
-    /// The registry's subject. Named by `subject_strategy` unless given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("format" = "text"))]
-    pub subject: Option<String>,
-    /// How the subject is named.
-    #[serde(default)]
-    pub subject_strategy: SubjectStrategy,
+    #[serde(flatten)]
+    pub subject: SubjectSpec,
     /// A file with the schema to write, relative to the pipeline file. Made from the columns unless
     /// given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -522,13 +558,8 @@ pub struct AvroEncode {
 
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct ProtobufEncode {
-    /// The registry's subject. Named by `subject_strategy` unless given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("format" = "text"))]
-    pub subject: Option<String>,
-    /// How the subject is named.
-    #[serde(default)]
-    pub subject_strategy: SubjectStrategy,
+    #[serde(flatten)]
+    pub subject: SubjectSpec,
     /// A `.proto` file with the schema to write, relative to the pipeline file. The newest schema of
     /// the subject unless given: numbers of fields cannot be made from columns.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -545,13 +576,8 @@ pub struct JsonEncode {}
 
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct JsonSchemaEncode {
-    /// The registry's subject. Named by `subject_strategy` unless given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("format" = "text"))]
-    pub subject: Option<String>,
-    /// How the subject is named.
-    #[serde(default)]
-    pub subject_strategy: SubjectStrategy,
+    #[serde(flatten)]
+    pub subject: SubjectSpec,
     /// A file with the schema to write, relative to the pipeline file. Made from the columns unless
     /// given.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -6,6 +6,7 @@
 //! DIR/registry/   schemas                   (millstream-registry)
 //! DIR/broker/     offsets of Kafka's groups (millstream-broker)
 //! DIR/files/      which files a followed file's offsets count in, by pipeline
+//! DIR/identity      what tells its transactions from those of other directories
 //! DIR/millstream.sock   the admin socket while `run` is up
 //! ```
 
@@ -51,6 +52,24 @@ impl Home {
     /// Where a pipeline that follows a file keeps which files its offsets count in.
     pub fn file_notes(&self, pipeline: &str) -> PathBuf {
         self.dir.join("files").join(pipeline)
+    }
+
+    /// A name that no other data directory has, the same for as long as it is there.
+    pub fn identity(&self) -> std::io::Result<String> {
+        let path = self.dir.join("identity");
+        match std::fs::read_to_string(&path) {
+            Ok(known) if !known.trim().is_empty() => return Ok(known.trim().to_owned()),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let new = uuid::Uuid::new_v4().simple().to_string();
+        let draft = self.dir.join("identity.new");
+        let mut file = std::fs::File::create(&draft)?;
+        std::io::Write::write_all(&mut file, new.as_bytes())?;
+        file.sync_all()?;
+        std::fs::rename(&draft, &path)?;
+        std::fs::File::open(&self.dir)?.sync_all()?;
+        Ok(new)
     }
 
     /// Opens a stopped data directory to look at it. The tables are opened when they are needed:

@@ -2,6 +2,12 @@
 //! then written together with one sync. A pipeline whose source is shared out by a group has a
 //! committer of its own, which gives them to the group, so that others do not wait for it.
 
+#[cfg(test)]
+mod tests;
+mod transactional;
+
+pub use transactional::ExactlyOnce;
+
 use crate::metrics::{PartitionMetrics, PipelineMetrics};
 use millstream_connectors::Home;
 use millstream_core::{Disposition, Group, fault};
@@ -65,10 +71,14 @@ enum To {
         /// Rows are in tables that have to be synced before.
         sync_tables: bool,
     },
+    /// To a group, in transactions with what was written.
+    Transactions(ExactlyOnce, Committer),
 }
 
 struct State {
     pending: HashMap<Owner, Pending>,
+    /// What is being committed, and tried again until it is.
+    under_way: HashMap<Owner, Pending>,
     /// Of one opening with the tables that the sinks write: after these were opened again it
     /// refuses to commit, so that no offset outlives its rows.
     offsets: Offsets,
@@ -109,6 +119,27 @@ impl Committer {
         handle
     }
 
+    /// One that commits to a group in transactions; it ends when `stop` is cancelled.
+    pub(crate) fn for_transactions(
+        &self,
+        to: ExactlyOnce,
+        metrics: Arc<PipelineMetrics>,
+        interval: Duration,
+        stop: CancellationToken,
+    ) -> Self {
+        let Shared { home, io, .. } = &*self.shared;
+        let kept = To::Transactions(to.clone(), self.clone());
+        let handle = Self::to(home.clone(), interval, io.clone(), kept);
+        let committing = transactional::run(handle.shared.clone(), to, metrics);
+        io.spawn(async move {
+            tokio::select! {
+                () = committing => {}
+                () = stop.cancelled() => {}
+            }
+        });
+        handle
+    }
+
     fn to(home: Home, interval: Duration, io: Handle, to: To) -> Self {
         let offsets = home.tables.offsets();
         let shared = Arc::new(Shared {
@@ -116,7 +147,12 @@ impl Committer {
             io,
             to,
             interval,
-            state: Mutex::new(State { pending: HashMap::new(), offsets, session: 0 }),
+            state: Mutex::new(State {
+                pending: HashMap::new(),
+                under_way: HashMap::new(),
+                offsets,
+                session: 0,
+            }),
             wanted: Notify::new(),
             offered: watch::Sender::new(0),
             durable: watch::Sender::new(0),
@@ -132,10 +168,19 @@ impl Committer {
         &self.shared.io
     }
 
-    /// Forgets what was offered of partitions that are not ours any more.
+    /// Forgets what was offered of partitions that are not ours any more: they may come back with
+    /// other offsets.
     pub(crate) fn forget(&self, partitions: &[u32]) {
         let mut state = self.shared.state.lock();
+        let before = state.pending.len();
         state.pending.retain(|owner, _| !partitions.contains(&owner.partition));
+        state.under_way.retain(|owner, _| !partitions.contains(&owner.partition));
+        // Their rows are written.
+        if let To::Transactions(to, _) = &self.shared.to
+            && state.pending.len() < before
+        {
+            to.gate.give_up("partitions were lost whose rows are in it");
+        }
     }
 
     /// To be asked for before anything is opened that is to be committed.
@@ -155,6 +200,9 @@ impl Committer {
     ) {
         let mut state = self.shared.state.lock();
         if session != Session(state.session) {
+            if let To::Transactions(to, _) = &self.shared.to {
+                to.gate.give_up("a task was late");
+            }
             return;
         }
         state.pending.insert(owner, Pending { next, topic, metrics, pipeline_metrics });
@@ -166,6 +214,9 @@ impl Committer {
     /// Waits until all that was offered before this call is durable, or its session is over.
     /// Cancel safe.
     pub async fn flush(&self) {
+        if let To::Transactions(to, _) = &self.shared.to {
+            to.gate.hurry();
+        }
         let upto = *self.shared.offered.borrow();
         let mut durable = self.shared.durable.subscribe();
         let _ = durable.wait_for(|n| *n >= upto).await;
@@ -175,7 +226,7 @@ impl Committer {
     pub fn fail(&self) {
         match &self.shared.to {
             To::Tables => drop(self.shared.failed.send_replace(true)),
-            To::Group { parent, .. } => parent.fail(),
+            To::Group { parent, .. } | To::Transactions(_, parent) => parent.fail(),
         }
     }
 
@@ -188,13 +239,11 @@ impl Committer {
     /// The tables were opened again: begins a new session. What was offered in the last one is
     /// forgotten.
     pub fn reopened(&self) {
-        let mut state = self.shared.state.lock();
-        state.offsets = self.shared.home.tables.offsets();
-        state.session += 1;
-        state.pending.clear();
-        let offered = *self.shared.offered.borrow();
-        self.shared.durable.send_modify(|n| *n = (*n).max(offered));
-        *self.shared.trouble.lock() = None;
+        // What was written outside of the tables is in the transaction that is open.
+        if let To::Transactions(to, _) = &self.shared.to {
+            return to.gate.give_up("the tables were opened again");
+        }
+        self.shared.begin_session();
         self.shared.failed.send_replace(false);
     }
 
@@ -219,24 +268,40 @@ impl Committer {
     }
 }
 
+impl Shared {
+    /// Forgets what was offered in the last session.
+    fn begin_session(&self) {
+        let mut state = self.state.lock();
+        state.offsets = self.home.tables.offsets();
+        state.session += 1;
+        state.pending.clear();
+        state.under_way.clear();
+        let offered = *self.offered.borrow();
+        self.durable.send_modify(|n| *n = (*n).max(offered));
+        *self.trouble.lock() = None;
+    }
+}
+
 async fn run(shared: Arc<Shared>) {
     loop {
         shared.wanted.notified().await;
-        let (batch, offsets, upto) = {
+        let (offsets, session, upto) = {
             let mut state = shared.state.lock();
-            let batch = std::mem::take(&mut state.pending);
-            (batch, state.offsets.clone(), *shared.offered.borrow())
+            state.under_way = std::mem::take(&mut state.pending);
+            (state.offsets.clone(), state.session, *shared.offered.borrow())
         };
-        if !batch.is_empty() {
-            let done = match &shared.to {
-                To::Tables => commit(&shared, offsets, batch).await,
-                To::Group { group, sync_tables, .. } => {
-                    commit_to(&shared, &**group, sync_tables.then_some(offsets), batch).await
-                }
-            };
-            if !done {
-                continue;
+        let done = match &shared.to {
+            To::Tables => {
+                let batch = std::mem::take(&mut shared.state.lock().under_way);
+                batch.is_empty() || commit(&shared, offsets, batch).await
             }
+            To::Group { group, sync_tables, .. } => {
+                commit_to(&shared, &**group, sync_tables.then_some(offsets), session).await
+            }
+            To::Transactions(..) => return,
+        };
+        if !done {
+            continue;
         }
         shared.durable.send_modify(|n| *n = (*n).max(upto));
         tokio::time::sleep(shared.interval).await;
@@ -277,58 +342,94 @@ async fn commit(shared: &Arc<Shared>, offsets: Offsets, batch: HashMap<Owner, Pe
     true
 }
 
-/// False when it cannot be done, because the journal has failed.
+/// Commits what is under way. False when it cannot be done, because the journal has failed or the
+/// session is over.
 async fn commit_to(
     shared: &Arc<Shared>,
     group: &dyn Group,
     tables: Option<Offsets>,
-    mut batch: HashMap<Owner, Pending>,
+    session: u64,
 ) -> bool {
     let mut backoff = Duration::from_millis(50);
     loop {
-        if let Some(tables) = tables.clone() {
-            match tokio::task::spawn_blocking(move || tables.sync()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(Error::Reopened)) => return false,
-                Ok(Err(error)) => {
-                    let trouble = millstream_core::Error::from(error).chain();
-                    tracing::error!("offsets cannot be committed: {trouble}");
-                    *shared.trouble.lock() = Some(trouble);
-                    Committer { shared: shared.clone() }.fail();
-                    return false;
-                }
-                Err(_) => return false,
-            }
+        if shared.state.lock().under_way.is_empty() {
+            return true;
         }
-        fault::point("engine.commit");
-        let offsets: Vec<_> = batch.iter().map(|(owner, p)| (owner.partition, p.next)).collect();
-        let error = match group.commit(&offsets).await {
-            Ok(done) => {
-                fault::point("engine.committed");
-                *shared.trouble.lock() = None;
-                for pending in batch.values() {
-                    let durable = done.iter().any(|(_, offset)| *offset == pending.next);
-                    if durable {
-                        pending.metrics.committed.set(pending.next);
-                        pending.pipeline_metrics.commits.inc();
-                    }
-                }
-                return true;
-            }
+        let error = match commit_once(shared, group, tables.clone(), session).await {
+            Ok(None) => continue,
+            Ok(Some(ended)) => return ended,
             Err(error) => error,
         };
         let trouble = error.chain();
+        let before = shared.trouble.lock().replace(trouble.clone());
         match error.disposition() {
-            Disposition::Stop => tracing::error!("offsets cannot be committed: {trouble}"),
+            Disposition::Stop if before.as_ref() != Some(&trouble) => {
+                tracing::error!("offsets cannot be committed: {trouble}");
+            }
             _ => tracing::debug!("offsets cannot be committed, trying again: {trouble}"),
         }
-        *shared.trouble.lock() = Some(trouble);
         tokio::time::sleep(backoff).await;
         backoff = (backoff * 2).min(Duration::from_secs(1));
-        // What was offered meanwhile goes with it.
         let mut state = shared.state.lock();
-        batch.extend(std::mem::take(&mut state.pending));
+        // What is offered in a new session must not wait for the tables of an old one.
+        if state.session != session {
+            return false;
+        }
+        // What was offered meanwhile goes with it.
+        let offered = std::mem::take(&mut state.pending);
+        state.under_way.extend(offered);
     }
+}
+
+/// `None` when only a part was taken: the rest is tried again at once.
+async fn commit_once(
+    shared: &Arc<Shared>,
+    group: &dyn Group,
+    tables: Option<Offsets>,
+    session: u64,
+) -> Result<Option<bool>, millstream_core::Error> {
+    if let Some(tables) = tables {
+        match tokio::task::spawn_blocking(move || tables.sync()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(Error::Reopened)) => return Ok(Some(false)),
+            Ok(Err(error)) => {
+                let trouble = millstream_core::Error::from(error).chain();
+                tracing::error!("offsets cannot be committed: {trouble}");
+                *shared.trouble.lock() = Some(trouble);
+                Committer { shared: shared.clone() }.fail();
+                return Ok(Some(false));
+            }
+            Err(died) => {
+                return Err(millstream_core::Error::retry("tables", "syncing").because(died));
+            }
+        }
+    }
+    fault::point("engine.commit");
+    let offsets: Vec<_> = {
+        let state = shared.state.lock();
+        if state.session != session {
+            return Ok(Some(false));
+        }
+        state.under_way.iter().map(|(owner, p)| (owner.partition, p.next)).collect()
+    };
+    let done: HashMap<u32, i64> = group.commit(&offsets).await?.into_iter().collect();
+    fault::point("engine.committed");
+    *shared.trouble.lock() = None;
+    let mut state = shared.state.lock();
+    state.under_way.retain(|owner, pending| {
+        let durable = done.get(&owner.partition) == Some(&pending.next);
+        if durable {
+            pending.metrics.committed.set(pending.next);
+            pending.pipeline_metrics.commits.inc();
+        }
+        !durable
+    });
+    if done.is_empty() && !state.under_way.is_empty() {
+        let partitions: Vec<u32> = state.under_way.keys().map(|owner| owner.partition).collect();
+        tracing::debug!(?partitions, "not ours any more: what was offered is not committed");
+        state.under_way.clear();
+    }
+    Ok(state.under_way.is_empty().then_some(true))
 }
 
 fn write(home: &Home, offsets: &Offsets, batch: &HashMap<Owner, Pending>) -> Result<(), Error> {

@@ -1,6 +1,7 @@
 //! Runs pipelines: a supervised task for each partition, one committer for all.
 
 use crate::brake::Brake;
+use crate::gate::{GIVEN_UP, STOPPED};
 use crate::group::Grouped;
 use crate::pipeline::Pipeline;
 use crate::status::{PartitionReport, PartitionState, PartitionStatus};
@@ -15,10 +16,10 @@ use std::ops::Range;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::runtime;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
 /// A cheap-clone handle to the running pipelines.
@@ -37,6 +38,10 @@ struct Shared {
     live: watch::Sender<usize>,
     watched: AtomicBool,
     stopping: AtomicBool,
+    /// Pipelines whose place in their group another process has taken.
+    fenced: watch::Sender<Vec<Arc<str>>>,
+    /// Why the pipelines that are to run are not there yet.
+    awaited: Mutex<Option<String>>,
 }
 
 /// One that [`Engine::ended`] waits for, until it is dropped.
@@ -51,13 +56,29 @@ struct Running {
     /// All tasks were ended, and will be started again.
     halted: bool,
     group: Option<Grouped>,
+    /// It may not write any more.
+    failed: bool,
 }
 
 /// A partition and its task.
 pub(crate) struct Slot {
     pub status: Arc<PartitionStatus>,
     pub stop: CancellationToken,
-    pub task: Option<JoinHandle<()>>,
+    pub task: Option<Work>,
+}
+
+/// A partition's task, for everybody who waits for its end.
+#[derive(Clone)]
+pub(crate) struct Work {
+    abort: AbortHandle,
+    ended: CancellationToken,
+}
+
+/// A pipeline whose tasks are being ended for new offsets: when this is dropped they are started
+/// again, however the reset came to its end.
+struct Resetting {
+    shared: Arc<Shared>,
+    name: String,
 }
 
 /// A pipeline at one moment.
@@ -87,8 +108,17 @@ pub struct LookupReport {
     pub found: u64,
 }
 
+/// What needs the operator, but nothing of this process: whether it was mended is seen by trying.
+const MENDED_ELSEWHERE: [&str; 3] = ["not_authorised", "no_topic", "authentication"];
+
+/// One that holds again so soon is said to hold once.
+const HELD_AGAIN: Duration = Duration::from_secs(30);
+
 /// How long a reset waits for what is in flight.
 const RESET_WITHIN: Duration = Duration::from_secs(25);
+
+/// How long it then waits for the last commits.
+const FLUSH_WITHIN: Duration = Duration::from_secs(5);
 
 impl Engine {
     /// Partition tasks run on `cpu`.
@@ -99,6 +129,8 @@ impl Engine {
             live: watch::Sender::new(0),
             watched: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
+            fenced: watch::Sender::default(),
+            awaited: Mutex::default(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -124,6 +156,7 @@ impl Engine {
             resetting: false,
             halted: false,
             group,
+            failed: false,
             pipeline,
         };
         if running.group.is_none() {
@@ -157,8 +190,47 @@ impl Engine {
         gone
     }
 
+    /// The place of a pipeline in its group is another process's.
+    pub(crate) fn is_fenced(&self, pipeline: &Pipeline) {
+        self.shared.fenced.send_modify(|fenced| fenced.push(pipeline.name.clone()));
+    }
+
+    /// The pipelines whose place in their group another process has taken: they do not go on.
+    pub fn fenced(&self) -> Vec<Arc<str>> {
+        self.shared.fenced.borrow().clone()
+    }
+
+    /// Resolves when there is such a pipeline and none else does anything any more. Cancel safe.
+    pub async fn only_fenced(&self) {
+        let mut fenced = self.shared.fenced.subscribe();
+        let _ = fenced.wait_for(|fenced| !fenced.is_empty()).await;
+        self.ended().await;
+    }
+
+    /// Says what has to come before the pipelines can be started; `None` when they are.
+    pub fn awaits(&self, what: Option<String>) {
+        *self.shared.awaited.lock() = what;
+    }
+
+    /// What has to come before the pipelines can be started.
+    pub fn awaited(&self) -> Option<String> {
+        self.shared.awaited.lock().clone()
+    }
+
     pub fn reports(&self) -> Vec<PipelineReport> {
         self.shared.pipelines.lock().values().map(Running::report).collect()
+    }
+
+    /// A pipeline may not write any more: its tasks end, and its group gets its partitions back.
+    pub(crate) fn fail(&self, name: &str) {
+        let mut pipelines = self.shared.pipelines.lock();
+        if let Some(running) = pipelines.get_mut(name) {
+            running.failed = true;
+            running.stop.cancel();
+            if let Some(group) = &running.group {
+                group.leave.cancel();
+            }
+        }
     }
 
     pub fn pipeline(&self, name: &str) -> Option<Arc<Pipeline>> {
@@ -171,43 +243,66 @@ impl Engine {
     }
 
     /// Stops a pipeline's tasks, sets its offsets, starts them again. `partition` limits it to one.
+    ///
+    /// Cancel safe: what was begun goes on to its end.
     pub async fn reset(
         &self,
         name: &str,
         place: Place,
         partition: Option<u32>,
     ) -> Result<Vec<(u32, i64)>> {
+        let (engine, name) = (self.clone(), name.to_owned());
+        let reset = async move { engine.reset_now(name, place, partition).await };
+        match self.shared.cpu.spawn(reset).await {
+            Ok(outcome) => outcome,
+            Err(died) => {
+                Err(Error::stop("reset", "the reset did not end as it should").because(died))
+            }
+        }
+    }
+
+    async fn reset_now(
+        &self,
+        name: String,
+        place: Place,
+        partition: Option<u32>,
+    ) -> Result<Vec<(u32, i64)>> {
         let _busy = self.busy();
         let (pipeline, stop, tasks) = {
             let mut pipelines = self.shared.pipelines.lock();
-            let running = pipelines.get_mut(name).ok_or_else(|| {
+            let running = pipelines.get_mut(&name).ok_or_else(|| {
                 Error::stop("no_pipeline", format!("no pipeline {name} is running"))
             })?;
             if running.resetting {
                 return Err(Error::retry("busy", format!("pipeline {name} is being reset")));
             }
             running.resetting = true;
-            (running.pipeline.clone(), running.stop.clone(), running.take_tasks())
+            (running.pipeline.clone(), running.stop.clone(), running.tasks())
         };
+        let _resetting = Resetting { shared: self.shared.clone(), name };
         stop.cancel();
         let deadline = tokio::time::Instant::now() + RESET_WITHIN;
-        for mut task in tasks {
-            if tokio::time::timeout_at(deadline, &mut task).await.is_err() {
+        for task in tasks {
+            if tokio::time::timeout_at(deadline, task.ended()).await.is_err() {
                 // What it has in flight is not acknowledged and comes again, or is reset away.
                 task.abort();
-                let _ = task.await;
+                task.ended().await;
             }
         }
         pipeline.waits.forget();
         // A commit that is still under way must not come after the reset.
-        pipeline.committer.flush().await;
-        let outcome = reset_offsets(&pipeline, place, partition).await;
-        let mut pipelines = self.shared.pipelines.lock();
-        if let Some(running) = pipelines.get_mut(name) {
-            running.resetting = false;
-            running.start_again(&self.shared);
+        if tokio::time::timeout(FLUSH_WITHIN, pipeline.committer.flush()).await.is_err() {
+            let why = pipeline.committer.trouble().unwrap_or_else(|| "no answer yet".into());
+            return Err(Error::retry(
+                "commits",
+                format!(
+                    "the last commits of pipeline {} cannot be made now ({why}), nothing was reset: \
+                     try again when they can",
+                    pipeline.name
+                ),
+            ));
         }
-        outcome
+        reset_offsets(&pipeline, place, partition).await
     }
 
     /// Asks every task to finish what is in flight and stop.
@@ -299,13 +394,14 @@ impl Engine {
         pipelines.values().map(|r| (r.pipeline.clone(), statuses(r))).collect()
     }
 
-    pub(crate) fn take_all_tasks(&self) -> Vec<JoinHandle<()>> {
+    /// Lets no task begin before [`Engine::start_again`], and gives those that there are.
+    pub(crate) fn halt(&self) -> Vec<Work> {
         let mut pipelines = self.shared.pipelines.lock();
-        let taken = pipelines.values_mut().flat_map(|running| {
+        let tasks = pipelines.values_mut().flat_map(|running| {
             running.halted = true;
-            running.take_tasks()
+            running.tasks()
         });
-        taken.collect()
+        tasks.collect()
     }
 
     /// Starts the tasks of all pipelines, for new, but of those that are being reset or stopped.
@@ -322,6 +418,28 @@ impl Engine {
             }
         }
         (pipelines.len(), partitions)
+    }
+}
+
+impl Work {
+    pub fn abort(&self) {
+        self.abort.abort();
+    }
+
+    /// Resolves when nothing of it is left. Cancel safe.
+    pub async fn ended(&self) {
+        self.ended.cancelled().await;
+    }
+}
+
+impl Drop for Resetting {
+    fn drop(&mut self) {
+        if let Some(running) = self.shared.pipelines.lock().get_mut(&self.name) {
+            running.resetting = false;
+            if !running.halted {
+                running.start_again(&self.shared);
+            }
+        }
     }
 }
 
@@ -432,7 +550,7 @@ async fn reset_group(
     for partition in wanted {
         offsets.push((partition, pipeline.source.offset_of(partition, place).await?));
     }
-    let done = group.commit(&offsets).await?;
+    let done = group.set(&offsets).await?;
     match done.len() == offsets.len() {
         true => Ok(offsets),
         false => Err(Error::retry("rebalancing", "the group was being shared out anew: try again")),
@@ -441,8 +559,9 @@ async fn reset_group(
 
 impl Running {
     fn add(&mut self, partition: u32) {
-        let metrics = self.pipeline.metrics.partition(partition);
-        let status = Arc::new(PartitionStatus::new(partition, metrics));
+        let place = self.pipeline.source.place_of(partition);
+        let metrics = self.pipeline.metrics.partition(&place);
+        let status = Arc::new(PartitionStatus::new(partition, place, metrics));
         self.partitions.push(Slot { status, stop: self.stop.child_token(), task: None });
     }
 
@@ -456,23 +575,31 @@ impl Running {
             slot.stop = self.stop.child_token();
             let supervised =
                 supervise(self.pipeline.clone(), slot.status.clone(), slot.stop.clone());
-            slot.task = Some(shared.cpu.spawn(async move {
+            let ended = CancellationToken::new();
+            let ends = ended.clone().drop_guard();
+            let task = shared.cpu.spawn(async move {
+                let _ends = ends;
                 let _live = (live, in_group);
                 supervised.await;
-            }));
+            });
+            slot.task = Some(Work { abort: task.abort_handle(), ended });
         }
     }
 
-    fn take_tasks(&mut self) -> Vec<JoinHandle<()>> {
-        self.partitions.iter_mut().filter_map(|slot| slot.task.take()).collect()
+    /// They stay in their slots: a group that takes a partition away meanwhile waits for its own.
+    fn tasks(&self) -> Vec<Work> {
+        self.partitions.iter().filter_map(|slot| slot.task.clone()).collect()
     }
 
     fn start_again(&mut self, shared: &Shared) {
-        if shared.stopping.load(Ordering::Acquire) {
+        if shared.stopping.load(Ordering::Acquire) || self.failed {
             self.partitions.iter().for_each(|slot| slot.status.set(PartitionState::Stopped));
             return;
         }
         self.stop = CancellationToken::new();
+        for slot in &mut self.partitions {
+            slot.task.take_if(|task| task.ended.is_cancelled());
+        }
         self.spawn(shared);
     }
 
@@ -492,10 +619,10 @@ impl Running {
         let ms = |q| crate::metrics::quantile(&metrics.end_to_end, q).map(|s| s * 1e3);
         let mut waits_for = self.pipeline.waits.all();
         waits_for.extend(self.pipeline.committer.trouble());
-        for partition in &partitions {
+        for (slot, partition) in self.partitions.iter().zip(&partitions) {
             if let Some(reason) = &partition.reason {
-                let line = format!("partition {}: {reason}", partition.partition);
-                waits_for.push(line);
+                let called = slot.status.called(self.pipeline.source.name());
+                waits_for.push(format!("partition {called}: {reason}"));
             }
         }
         PipelineReport {
@@ -532,8 +659,14 @@ async fn supervise(pipeline: Arc<Pipeline>, status: Arc<PartitionStatus>, stop: 
     let mut brake = Brake::new(pipeline.limits.max_dead_ratio);
     let mut backoff = Backoff::new();
     let mut last_panic = None;
+    // What it held for last, and when.
+    let mut held: Option<(&'static str, Instant)> = None;
+    let mut begun_at = None;
     loop {
         let before = status.report().committed;
+        if begun_at.replace(before).is_some_and(|begun_at| before > begun_at) {
+            backoff = Backoff::new();
+        }
         let task = Task {
             pipeline: &pipeline,
             partition: status.partition,
@@ -546,20 +679,46 @@ async fn supervise(pipeline: Arc<Pipeline>, status: Arc<PartitionStatus>, stop: 
         let ended = AssertUnwindSafe(task.run()).catch_unwind().await;
         status.in_flight(&pipeline.metrics, 0, 0, 0);
         let name = &pipeline.name;
-        let partition = status.partition;
+        let partition = status.called(pipeline.source.name());
         let reason = match ended {
             Ok(Ok(End::Finished)) => return status.set(PartitionState::Finished),
             Ok(Ok(End::Drained)) => return status.set(PartitionState::Stopped),
+            // It was said once for all of them.
+            Ok(Err(error)) if error.kind() == STOPPED => {
+                return status.hold(PartitionState::Holding, error.chain());
+            }
+            // Not its own fault.
+            Ok(Err(error)) if error.kind() == GIVEN_UP => {
+                status.hold(PartitionState::Restarting, error.chain());
+                if stop.is_cancelled() {
+                    return status.set(PartitionState::Stopped);
+                }
+                continue;
+            }
             Ok(Err(error)) if error.disposition() == Disposition::Stop => {
                 let reason = named(&error.chain(), name);
                 if pipeline.home.tables.needs_reopen() {
                     pipeline.committer.fail();
                 }
-                tracing::error!(pipeline = %name, partition, "holding: {reason}");
-                pipeline.metrics.error("partition", error.kind(), 1);
+                let before = held.replace((error.kind(), Instant::now()));
+                let again = |(kind, when): (_, Instant)| {
+                    kind == error.kind() && when.elapsed() < HELD_AGAIN
+                };
+                if !before.is_some_and(again) {
+                    tracing::error!(pipeline = %name, %partition, "holding: {reason}");
+                    pipeline.metrics.error("partition", error.kind(), 1);
+                }
                 status.hold(PartitionState::Holding, reason);
-                stop.cancelled().await;
-                return status.set(PartitionState::Stopped);
+                let mended = async {
+                    match MENDED_ELSEWHERE.contains(&error.kind()) {
+                        true => backoff.wait().await,
+                        false => std::future::pending().await,
+                    }
+                };
+                tokio::select! {
+                    () = stop.cancelled() => return status.set(PartitionState::Stopped),
+                    () = mended => continue,
+                }
             }
             Ok(Err(error)) => {
                 pipeline.metrics.error("partition", error.kind(), 1);
@@ -573,7 +732,7 @@ async fn supervise(pipeline: Arc<Pipeline>, status: Arc<PartitionStatus>, stop: 
             }
         };
         pipeline.metrics.restarts.inc();
-        tracing::warn!(pipeline = %name, partition, "back to the last commit: {reason}");
+        tracing::warn!(pipeline = %name, %partition, "back to the last commit: {reason}");
         status.hold(PartitionState::Restarting, reason);
         if status.report().committed > before {
             backoff = Backoff::new();

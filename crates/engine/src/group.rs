@@ -7,6 +7,7 @@
 //! ```
 
 use crate::engine::{Engine, Live, Slot, WeakEngine};
+use crate::gate::Gate;
 use crate::pipeline::Pipeline;
 use crate::status::PartitionState;
 use millstream_core::{Change, Group, Release};
@@ -18,6 +19,9 @@ use tokio_util::sync::CancellationToken;
 
 /// What is under this name in the pipeline's waits.
 const WAIT: &str = "group";
+
+/// The kind of the error after which the group tells nothing more: another process has our place.
+const FENCED: &str = "fenced";
 
 /// A group's part of a running pipeline.
 pub(crate) struct Grouped {
@@ -68,9 +72,14 @@ pub(crate) async fn follow(
                 abort(&pipeline, slots).await;
             }
             Err(error) => {
-                tracing::error!(pipeline = &*pipeline.name, "{}", error.chain());
+                // The group says it, and goes on trying: what may pass is told while it lasts.
                 pipeline.metrics.error(WAIT, error.kind(), 1);
-                pipeline.waits.set(WAIT, &error.chain());
+                if error.kind() == FENCED {
+                    tracing::error!(pipeline = &*pipeline.name, "{}", error.chain());
+                    pipeline.waits.set(WAIT, &error.chain());
+                    engine.is_fenced(&pipeline);
+                    break;
+                }
             }
         }
     }
@@ -80,21 +89,43 @@ pub(crate) async fn follow(
     group.leave().await;
 }
 
+/// Ends a pipeline that may not write any more.
+async fn follow_gate(
+    engine: WeakEngine,
+    pipeline: Arc<Pipeline>,
+    gate: Arc<Gate>,
+    ended: CancellationToken,
+) {
+    let why = tokio::select! {
+        why = gate.stopped() => why,
+        () = ended.cancelled() => return,
+    };
+    tracing::error!(pipeline = &*pipeline.name, "stopped: {why}");
+    pipeline.metrics.error("transaction", "stopped", 1);
+    if let Some(engine) = engine.upgrade() {
+        engine.fail(&pipeline.name);
+        engine.is_fenced(&pipeline);
+    }
+}
+
 /// Finishes what is in flight and commits it, within the release's time.
 async fn give_up(pipeline: Arc<Pipeline>, mut slots: Vec<Slot>, release: Release) {
     let begun = Instant::now();
     let deadline = |part: u32| begun + release.within * part / 4;
     slots.iter().for_each(|slot| slot.stop.cancel());
     let mut late = Vec::new();
-    for mut slot in slots.drain(..) {
-        let Some(task) = &mut slot.task else { continue };
-        match timeout_at(deadline(2), task).await {
-            Ok(_) => settle(&pipeline, &slot),
+    let partitions: Vec<u32> = slots.iter().map(|slot| slot.status.partition).collect();
+    for slot in slots.drain(..) {
+        let Some(task) = &slot.task else { continue };
+        match timeout_at(deadline(2), task.ended()).await {
+            Ok(()) => settle(&pipeline, &slot),
             Err(_) => late.push(slot),
         }
     }
     abort(&pipeline, late).await;
-    let _ = timeout_at(deadline(3), pipeline.committer.flush()).await;
+    if timeout_at(deadline(3), pipeline.committer.flush()).await.is_err() {
+        pipeline.committer.forget(&partitions);
+    }
     release.done();
 }
 
@@ -103,7 +134,7 @@ async fn abort(pipeline: &Pipeline, slots: Vec<Slot>) {
     for mut slot in slots {
         if let Some(task) = slot.task.take() {
             task.abort();
-            let _ = task.await;
+            task.ended().await;
         }
         settle(pipeline, &slot);
     }
@@ -112,7 +143,7 @@ async fn abort(pipeline: &Pipeline, slots: Vec<Slot>) {
 fn settle(pipeline: &Pipeline, slot: &Slot) {
     slot.status.in_flight(&pipeline.metrics, 0, 0, 0);
     slot.status.set(PartitionState::Stopped);
-    pipeline.metrics.forget_partition(slot.status.partition);
+    pipeline.metrics.forget_partition(&slot.status.place);
 }
 
 impl Engine {
@@ -123,8 +154,17 @@ impl Engine {
         let sync_tables = pipeline.writes_tables();
         let interval = pipeline.commit_interval.max(Duration::from_millis(1));
         let ended = CancellationToken::new();
-        pipeline.committer =
-            pipeline.committer.for_group(group.clone(), sync_tables, interval, ended.clone());
+        pipeline.committer = match &pipeline.exactly_once {
+            Some(to) => pipeline.committer.for_transactions(
+                to.clone(),
+                pipeline.metrics.clone(),
+                interval,
+                ended.clone(),
+            ),
+            None => {
+                pipeline.committer.for_group(group.clone(), sync_tables, interval, ended.clone())
+            }
+        };
         let pipeline = Arc::new(pipeline);
         let following = follow(
             self.downgrade(),
@@ -134,6 +174,14 @@ impl Engine {
             grouped.live.clone(),
             self.busy(),
         );
+        if let Some(to) = &pipeline.exactly_once {
+            self.cpu().spawn(follow_gate(
+                self.downgrade(),
+                pipeline.clone(),
+                to.gate.clone(),
+                ended.clone(),
+            ));
+        }
         self.cpu().spawn(async move {
             following.await;
             ended.cancel();

@@ -1,17 +1,23 @@
 //! From the options of a Kafka cluster to a connector.
 
-use anyhow::anyhow;
+use anyhow::{Context, anyhow};
 use millstream_config::{
-    GroupProtocol, Isolation, KafkaCluster, KafkaFrom, KafkaSink as SinkOptions, KafkaStart,
-    LostOffset, Pipeline as PipelineFile, PipelineSpec, SaslMechanism,
+    Delivery, GroupProtocol, Isolation, KafkaCluster, KafkaFrom, KafkaSink as SinkOptions,
+    KafkaStart, LostOffset, Pipeline as PipelineFile, PipelineSpec, SaslMechanism, SourceFrom,
+    TopicSink as TopicOptions,
 };
-use millstream_connectors::RecordColumns;
 use millstream_connectors::kafka::{
-    Cluster, ClusterOptions, GroupOptions, Hidden, KafkaSource, KafkaSourceOptions, Mechanism,
-    OnLostOffset, Protocol, SaslOptions, StartAt, Target, TlsOptions, Topics,
+    Cluster, ClusterOptions, GroupOptions, Hidden, KafkaSource, KafkaSourceOptions,
+    KafkaTransactions, Mechanism, OnLostOffset, Protocol, SaslOptions, StartAt, Target, TlsOptions,
+    Topics, TransactionOptions, Troubles,
 };
-use millstream_core::Result;
+use millstream_connectors::{Home, RecordColumns};
+use millstream_core::{Result, fault};
+use std::time::Duration;
 use tokio::runtime::Handle;
+
+/// After so long the cluster gives up a transaction that is not ended.
+const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The cluster as its options say; nothing is connected yet. Connections live on `io`.
 pub fn cluster(
@@ -19,10 +25,21 @@ pub fn cluster(
     file: &PipelineFile,
     io: &Handle,
 ) -> anyhow::Result<Cluster> {
+    watched_cluster(options, file, io, &Troubles::default())
+}
+
+/// The same; what it waits for is told there.
+pub fn watched_cluster(
+    options: &KafkaCluster,
+    file: &PipelineFile,
+    io: &Handle,
+    troubles: &Troubles,
+) -> anyhow::Result<Cluster> {
     let client_id = format!("millstream-{}", file.spec.pipeline);
     let mut cluster = ClusterOptions::new(options.brokers.clone(), client_id);
     cluster.request_timeout = options.request_timeout.0;
     cluster.metadata_refresh = options.metadata_refresh.0;
+    cluster.troubles = troubles.clone();
     cluster.tls = options.tls.as_ref().map(|tls| TlsOptions {
         ca: tls.ca.as_ref().map(|path| file.resolve(path)),
         certificate: tls.certificate.as_ref().map(|path| file.resolve(path)),
@@ -36,7 +53,15 @@ pub fn cluster(
             SaslMechanism::OAuthBearer => Mechanism::OAuthBearer,
         },
         username: sasl.username.clone().unwrap_or_default(),
-        password: Hidden(sasl.password.as_ref().map_or("", |p| p.reveal()).to_owned()),
+        password: Hidden(
+            match sasl.mechanism {
+                SaslMechanism::OAuthBearer => &sasl.token,
+                _ => &sasl.password,
+            }
+            .as_ref()
+            .map_or("", |secret| secret.reveal())
+            .to_owned(),
+        ),
         token_file: sasl.token_file.as_ref().map(|path| file.resolve(path)),
     });
     Cluster::new(cluster, io.clone()).map_err(|error| anyhow!(error.chain()))
@@ -50,6 +75,42 @@ pub fn topics(from: &KafkaFrom) -> Result<Topics> {
             Ok(Topics::Named(named.map(|name| name.as_str().into()).collect()))
         }
     }
+}
+
+/// The transactions of a pipeline that asks for them; whoever had them before is fenced.
+pub async fn transactions(
+    spec: &PipelineSpec,
+    file: &PipelineFile,
+    home: &Home,
+    io: &Handle,
+    troubles: &Troubles,
+) -> anyhow::Result<Option<KafkaTransactions>> {
+    let SourceFrom::Kafka(from) = &spec.source.from else { return Ok(None) };
+    if spec.delivery != Delivery::ExactlyOnce {
+        return Ok(None);
+    }
+    let from = &from.kafka;
+    let group = from.group.as_ref().unwrap_or(&spec.pipeline);
+    let begin = match (&spec.transactional_id, *group == spec.pipeline) {
+        (Some(given), _) => given.clone(),
+        (None, true) => spec.pipeline.clone(),
+        (None, false) => format!("{group}-{}", spec.pipeline),
+    };
+    let who = match &from.instance {
+        Some(instance) => instance.clone(),
+        None => home.identity().context("reading who this data directory is")?,
+    };
+    let options = TransactionOptions {
+        id: format!("{begin}-{who}"),
+        timeout: transaction_timeout(spec),
+        older: fault::bug("older_transactions"),
+    };
+    let cluster = watched_cluster(&from.cluster, file, io, troubles)?;
+    Ok(Some(KafkaTransactions::open(cluster, options).await?))
+}
+
+pub fn transaction_timeout(spec: &PipelineSpec) -> Duration {
+    spec.transaction_timeout.map_or(TRANSACTION_TIMEOUT, |given| given.0)
 }
 
 /// Sees that the topics are there. The group is joined later.
@@ -100,5 +161,16 @@ pub fn columns(to: &SinkOptions) -> RecordColumns {
         key: to.key.clone(),
         timestamp: to.timestamp.clone(),
         headers: to.headers.clone(),
+        tombstone: to.tombstone.clone(),
+    }
+}
+
+/// The same of a topic of the embedded log.
+pub fn topic_columns(to: &TopicOptions) -> RecordColumns {
+    RecordColumns {
+        key: to.key.clone(),
+        timestamp: to.timestamp.clone(),
+        headers: None,
+        tombstone: to.tombstone.clone(),
     }
 }

@@ -14,8 +14,9 @@
 //! | `task` | the loop that owns a partition from fetch to commit |
 //! | `flow` | the steps over one batch |
 //! | `lookups` | cache, single flight and retries before a store |
-//! | `dead_letters`, `brake`, `replay` | rows that cannot be processed |
+//! | `dead_letters`, `brake`, `letters`, `replay` | rows that cannot be processed |
 //! | `commit`, `reopen` | all partitions' offsets on one sync, and what follows when it fails |
+//! | `gate` | what of a pipeline is in the transaction that is open |
 //! | `budget` | the bytes that all partitions may have under way |
 
 mod bound;
@@ -28,8 +29,10 @@ mod dead_letters;
 mod engine;
 mod explain;
 mod flow;
+mod gate;
 mod group;
 mod kafka;
+mod letters;
 mod lookups;
 mod metrics;
 mod open;
@@ -49,19 +52,21 @@ pub use bound::{check_bound, source_id};
 pub use cases::{CaseReport, run_case};
 pub use catalog::{Catalog, TableShape};
 pub use commit::Committer;
-pub use dead_letters::Letter;
+pub use dead_letters::{DeadLetters, Letter};
 pub use engine::{
     Engine, LookupReport, PipelineReport, partitions_of, reset_at_rest, reset_offsets,
 };
 pub use explain::{Column, Explain, ExplainLookup, ExplainSink, ExplainSource, ExplainStep};
 pub use kafka::{cluster as kafka_cluster, source as kafka_source};
+pub use letters::{Letters, is_pipeline};
 pub use lookups::{CacheOptions, Guarded, Policy};
 pub use metrics::{Metrics, PipelineMetrics, quantile};
 pub use open::open;
 pub use pipeline::{Pipeline, Target};
-pub use plan::{Plan, plan, plan_all};
+pub use plan::{Plan, kind_name, plan, plan_all};
 pub use preview::{Preview, PreviewDead, preview};
+pub use references::inline;
 pub use registries::{Registries, SchemaRegistry};
-pub use replay::{Replayed, is_pipeline, letters, replay};
+pub use replay::{Replayed, replay};
 pub use status::{PartitionReport, PartitionState};
 pub use waits::Waits;

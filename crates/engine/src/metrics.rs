@@ -3,6 +3,7 @@
 //! Source rows end in exactly one of out, filtered and dead, counted when they settle, so that
 //! `millstream_rows_in_total = out + filtered + dead` holds whenever nothing is in flight.
 
+use millstream_core::Partition;
 use prometheus::core::Collector;
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
@@ -53,6 +54,7 @@ struct Families {
     lookup_rows: IntCounterVec,
     lookup_found: IntCounterVec,
     reopens: IntCounterVec,
+    transactions: IntCounterVec,
 }
 
 impl Metrics {
@@ -136,13 +138,13 @@ impl Metrics {
                 &registry,
                 "committed_offset",
                 "The next offset to read after a restart.",
-                &["pipeline", "partition"],
+                &["pipeline", "source", "partition"],
             ),
             lag: gauges(
                 &registry,
                 "lag_rows",
                 "Records between the commit and the end of the partition (bytes for a file).",
-                &["pipeline", "partition"],
+                &["pipeline", "source", "partition"],
             ),
             in_flight_batches: gauges(
                 &registry,
@@ -175,6 +177,12 @@ impl Metrics {
                  tables had failed.",
                 &["pipeline"],
             ),
+            transactions: counters(
+                &registry,
+                "transactions_total",
+                "Transactions of a pipeline with `delivery: exactly_once`, by how they ended.",
+                &["pipeline", "end"],
+            ),
             permits: gauges(
                 &registry,
                 "in_flight_permits",
@@ -185,7 +193,7 @@ impl Metrics {
                 &registry,
                 "partition_holding",
                 "1 while a partition holds.",
-                &["pipeline", "partition"],
+                &["pipeline", "source", "partition"],
             ),
             cache_entries: gauges(
                 &registry,
@@ -262,6 +270,8 @@ impl Metrics {
             queue_bytes: gauge(&f.queue_bytes),
             queue_bytes_max: gauge(&f.queue_bytes_max),
             reopens: one(&f.reopens),
+            transactions_committed: f.transactions.with_label_values(&[name, "committed"]),
+            transactions_aborted: f.transactions.with_label_values(&[name, "aborted"]),
             permits: gauge(&f.permits),
             fetch: stage("fetch"),
             decode: stage("decode"),
@@ -306,6 +316,8 @@ pub struct PipelineMetrics {
     pub queue_bytes_max: IntGauge,
     /// Times that it went back because the journal of the tables had failed.
     pub reopens: IntCounter,
+    pub transactions_committed: IntCounter,
+    pub transactions_aborted: IntCounter,
     pub permits: IntGauge,
     pub fetch: Histogram,
     pub decode: Histogram,
@@ -334,9 +346,9 @@ impl PipelineMetrics {
         self.families.retries.with_label_values(&[&*self.name, step, kind]).inc();
     }
 
-    pub fn partition(&self, partition: u32) -> PartitionMetrics {
-        let partition = partition.to_string();
-        let labels = [&*self.name, partition.as_str()];
+    pub fn partition(&self, place: &Partition) -> PartitionMetrics {
+        let index = place.index.to_string();
+        let labels = [&*self.name, &*place.source, index.as_str()];
         PartitionMetrics {
             committed: self.families.committed.with_label_values(&labels),
             lag: self.families.lag.with_label_values(&labels),
@@ -345,9 +357,9 @@ impl PipelineMetrics {
     }
 
     /// A partition that went to another process is none of ours to tell of.
-    pub fn forget_partition(&self, partition: u32) {
-        let partition = partition.to_string();
-        let labels = [&*self.name, partition.as_str()];
+    pub fn forget_partition(&self, place: &Partition) {
+        let index = place.index.to_string();
+        let labels = [&*self.name, &*place.source, index.as_str()];
         for family in [&self.families.committed, &self.families.lag, &self.families.holding] {
             let _ = family.remove_label_values(&labels);
         }

@@ -2,13 +2,14 @@
 //! schemas, opens its look-ups, binds its offsets.
 
 use crate::budget::Budget;
-use crate::commit::Committer;
+use crate::commit::{Committer, ExactlyOnce};
 use crate::dead_letters::DeadLetters;
 use crate::flow::{Flow, FlowStep, Node};
+use crate::gate::Gate;
 use crate::kafka;
 use crate::lookups::{CacheOptions, Guarded, Policy, TableStore};
 use crate::metrics::{Metrics, PipelineMetrics};
-use crate::pipeline::{Limits, Pipeline, PipelineSink, Target};
+use crate::pipeline::{Limits, OpenSink, Pipeline, PipelineSink, Target};
 use crate::plan::{
     Plan, PlannedSink, PlannedSource, PlannedStep, SinkPlan, TopicSchema, encoder,
     open_file_lookup, schema_of,
@@ -23,7 +24,9 @@ use millstream_config::{
 };
 use millstream_connectors::file::{FileSource, FileSourceOptions, Notes};
 use millstream_connectors::kafka as kafka_connector;
-use millstream_connectors::kafka::{Destinations, KafkaSink, KafkaSinkOptions, KafkaTopic};
+use millstream_connectors::kafka::{
+    Destinations, KafkaSink, KafkaSinkOptions, KafkaTopic, KafkaTransactions, Troubles,
+};
 use millstream_connectors::table::{TableSink, TableSinkOptions};
 use millstream_connectors::topic::{TopicSink, TopicSinkOptions, TopicSource, TopicSourceOptions};
 use millstream_connectors::{DiscardSink, Home};
@@ -54,8 +57,12 @@ pub async fn open(
     let waits = Arc::new(Waits::default());
 
     let record_bytes_max = spec.source.max_record_bytes.0 as usize;
+    let io = committer.io();
+    let transactions =
+        kafka::transactions(&spec, file, home, io, &waits.troubles).await?.map(Arc::new);
+    let to = Use::Run(transactions.as_ref());
     let OpenedSource { source, topic: source_topic, start } =
-        open_source_to(&spec, file, home, committer.io(), true).await?;
+        open_source_to(&spec, file, home, io, to, &waits.troubles).await?;
 
     // A decoder that cannot be made is a mistake of the file, not of a record.
     decoder().context("opening the source's format")?;
@@ -71,13 +78,19 @@ pub async fn open(
     let mut ready = Vec::new();
     for (at, sink) in sinks.into_iter().enumerate() {
         let to = &spec.sinks[at].to;
-        ready.push(open_sink(sink, to, file, home, committer.io(), &metrics).await?);
+        ready.push(
+            open_sink(sink, to, file, home, io, &waits.troubles, &metrics, transactions.as_ref())
+                .await?,
+        );
     }
     let letters = spec.dead_letters_topic();
     let dead_letters = match spec.dead_letters.as_ref().and_then(|given| given.kafka.as_ref()) {
         Some(options) => {
-            let cluster = kafka::cluster(options, file, committer.io())?;
-            DeadLetters::Kafka(KafkaTopic::open(cluster, &letters).await?)
+            let cluster = kafka::watched_cluster(options, file, io, &waits.troubles)?;
+            DeadLetters::Kafka(match &transactions {
+                Some(transactions) => KafkaTopic::in_transactions(transactions, &letters).await?,
+                None => KafkaTopic::open(cluster, &letters).await?,
+            })
         }
         None => DeadLetters::Log(topic(home, &letters, TopicOptions::default())?),
     };
@@ -114,6 +127,8 @@ pub async fn open(
         tables_read,
         dead_letters,
         committer,
+        exactly_once: transactions
+            .map(|transactions| ExactlyOnce { gate: Arc::new(Gate::default()), transactions }),
         metrics,
         waits,
     };
@@ -135,7 +150,16 @@ pub async fn open_source(
     file: &PipelineFile,
     home: &Home,
 ) -> anyhow::Result<OpenedSource> {
-    open_source_to(spec, file, home, &Handle::current(), false).await
+    let troubles = Troubles::default();
+    open_source_to(spec, file, home, &Handle::current(), Use::Look, &troubles).await
+}
+
+/// What a source is opened for.
+enum Use<'a> {
+    /// Nothing is noted.
+    Look,
+    /// Its offsets are committed in these transactions, where there are some.
+    Run(Option<&'a Arc<KafkaTransactions>>),
 }
 
 async fn open_source_to(
@@ -143,7 +167,8 @@ async fn open_source_to(
     file: &PipelineFile,
     home: &Home,
     io: &Handle,
-    run: bool,
+    to: Use<'_>,
+    troubles: &Troubles,
 ) -> anyhow::Result<OpenedSource> {
     let batch_rows = spec.batch.max_rows as usize;
     let batch_bytes = spec.batch.max_bytes.0 as usize;
@@ -166,7 +191,10 @@ async fn open_source_to(
             let source = FileSource::open(FileSourceOptions {
                 path: file.resolve(&from.file),
                 follow: from.follow,
-                notes: Some(Notes { path: home.file_notes(&spec.pipeline), read_only: !run }),
+                notes: Some(Notes {
+                    path: home.file_notes(&spec.pipeline),
+                    read_only: matches!(to, Use::Look),
+                }),
                 header: from.header,
                 line_bytes_max: record_bytes_max,
                 batch_rows,
@@ -176,8 +204,11 @@ async fn open_source_to(
             (Box::new(source), None, Start::Earliest)
         }
         SourceFrom::Kafka(from) => {
-            let cluster = kafka::cluster(&from.kafka.cluster, file, io)?;
-            let source = kafka::source(spec, &from.kafka, cluster).await?;
+            let cluster = kafka::watched_cluster(&from.kafka.cluster, file, io, troubles)?;
+            let mut source = kafka::source(spec, &from.kafka, cluster).await?;
+            if let Use::Run(Some(transactions)) = to {
+                source.commit_in(transactions.clone());
+            }
             (Box::new(source), None, Start::Earliest)
         }
     };
@@ -420,13 +451,16 @@ fn open_lookup(
     Ok(Arc::new(guarded))
 }
 
+#[expect(clippy::too_many_arguments, reason = "what a sink is opened with, put together once")]
 async fn open_sink(
     planned: PlannedSink,
     to: &SinkTo,
     file: &PipelineFile,
     home: &Home,
     io: &Handle,
+    troubles: &Troubles,
     metrics: &PipelineMetrics,
+    transactions: Option<&Arc<KafkaTransactions>>,
 ) -> anyhow::Result<PipelineSink> {
     let name = planned.name.clone();
     let (rows, bytes) = metrics.sink(&name);
@@ -435,9 +469,8 @@ async fn open_sink(
         SinkTo::Table(to) => Target::Table(to.table.clone()),
         SinkTo::Kafka(_) | SinkTo::Discard(_) => Target::Other,
     };
-    let open: Box<
-        dyn Fn() -> millstream_core::Result<Box<dyn millstream_core::Sink>> + Send + Sync,
-    > = match (planned.to, to) {
+    let mut aside = None;
+    let open: OpenSink = match (planned.to, to) {
         (SinkPlan::Table(spec), SinkTo::Table(to)) => {
             let (tables, name) = (home.tables.clone(), spec.name.clone());
             tables.create_table(spec)?;
@@ -470,19 +503,18 @@ async fn open_sink(
             };
             let topic = topic(home, &to.topic, options)?;
             let id = registered(schema.as_ref()).await?;
-            let (key, timestamp) = (to.key.clone(), to.timestamp.clone());
-            let columns = planned.schema;
+            let columns = kafka::topic_columns(to);
+            let input = columns.value_schema(&planned.schema);
             Box::new(move || {
                 Ok(Box::new(TopicSink::new(TopicSinkOptions {
                     topic: topic.clone(),
-                    encoder: encoder(schema.as_ref(), id, columns.clone())?,
-                    key: key.clone(),
-                    timestamp: timestamp.clone(),
+                    encoder: encoder(schema.as_ref(), id, input.clone())?,
+                    columns: columns.clone(),
                 })))
             })
         }
         (SinkPlan::Kafka { schema, .. }, SinkTo::Kafka(to)) => {
-            let cluster = kafka::cluster(&to.kafka.cluster, file, io)?;
+            let cluster = kafka::watched_cluster(&to.kafka.cluster, file, io, troubles)?;
             let destinations = Destinations::new(cluster.clone());
             let target = kafka::target(to);
             if let kafka_connector::Target::Topic(topic) = &target {
@@ -490,21 +522,36 @@ async fn open_sink(
             }
             let id = registered(schema.as_ref()).await?;
             let (codec, columns) = (codec(to.compression), kafka::columns(to));
-            let input = planned.schema;
-            Box::new(move || {
-                let options = KafkaSinkOptions {
+            let input = columns.value_schema(&planned.schema);
+            let options = move || {
+                Ok::<_, Error>(KafkaSinkOptions {
                     target: target.clone(),
                     columns: columns.clone(),
                     codec,
                     encoder: encoder(schema.as_ref(), id, input.clone())?,
-                };
-                Ok(Box::new(KafkaSink::new(options, cluster.clone(), destinations.clone())))
-            })
+                })
+            };
+            let options = Arc::new(options);
+            let alone: OpenSink = Box::new({
+                let options = options.clone();
+                move || {
+                    Ok(Box::new(KafkaSink::new(options()?, cluster.clone(), destinations.clone())))
+                }
+            });
+            match transactions.cloned() {
+                None => alone,
+                Some(transactions) => {
+                    aside = Some(alone);
+                    Box::new(move || {
+                        Ok(Box::new(KafkaSink::in_transactions(options()?, &transactions)))
+                    })
+                }
+            }
         }
         (SinkPlan::Discard, _) => Box::new(|| Ok(Box::new(DiscardSink))),
         _ => bail!("the plan of sink {name} does not fit its file"),
     };
-    Ok(PipelineSink { name, target, open, rows, bytes })
+    Ok(PipelineSink { name, target, open, aside, rows, bytes })
 }
 
 /// The id of a sink's schema.

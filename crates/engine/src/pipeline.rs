@@ -1,7 +1,7 @@
 //! A planned pipeline, ready to run: what its partition tasks share.
 
 use crate::budget::Budget;
-use crate::commit::Committer;
+use crate::commit::{Committer, ExactlyOnce};
 use crate::dead_letters::{DeadLetters, LetterWriter};
 use crate::engine::LookupReport;
 use crate::flow::Flow;
@@ -43,15 +43,21 @@ pub struct Pipeline {
     /// With `parallelism`: as many batches are in the steps at the same time.
     pub workers: Option<Semaphore>,
     pub committer: Committer,
+    /// What is written becomes visible with its offsets.
+    pub exactly_once: Option<ExactlyOnce>,
     pub metrics: Arc<PipelineMetrics>,
     pub waits: Arc<Waits>,
 }
+
+pub type OpenSink = Box<dyn Fn() -> Result<Box<dyn Sink>> + Send + Sync>;
 
 pub struct PipelineSink {
     pub name: Arc<str>,
     pub target: Target,
     /// Opens one for a partition task.
-    pub open: Box<dyn Fn() -> Result<Box<dyn Sink>> + Send + Sync>,
+    pub open: OpenSink,
+    /// Where the pipeline writes in transactions: opens one that does not.
+    pub aside: Option<OpenSink>,
     pub rows: IntCounter,
     pub bytes: IntCounter,
 }
@@ -129,8 +135,20 @@ impl Pipeline {
     }
 
     pub fn letter_writer(&self, place: Partition) -> LetterWriter {
+        self.writer_of(&self.dead_letters, place)
+    }
+
+    /// One that is no part of the pipeline's transactions.
+    pub fn letter_writer_aside(&self, place: Partition) -> LetterWriter {
+        match &self.dead_letters {
+            DeadLetters::Kafka(topic) => self.writer_of(&DeadLetters::Kafka(topic.aside()), place),
+            other => self.writer_of(other, place),
+        }
+    }
+
+    fn writer_of(&self, letters: &DeadLetters, place: Partition) -> LetterWriter {
         LetterWriter::new(
-            &self.dead_letters,
+            letters,
             self.name.clone(),
             place.source,
             place.index,

@@ -41,10 +41,10 @@ impl Engine {
     /// False when the tables cannot be opened again.
     async fn reopen_tables(&self, committer: &Committer) -> bool {
         let _busy = self.busy();
-        for task in self.take_all_tasks() {
+        for task in self.halt() {
             // What it has in flight is not acknowledged and comes again.
             task.abort();
-            let _ = task.await;
+            task.ended().await;
         }
         for (pipeline, partitions) in self.all() {
             for status in partitions {

@@ -1,6 +1,7 @@
 //! What a partition is doing, for the operator.
 
 use crate::metrics::{PartitionMetrics, PipelineMetrics};
+use millstream_core::Partition;
 use parking_lot::Mutex;
 use serde::Serialize;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -21,7 +22,10 @@ pub enum PartitionState {
 
 /// One partition's state, written by its task, read by anyone.
 pub struct PartitionStatus {
+    /// The source's number of it.
     pub partition: u32,
+    /// What it is called.
+    pub place: Partition,
     pub metrics: PartitionMetrics,
     state: Mutex<(PartitionState, Option<String>)>,
     position: AtomicI64,
@@ -35,6 +39,8 @@ pub struct PartitionStatus {
 /// A [`PartitionStatus`] at one moment.
 #[derive(Debug, Clone, Serialize)]
 pub struct PartitionReport {
+    /// The topic or file.
+    pub source: String,
     pub partition: u32,
     pub state: PartitionState,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -45,9 +51,10 @@ pub struct PartitionReport {
 }
 
 impl PartitionStatus {
-    pub fn new(partition: u32, metrics: PartitionMetrics) -> Self {
+    pub fn new(partition: u32, place: Partition, metrics: PartitionMetrics) -> Self {
         Self {
             partition,
+            place,
             metrics,
             state: Mutex::new((PartitionState::Starting, None)),
             position: AtomicI64::new(0),
@@ -55,6 +62,15 @@ impl PartitionStatus {
             end: AtomicI64::new(0),
             waits: AtomicBool::new(false),
             in_flight: Mutex::default(),
+        }
+    }
+
+    /// Its number, with its topic where the source reads several.
+    pub fn called(&self, source: &str) -> String {
+        let Partition { source: topic, index } = &self.place;
+        match **topic == *source {
+            true => index.to_string(),
+            false => format!("{topic}/{index}"),
         }
     }
 
@@ -131,7 +147,8 @@ impl PartitionStatus {
         let committed = self.committed.load(Ordering::Relaxed);
         let end = self.end.load(Ordering::Relaxed);
         PartitionReport {
-            partition: self.partition,
+            source: self.place.source.to_string(),
+            partition: self.place.index,
             state,
             reason,
             committed,

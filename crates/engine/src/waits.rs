@@ -1,11 +1,14 @@
 //! What a pipeline waits for, in words: for `millstream pipelines`, and said once in the log.
 
+use millstream_connectors::kafka::Troubles;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 
 #[derive(Debug, Default)]
 pub struct Waits {
     reasons: Mutex<BTreeMap<String, String>>,
+    /// What the clients of its Kafka clusters wait for.
+    pub troubles: Troubles,
 }
 
 impl Waits {
@@ -29,6 +32,8 @@ impl Waits {
     }
 
     pub fn all(&self) -> Vec<String> {
-        self.reasons.lock().values().cloned().collect()
+        let mut all: Vec<String> = self.reasons.lock().values().cloned().collect();
+        all.extend(self.troubles.all());
+        all
     }
 }

@@ -23,6 +23,7 @@ fn little_is_needed() {
     assert_eq!((spec.in_flight.batches, spec.in_flight.bytes), (8, Size(64 << 20)));
     assert_eq!(spec.max_dead_ratio, Ratio(0.05));
     assert_eq!(spec.commit_interval, Period::millis(100));
+    assert_eq!((spec.delivery, spec.transaction_timeout), (Delivery::AtLeastOnce, None));
     assert_eq!(spec.input_of_sink(0), Input::Source);
     assert_eq!(spec.sinks[0].label(), "discard");
     let SourceFrom::Topic(topic) = &spec.source.from else { panic!("a topic") };
@@ -88,7 +89,7 @@ sinks:
     assert!(!format!("{own:?} {}", serde_json::to_string(own).unwrap()).contains("hunter2"));
     let SinkTo::Topic(sink) = &spec.sinks[1].to else { panic!("a topic") };
     let EncodeSpec::Avro(avro) = &sink.format else { panic!("avro") };
-    assert_eq!(avro.subject_strategy, SubjectStrategy::TopicRecord);
+    assert_eq!(avro.subject.strategy, SubjectStrategy::TopicRecord);
     let text = text.replace(
         "registry: { url: [http://all:8081] }\nsource: { topic: t, ",
         "source: { topic: t, registry: { url: [http://one] }, ",

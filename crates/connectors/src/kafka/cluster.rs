@@ -38,6 +38,8 @@ pub(super) enum Purpose {
     Member(u64),
     Commit,
     Produce,
+    /// Questions to the coordinator of a transaction.
+    Transaction,
 }
 
 /// Where lists of offsets begin and end, in the words of ListOffsets.
@@ -215,6 +217,13 @@ impl Cluster {
         Ok(found)
     }
 
+    /// What tells it from other clusters, whatever brokers are named.
+    pub async fn id(&self) -> Result<Option<String>> {
+        let request = MetadataRequest::default().with_topics(Some(Vec::new()));
+        let response = self.ask(&request, 12);
+        Ok(response.await?.cluster_id.map(|id| id.as_str().to_owned()))
+    }
+
     /// Calls any broker that answers.
     pub(super) async fn ask<R: Request>(&self, request: &R, cap: i16) -> Result<R::Response> {
         let connection = self.any().await?;
@@ -314,14 +323,24 @@ impl Cluster {
 
     /// The broker that keeps a group.
     pub(super) async fn coordinator(&self, group: &str) -> Result<i32> {
-        let doing = || format!("looking for the coordinator of group `{group}`");
+        self.coordinator_of(0, group, &format!("group `{group}`")).await
+    }
+
+    /// The broker that keeps the transactions of an id.
+    pub(super) async fn transaction_coordinator(&self, id: &str) -> Result<i32> {
+        self.coordinator_of(1, id, &format!("transactional id `{id}`")).await
+    }
+
+    async fn coordinator_of(&self, kind: i8, key: &str, what: &str) -> Result<i32> {
+        let doing = || format!("looking for the coordinator of {what}");
         let connection = self.any().await?;
         let version = connection.version::<FindCoordinatorRequest>(4)?;
-        let key = StrBytes::from_string(group.to_owned());
+        let key = StrBytes::from_string(key.to_owned());
         let request = match version {
             4.. => FindCoordinatorRequest::default().with_coordinator_keys(vec![key]),
             _ => FindCoordinatorRequest::default().with_key(key),
         };
+        let request = request.with_key_type(kind);
         let response = connection.call(&request, version, self.timeout()).await?;
         let (code, node, host, port) = match response.coordinators.first() {
             Some(found) => (found.error_code, found.node_id.0, found.host.clone(), found.port),

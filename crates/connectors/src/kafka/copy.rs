@@ -12,7 +12,7 @@ use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableT
 use kafka_protocol::protocol::StrBytes;
 use millstream_core::{Error, Result};
 use millstream_log::codec::Header;
-use millstream_log::{BatchBuilder, EncodedBatch, PartitionLog, Reader};
+use millstream_log::{BatchBuilder, EncodedBatch, PartitionLog, Raw, Reader};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -171,7 +171,14 @@ fn next_batches(
     from: i64,
     bytes_max: usize,
 ) -> Result<(Vec<EncodedBatch>, i64)> {
-    let raw = log.read_raw(from, READ_BYTES).map_err(|error| failed(log, from, error))?;
+    let read = |bytes| log.read_raw(from, bytes).map_err(|error| failed(log, from, error));
+    let raw = match read(READ_BYTES)? {
+        Raw::Larger(bytes) => read(bytes)?,
+        raw => raw,
+    };
+    let Raw::Batches { bytes: raw, .. } = raw else {
+        return Err(failed(log, from, "the partition ends before its end"));
+    };
     let (mut batches, mut next, mut rest) = (Vec::new(), from, &raw[..]);
     while !rest.is_empty() {
         let header = Header::read(rest).map_err(|error| failed(log, next, error))?;

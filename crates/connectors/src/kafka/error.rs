@@ -22,21 +22,30 @@ pub(super) const UNKNOWN_MEMBER_ID: i16 = 25;
 pub(super) const REBALANCE_IN_PROGRESS: i16 = 27;
 pub(super) const TOPIC_AUTHORIZATION_FAILED: i16 = 29;
 pub(super) const GROUP_AUTHORIZATION_FAILED: i16 = 30;
+pub(super) const INVALID_TIMESTAMP: i16 = 32;
 pub(super) const UNSUPPORTED_VERSION: i16 = 35;
 pub(super) const INVALID_REQUEST: i16 = 42;
 pub(super) const OUT_OF_ORDER_SEQUENCE: i16 = 45;
 pub(super) const DUPLICATE_SEQUENCE: i16 = 46;
 pub(super) const INVALID_PRODUCER_EPOCH: i16 = 47;
+pub(super) const INVALID_TXN_STATE: i16 = 48;
+pub(super) const INVALID_PRODUCER_ID_MAPPING: i16 = 49;
+pub(super) const INVALID_TRANSACTION_TIMEOUT: i16 = 50;
+pub(super) const CONCURRENT_TRANSACTIONS: i16 = 51;
+pub(super) const TRANSACTIONAL_ID_AUTHORIZATION_FAILED: i16 = 53;
 pub(super) const KAFKA_STORAGE_ERROR: i16 = 56;
 pub(super) const UNKNOWN_PRODUCER_ID: i16 = 59;
 pub(super) const MEMBER_ID_REQUIRED: i16 = 79;
 pub(super) const GROUP_ID_NOT_FOUND: i16 = 69;
+pub(super) const INVALID_RECORD: i16 = 87;
 pub(super) const FENCED_INSTANCE_ID: i16 = 82;
+pub(super) const PRODUCER_FENCED: i16 = 90;
 pub(super) const UNKNOWN_TOPIC_ID: i16 = 100;
 pub(super) const INCONSISTENT_TOPIC_ID: i16 = 103;
 pub(super) const FENCED_MEMBER_EPOCH: i16 = 110;
 pub(super) const UNRELEASED_INSTANCE_ID: i16 = 111;
 pub(super) const STALE_MEMBER_EPOCH: i16 = 113;
+pub(super) const TRANSACTION_ABORTABLE: i16 = 120;
 
 /// What a code that a broker gave while `doing` something means.
 pub(super) fn answered(doing: impl Display, code: i16) -> Error {
@@ -48,7 +57,15 @@ pub(super) fn answered(doing: impl Display, code: i16) -> Error {
         GROUP_AUTHORIZATION_FAILED => {
             (Disposition::Stop, "not_authorised", ": give this user access to the group")
         }
-        31 | 53 => (Disposition::Stop, "not_authorised", ": give this user that right"),
+        TRANSACTIONAL_ID_AUTHORIZATION_FAILED => {
+            (Disposition::Stop, "not_authorised", ": allow this user to write with that id")
+        }
+        31 => (Disposition::Stop, "not_authorised", ": give this user that right"),
+        INVALID_TRANSACTION_TIMEOUT => (
+            Disposition::Stop,
+            "transaction_timeout",
+            ": choose a `transaction_timeout` that its `transaction.max.timeout.ms` allows",
+        ),
         17 => (Disposition::Stop, "invalid_topic", ": that is no name of a topic"),
         24 => (Disposition::Stop, "invalid_group", ": choose another `group`"),
         26 => (
@@ -90,6 +107,15 @@ pub(super) fn words(code: i16) -> String {
         text.push(c.to_ascii_lowercase());
     }
     text
+}
+
+/// Records that a broker will never take, by their place in a batch, each with its reason. None when
+/// the broker does not say which of the batch's they are.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{said}")]
+pub(super) struct Refused {
+    pub said: String,
+    pub records: Vec<(u32, String)>,
 }
 
 /// A message that cannot be written or read in the protocol: a defect, ours or the broker's.

@@ -4,7 +4,8 @@
 //!  Cluster: connections by purpose, metadata           (TLS, SASL)
 //!     ├─ Fetcher ─► Feed ─► Reader ─► Records          a long poll a broker; batches decoded by the task
 //!     ├─ Membership: classic or KIP-848 ─► Change      and the group's commits
-//!     └─ Producer ◄─ KafkaSink                         batches from Arrow columns, idempotent
+//!     ├─ Producer ◄─ KafkaSink                         batches from Arrow columns, idempotent
+//!     └─ KafkaTransactions                             a producer for all sinks, and the commits with it
 //! ```
 //!
 //! Record batches are fetched and produced as bytes: nothing is allocated for a record. Why this is
@@ -12,6 +13,7 @@
 
 mod cluster;
 mod connection;
+mod coordinator;
 mod copy;
 mod destinations;
 mod eras;
@@ -30,6 +32,7 @@ mod scripted;
 mod sink;
 mod source;
 mod tls;
+mod transactions;
 mod trouble;
 mod writes;
 
@@ -42,4 +45,5 @@ pub use letters::{KafkaTopic, KafkaWriter};
 pub use options::{ClusterOptions, Hidden, Mechanism, SaslOptions, TlsOptions};
 pub use sink::{KafkaSink, KafkaSinkOptions, Target};
 pub use source::{KafkaSource, KafkaSourceOptions};
+pub use transactions::{KafkaTransactions, TransactionOptions};
 pub use trouble::Troubles;

@@ -8,11 +8,17 @@
 //!
 //! One of these belongs to one sink. After a failure that it cannot mend everything that was not
 //! acknowledged is *unknown*; a new producer begins with a new id.
+//!
+//! One whose batches are part of transactions belongs to all sinks of a pipeline. It is told its
+//! number by [`super::transactions`], and goes on after a failure when it is told a new one.
 
 use super::cluster::{Cluster, Purpose, topic_name};
+use super::coordinator::{Coordinator, Number};
 use super::error::{
-    DUPLICATE_SEQUENCE, INVALID_PRODUCER_EPOCH, MESSAGE_TOO_LARGE, OUT_OF_ORDER_SEQUENCE,
-    RECORD_LIST_TOO_LARGE, UNKNOWN_PRODUCER_ID, UNKNOWN_TOPIC_OR_PARTITION, answered,
+    CONCURRENT_TRANSACTIONS, DUPLICATE_SEQUENCE, INVALID_PRODUCER_EPOCH,
+    INVALID_PRODUCER_ID_MAPPING, INVALID_RECORD, INVALID_TIMESTAMP, INVALID_TXN_STATE,
+    MESSAGE_TOO_LARGE, OUT_OF_ORDER_SEQUENCE, PRODUCER_FENCED, RECORD_LIST_TOO_LARGE, Refused,
+    TRANSACTION_ABORTABLE, UNKNOWN_PRODUCER_ID, UNKNOWN_TOPIC_OR_PARTITION, answered, words,
 };
 use super::trouble::Trouble;
 use bytes::Bytes;
@@ -36,10 +42,17 @@ use tokio_util::sync::CancellationToken;
 const IN_FLIGHT_MAX: usize = 5;
 /// What may wait or be in flight before `room` waits.
 const BYTES_MAX: usize = 8 << 20;
+/// The same where all tasks of a pipeline share one.
+const BYTES_MAX_SHARED: usize = 32 << 20;
 /// What one request carries, if more than one batch.
 const REQUEST_BYTES: usize = 4 << 20;
 /// How long a topic may be missing before it is gone: after it was made not every broker knows it.
 const MISSING_FOR: Duration = Duration::from_secs(30);
+/// How long the coordinator takes to end the transaction before this one.
+const ENDING: Duration = Duration::from_millis(10);
+
+/// The bit of a batch's attributes that makes it part of its producer's transaction.
+const IN_TRANSACTION: u8 = 0x10;
 
 pub(super) type Partition = (Arc<str>, i32);
 
@@ -49,8 +62,13 @@ pub(super) struct Producer {
 
 struct Shared {
     jobs: Mutex<VecDeque<Job>>,
+    orders: Mutex<VecDeque<Order>>,
+    /// There are jobs or orders.
     submitted: Notify,
     bytes: watch::Sender<usize>,
+    bytes_max: usize,
+    /// When the first batch of the open transaction was sent.
+    began: Mutex<Option<Instant>>,
     failed: Mutex<Option<Failure>>,
     closed: CancellationToken,
 }
@@ -60,6 +78,14 @@ struct Job {
     batch: Vec<u8>,
     records: i32,
     done: oneshot::Sender<Result<()>>,
+}
+
+/// What only a producer in transactions is told.
+enum Order {
+    /// Drop everything that was not acknowledged.
+    Stand(oneshot::Sender<()>),
+    /// What comes from here on is of another transaction.
+    Renumber(Number, oneshot::Sender<()>),
 }
 
 /// What every batch that is not acknowledged is told.
@@ -75,18 +101,44 @@ pub(super) type OnTooLarge = Arc<dyn Fn(&Partition, usize) + Send + Sync>;
 
 impl Producer {
     pub fn start(cluster: Cluster, name: &str, on_too_large: OnTooLarge) -> Self {
+        Self::start_as(cluster, name, on_too_large, None)
+    }
+
+    /// One whose batches are part of transactions. It sends nothing before [`Producer::renumber`].
+    pub fn in_transactions(
+        cluster: Cluster,
+        name: &str,
+        on_too_large: OnTooLarge,
+        coordinator: Arc<Coordinator>,
+    ) -> Self {
+        Self::start_as(cluster, name, on_too_large, Some(coordinator))
+    }
+
+    fn start_as(
+        cluster: Cluster,
+        name: &str,
+        on_too_large: OnTooLarge,
+        coordinator: Option<Arc<Coordinator>>,
+    ) -> Self {
         let shared = Arc::new(Shared {
             jobs: Mutex::default(),
+            orders: Mutex::default(),
             submitted: Notify::new(),
             bytes: watch::Sender::new(0),
+            bytes_max: if coordinator.is_some() { BYTES_MAX_SHARED } else { BYTES_MAX },
+            began: Mutex::default(),
             failed: Mutex::default(),
             closed: CancellationToken::new(),
         });
         let actor = Actor {
             shared: shared.clone(),
-            trouble: Trouble::new(format!("writing to {name}")),
+            trouble: cluster.trouble(format!("writing to {name}")),
             on_too_large,
-            id: None,
+            coordinator,
+            number: None,
+            round: 0,
+            added: HashSet::new(),
+            adding: false,
             lanes: HashMap::new(),
             flights: FuturesUnordered::new(),
             connecting: HashSet::new(),
@@ -100,7 +152,7 @@ impl Producer {
     /// Waits until little enough is under way. Cancel safe.
     pub async fn room(&self) -> Result<()> {
         let mut bytes = self.shared.bytes.subscribe();
-        let _ = bytes.wait_for(|bytes| *bytes < BYTES_MAX).await;
+        let _ = bytes.wait_for(|bytes| *bytes < self.shared.bytes_max).await;
         match &*self.shared.failed.lock() {
             Some(failure) => Err(failure.error()),
             None => Ok(()),
@@ -113,14 +165,63 @@ impl Producer {
         partition: Partition,
         batch: EncodedBatch,
     ) -> BoxFuture<'static, Result<()>> {
+        let (job, acknowledged) = self.job(partition, batch);
+        self.shared.take_in([job]);
+        acknowledged
+    }
+
+    /// The same for many: those for one broker go in one request.
+    pub fn submit_all(
+        &self,
+        batches: impl IntoIterator<Item = (Partition, EncodedBatch)>,
+    ) -> Vec<BoxFuture<'static, Result<()>>> {
+        let jobs = batches.into_iter().map(|(partition, batch)| self.job(partition, batch));
+        let (jobs, acknowledged): (Vec<Job>, Vec<_>) = jobs.unzip();
+        self.shared.take_in(jobs);
+        acknowledged
+    }
+
+    fn job(
+        &self,
+        partition: Partition,
+        batch: EncodedBatch,
+    ) -> (Job, BoxFuture<'static, Result<()>>) {
         let records = batch.len() as i32;
         let batch = batch.into_bytes_at(0);
         let (done, acknowledged) = oneshot::channel();
-        self.shared.bytes.send_modify(|bytes| *bytes += batch.len());
-        self.shared.jobs.lock().push_back(Job { partition, batch, records, done });
-        self.shared.submitted.notify_one();
         let shared = self.shared.clone();
-        async move { acknowledged.await.unwrap_or_else(|_| Err(shared.failure().error())) }.boxed()
+        let acknowledged =
+            async move { acknowledged.await.unwrap_or_else(|_| Err(shared.failure().error())) };
+        (Job { partition, batch, records, done }, acknowledged.boxed())
+    }
+
+    /// Gives up everything that was not acknowledged. When this returns nothing of it will be
+    /// written any more, unless the brokers tell it by its number.
+    pub async fn stand(&self) {
+        self.order(Order::Stand).await;
+    }
+
+    /// Goes on under this number, in a new transaction.
+    pub async fn renumber(&self, number: Number) {
+        self.order(|done| Order::Renumber(number, done)).await;
+    }
+
+    /// When the open transaction began, if something of it was sent.
+    pub fn began(&self) -> Option<Instant> {
+        *self.shared.began.lock()
+    }
+
+    /// Something of the open transaction is sent that is no batch.
+    pub fn begin(&self) {
+        self.shared.began.lock().get_or_insert_with(Instant::now);
+    }
+
+    async fn order(&self, order: impl FnOnce(oneshot::Sender<()>) -> Order) {
+        let (done, obeyed) = oneshot::channel();
+        self.shared.orders.lock().push_back(order(done));
+        self.shared.submitted.notify_one();
+        // An actor that is gone writes nothing.
+        let _ = obeyed.await;
     }
 }
 
@@ -131,6 +232,17 @@ impl Drop for Producer {
 }
 
 impl Shared {
+    fn take_in(&self, new: impl IntoIterator<Item = Job>) {
+        let mut jobs = self.jobs.lock();
+        let before = jobs.len();
+        jobs.extend(new);
+        let more: usize = jobs.range(before..).map(|job| job.batch.len()).sum();
+        // Before anybody can acknowledge them.
+        self.bytes.send_modify(|bytes| *bytes += more);
+        drop(jobs);
+        self.submitted.notify_one();
+    }
+
     fn failure(&self) -> Failure {
         self.failed.lock().clone().unwrap_or_else(|| Failure {
             disposition: Disposition::Retry,
@@ -157,8 +269,16 @@ struct Actor {
     cluster: Cluster,
     trouble: Trouble,
     on_too_large: OnTooLarge,
+    /// Where batches are part of transactions.
+    coordinator: Option<Arc<Coordinator>>,
     /// The producer's id and epoch, once the cluster has given it one.
-    id: Option<(i64, i16)>,
+    number: Option<Number>,
+    /// Counts the numbers: an answer to an earlier one says nothing of what is sent now.
+    round: u64,
+    /// Partitions that the coordinator knows to be part of the open transaction. Newer brokers tell
+    /// it themselves.
+    added: HashSet<Partition>,
+    adding: bool,
     lanes: HashMap<Partition, Lane>,
     flights: FuturesUnordered<BoxFuture<'static, Flown>>,
     /// Brokers to which a connection is being made.
@@ -184,6 +304,8 @@ struct Item {
     bytes: Bytes,
     sequence: i32,
     sent: bool,
+    /// How often it was sent.
+    tries: u32,
     done: oneshot::Sender<Result<()>>,
 }
 
@@ -191,24 +313,16 @@ struct Item {
 enum Flown {
     Connected(i32, Result<()>),
     Refreshed(Result<()>),
-    Answered { batches: Vec<(Partition, i32)>, answer: Result<ProduceResponse> },
+    Added(Vec<Partition>, Result<()>),
+    Answered { round: u64, batches: Vec<(Partition, i32)>, answer: Result<ProduceResponse> },
 }
 
 impl Actor {
     async fn run(mut self) {
-        if let Err(error) = self.work().await {
+        while let Err(error) = self.work().await {
             let failure = Failure::from(error);
             *self.shared.failed.lock() = Some(failure.clone());
-            for (_, lane) in self.lanes.drain() {
-                for item in lane.queue {
-                    let _ = item.done.send(Err(failure.error()));
-                }
-            }
-            for job in self.shared.jobs.lock().drain(..) {
-                let _ = job.done.send(Err(failure.error()));
-            }
-            // Whoever waits for room is told.
-            self.shared.bytes.send_replace(0);
+            self.give_up(&failure);
             // What comes later is told at once.
             loop {
                 tokio::select! {
@@ -218,6 +332,63 @@ impl Actor {
                 for job in self.shared.jobs.lock().drain(..) {
                     let _ = job.done.send(Err(failure.error()));
                 }
+                self.obey().await;
+                if self.shared.failed.lock().is_none() {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Tells everybody who waits.
+    fn give_up(&mut self, failure: &Failure) {
+        self.trouble.retain(|_| false);
+        for (_, lane) in self.lanes.drain() {
+            for item in lane.queue {
+                let _ = item.done.send(Err(failure.error()));
+            }
+        }
+        for job in self.shared.jobs.lock().drain(..) {
+            let _ = job.done.send(Err(failure.error()));
+        }
+        // Whoever waits for room is told.
+        self.shared.bytes.send_replace(0);
+    }
+
+    async fn obey(&mut self) {
+        loop {
+            let order = self.shared.orders.lock().pop_front();
+            match order {
+                None => return,
+                Some(Order::Stand(done)) => {
+                    self.give_up(&Failure {
+                        disposition: Disposition::Retry,
+                        kind: "aborted",
+                        told: "its transaction is given up".into(),
+                    });
+                    // Newer brokers know by its epoch what is late.
+                    if self.number.is_some_and(|number| !number.newer) {
+                        let flights = &mut self.flights;
+                        let landed = async { while flights.next().await.is_some() {} };
+                        let _ = tokio::time::timeout(self.cluster.timeout() * 2, landed).await;
+                    }
+                    self.flights.clear();
+                    self.connecting.clear();
+                    self.adding = false;
+                    self.round += 1;
+                    let _ = done.send(());
+                }
+                Some(Order::Renumber(number, done)) => {
+                    if self.number != Some(number) {
+                        self.lanes.clear();
+                        self.round += 1;
+                    }
+                    self.number = Some(number);
+                    self.added.clear();
+                    *self.shared.began.lock() = None;
+                    *self.shared.failed.lock() = None;
+                    let _ = done.send(());
+                }
             }
         }
     }
@@ -225,12 +396,15 @@ impl Actor {
     /// Ends when the producer is dropped, or with what cannot be mended.
     async fn work(&mut self) -> Result<()> {
         loop {
-            if self.id.is_some() || !self.shared.jobs.lock().is_empty() {
-                if self.id.is_none() && !self.get_id().await? {
-                    return Ok(());
-                }
-                self.take_jobs();
+            if self.coordinator.is_some() {
+                self.obey().await;
+            } else if self.number.is_none()
+                && !self.shared.jobs.lock().is_empty()
+                && !self.get_id().await?
+            {
+                return Ok(());
             }
+            self.take_jobs();
             self.dispatch().await;
             let retry_at = self.lanes.values().filter_map(|lane| lane.retry_at).min();
             let closed = self.shared.closed.clone();
@@ -261,8 +435,9 @@ impl Actor {
             };
             let error = match asked {
                 Ok(response) if response.error_code == 0 => {
-                    self.id = Some((response.producer_id.0, response.producer_epoch));
-                    self.trouble.over();
+                    let (id, epoch) = (response.producer_id.0, response.producer_epoch);
+                    self.number = Some(Number { id, epoch, newer: false });
+                    self.trouble.goes_on(CLUSTER);
                     return Ok(true);
                 }
                 Ok(response) => answered("asking for a producer's id", response.error_code),
@@ -271,7 +446,7 @@ impl Actor {
             if error.disposition() == Disposition::Stop {
                 return Err(error);
             }
-            self.trouble.is(&error.chain());
+            self.trouble.waits(CLUSTER, &error);
             tokio::select! {
                 () = backoff.wait() => {}
                 () = closed.cancelled() => return Ok(false),
@@ -280,15 +455,22 @@ impl Actor {
     }
 
     fn take_jobs(&mut self) {
-        let Some((id, epoch)) = self.id else { return };
+        let Some(numbered) = self.number else { return };
+        let in_transaction = self.coordinator.is_some();
         for job in self.shared.jobs.lock().drain(..) {
-            let lane = self.lanes.entry(job.partition).or_default();
+            let lane = self.lanes.entry(job.partition).or_insert_with(|| Lane {
+                // What is behind the first must not overtake it: a broker that knows nothing of a
+                // producer takes any number.
+                mending: true,
+                ..Lane::default()
+            });
             let sequence = lane.next_sequence;
             lane.next_sequence = after(sequence, job.records);
             lane.queue.push_back(Item {
-                bytes: number(job.batch, id, epoch, sequence),
+                bytes: number(job.batch, numbered, sequence, in_transaction),
                 sequence,
                 sent: false,
+                tries: 0,
                 done: job.done,
             });
         }
@@ -298,18 +480,45 @@ impl Actor {
     async fn dispatch(&mut self) {
         loop {
             let mut by_node: BTreeMap<i32, Vec<Partition>> = BTreeMap::new();
+            let must_add = self.coordinator.is_some() && self.number.is_some_and(|n| !n.newer);
+            let mut to_add = Vec::new();
             for (partition, lane) in &mut self.lanes {
                 if !lane.may_send() {
+                    continue;
+                }
+                if must_add && !self.added.contains(partition) {
+                    to_add.push(partition.clone());
                     continue;
                 }
                 match self.cluster.leader(&partition.0, partition.1) {
                     Some(led) if self.connecting.contains(&led.leader) => {}
                     Some(led) => by_node.entry(led.leader).or_default().push(partition.clone()),
                     None => {
+                        // The first time it may only not be known yet.
+                        if !lane.pause.is_zero() {
+                            let (topic, index) = partition;
+                            let told = format!("nobody leads partition {index} of `{topic}` now");
+                            self.trouble
+                                .waits(part_of(partition), &Error::retry("no_leader", told));
+                        }
                         self.stale.insert(partition.0.clone());
                         lane.wait();
                     }
                 }
+            }
+            if let (Some(coordinator), Some(number), false, false) =
+                (&self.coordinator, self.number, to_add.is_empty(), self.adding)
+            {
+                self.adding = true;
+                self.shared.began.lock().get_or_insert_with(Instant::now);
+                let coordinator = coordinator.clone();
+                self.flights.push(
+                    async move {
+                        let added = coordinator.add_partitions(number, &to_add).await;
+                        Flown::Added(to_add, added)
+                    }
+                    .boxed(),
+                );
             }
             let mut sent = false;
             for (node, partitions) in by_node {
@@ -335,6 +544,10 @@ impl Actor {
             );
             return false;
         };
+        if self.coordinator.is_none() {
+            self.join(node, partitions);
+            return true;
+        }
         let mut batches = Vec::new();
         let mut topics: BTreeMap<Arc<str>, Vec<PartitionProduceData>> = BTreeMap::new();
         let mut bytes = 0;
@@ -345,6 +558,7 @@ impl Actor {
             }
             let Some(item) = lane.queue.iter_mut().find(|item| !item.sent) else { continue };
             item.sent = true;
+            item.tries += 1;
             lane.in_flight += 1;
             bytes += item.bytes.len();
             batches.push((partition.clone(), item.sequence));
@@ -363,23 +577,47 @@ impl Actor {
         let request = ProduceRequest::default()
             .with_acks(-1)
             .with_timeout_ms(timeout.as_millis() as i32)
-            .with_topic_data(topics.collect());
+            .with_topic_data(topics.collect())
+            .with_transactional_id(self.coordinator.as_ref().map(|c| c.transactional_id()));
+        if self.coordinator.is_some() {
+            self.shared.began.lock().get_or_insert_with(Instant::now);
+        }
+        let newer = self.number.is_some_and(|number| number.newer);
+        let round = self.round;
         // Its place in the connection's order is taken before anything else is sent.
         let sending = async {
-            let version = connection.version::<ProduceRequest>(11)?;
+            let version = connection.version::<ProduceRequest>(if newer { 12 } else { 11 })?;
             connection.send(&request, version).await
         };
         let flight = match sending.await {
             // The broker's own time-out comes first.
             Ok(answer) => async move {
                 let answer = answer.wait(timeout + timeout / 2).await;
-                Flown::Answered { batches, answer }
+                Flown::Answered { round, batches, answer }
             }
             .boxed(),
-            Err(error) => async move { Flown::Answered { batches, answer: Err(error) } }.boxed(),
+            Err(error) => {
+                async move { Flown::Answered { round, batches, answer: Err(error) } }.boxed()
+            }
         };
         self.flights.push(flight);
         true
+    }
+
+    /// Gives a broker the next batch of each of these, to be sent with those of other producers.
+    fn join(&mut self, node: i32, partitions: Vec<Partition>) {
+        let (writes, round) = (self.cluster.writes(node), self.round);
+        for partition in partitions {
+            let Some(lane) = self.lanes.get_mut(&partition) else { continue };
+            let Some(item) = lane.queue.iter_mut().find(|item| !item.sent) else { continue };
+            item.sent = true;
+            item.tries += 1;
+            lane.in_flight += 1;
+            let batches = vec![(partition.clone(), item.sequence)];
+            let answer = writes.submit(&self.cluster, partition, item.bytes.clone());
+            let flight = async move { Flown::Answered { round, batches, answer: answer.await } };
+            self.flights.push(flight.boxed());
+        }
     }
 
     fn landed(&mut self, flown: Flown) -> Result<()> {
@@ -390,37 +628,40 @@ impl Actor {
                     if error.disposition() == Disposition::Stop {
                         return Err(error);
                     }
-                    self.trouble.is(&error.chain());
                     for (partition, lane) in &mut self.lanes {
                         let led = self.cluster.leader(&partition.0, partition.1);
                         if !lane.queue.is_empty() && led.is_some_and(|led| led.leader == node) {
+                            self.trouble.waits(part_of(partition), &error);
                             self.stale.insert(partition.0.clone());
                             lane.wait();
                         }
                     }
                 }
             }
-            Flown::Refreshed(refreshed) => {
-                if let Err(error) = refreshed {
-                    if error.disposition() == Disposition::Stop {
-                        return Err(error);
-                    }
-                    self.trouble.is(&error.chain());
-                }
+            Flown::Refreshed(refreshed) => match refreshed {
+                Ok(()) => self.trouble.goes_on(CLUSTER),
+                Err(error) if error.disposition() == Disposition::Stop => return Err(error),
+                Err(error) => self.trouble.waits(CLUSTER, &error),
+            },
+            Flown::Added(partitions, added) => {
+                self.adding = false;
+                added?;
+                self.added.extend(partitions);
             }
-            Flown::Answered { batches, answer: Err(error) } => {
+            Flown::Answered { round, .. } if round != self.round => {}
+            Flown::Answered { batches, answer: Err(error), .. } => {
                 if error.disposition() == Disposition::Stop {
                     return Err(error);
                 }
-                self.trouble.is(&error.chain());
                 for (partition, sequence) in batches {
+                    self.trouble.waits(part_of(&partition), &error);
                     self.stale.insert(partition.0.clone());
                     if let Some(lane) = self.lanes.get_mut(&partition) {
                         lane.not_taken(sequence);
                     }
                 }
             }
-            Flown::Answered { batches, answer: Ok(response) } => {
+            Flown::Answered { batches, answer: Ok(response), .. } => {
                 let mut told: HashMap<Partition, PartitionProduceResponse> = HashMap::new();
                 for topic in response.responses {
                     let name: Arc<str> = topic.name.as_str().into();
@@ -454,11 +695,19 @@ impl Actor {
             0 | DUPLICATE_SEQUENCE => {
                 let freed = lane.taken(sequence);
                 self.shared.bytes.send_modify(|bytes| *bytes = bytes.saturating_sub(freed));
-                self.trouble.over();
+                self.trouble.goes_on(part_of(&partition));
+                self.trouble.goes_on(CLUSTER);
             }
             // One before it was not taken, and goes first.
             OUT_OF_ORDER_SEQUENCE if !lane.is_first(sequence) => lane.not_taken(sequence),
-            OUT_OF_ORDER_SEQUENCE | UNKNOWN_PRODUCER_ID | INVALID_PRODUCER_EPOCH => {
+            CONCURRENT_TRANSACTIONS => lane.not_taken_for(sequence, ENDING),
+            OUT_OF_ORDER_SEQUENCE
+            | UNKNOWN_PRODUCER_ID
+            | INVALID_PRODUCER_EPOCH
+            | INVALID_PRODUCER_ID_MAPPING
+            | INVALID_TXN_STATE
+            | PRODUCER_FENCED
+            | TRANSACTION_ABORTABLE => {
                 return Err(Error::retry(
                     "producer_forgotten",
                     format!("{}: the broker does not remember what we sent before", doing()),
@@ -473,6 +722,13 @@ impl Actor {
                     "too_large",
                     format!("{}: a batch of {bytes} bytes is too large for the topic now", doing()),
                 ));
+            }
+            code @ (INVALID_RECORD | INVALID_TIMESTAMP) => {
+                let error = refused(doing(), code, response);
+                let freed = lane.refused(sequence, &error);
+                // Those behind it were numbered after it.
+                let freed = freed.ok_or(error)?;
+                self.shared.bytes.send_modify(|bytes| *bytes = bytes.saturating_sub(freed));
             }
             UNKNOWN_TOPIC_OR_PARTITION if lane.is_missing_for(MISSING_FOR) => {
                 return Err(Error::stop(
@@ -489,7 +745,7 @@ impl Actor {
                         None => error,
                     });
                 }
-                self.trouble.is(&error.chain());
+                self.trouble.waits(part_of(&partition), &error);
                 if code == UNKNOWN_TOPIC_OR_PARTITION {
                     lane.missing_since.get_or_insert_with(Instant::now);
                 }
@@ -543,14 +799,29 @@ impl Lane {
         item.bytes.len()
     }
 
+    /// Its sequences are free again when nothing comes after it and it was sent only this once: an
+    /// earlier copy may have been taken. Gives the bytes that are free now.
+    fn refused(&mut self, sequence: i32, error: &Error) -> Option<usize> {
+        let item = self.queue.pop_back_if(|item| item.sequence == sequence && item.tries == 1)?;
+        self.in_flight = self.in_flight.saturating_sub(1);
+        self.next_sequence = sequence;
+        let _ = item.done.send(Err(refusal(error)));
+        Some(item.bytes.len())
+    }
+
     /// It, and with it all that was sent after it, has to be sent again.
     fn not_taken(&mut self, sequence: i32) {
+        self.pause = (self.pause * 2).clamp(Duration::from_millis(20), Duration::from_secs(2));
+        self.not_taken_for(sequence, self.pause);
+    }
+
+    fn not_taken_for(&mut self, sequence: i32, pause: Duration) {
         self.in_flight = self.in_flight.saturating_sub(1);
         if let Some(item) = self.queue.iter_mut().find(|item| item.sequence == sequence) {
             item.sent = false;
         }
         self.mending = true;
-        self.wait();
+        self.retry_at = Some(Instant::now() + pause);
     }
 
     fn wait(&mut self) {
@@ -563,10 +834,47 @@ impl Lane {
     }
 }
 
+/// A broker will never take some records of a batch.
+fn refused(doing: String, code: i16, response: PartitionProduceResponse) -> Error {
+    let records = response.record_errors.iter().map(|record| {
+        let why = record.batch_index_error_message.as_ref().map(|why| why.as_str().to_owned());
+        (record.batch_index.unsigned_abs(), why.unwrap_or_else(|| words(code)))
+    });
+    let records: Vec<(u32, String)> = records.collect();
+    let said = match (records.first(), response.error_message) {
+        (Some((_, why)), _) => why.clone(),
+        (None, Some(message)) => message.as_str().to_owned(),
+        (None, None) => words(code),
+    };
+    let told = format!("{doing}: the broker says {}", words(code));
+    Error::retry("refused", told).because(Refused { said, records })
+}
+
+/// The same once more, for the one who waits for the batch.
+fn refusal(error: &Error) -> Error {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref());
+    let again = Error::new(error.disposition(), error.kind(), error.to_string());
+    match source {
+        Some(refused) => again.because(Refused::clone(refused)),
+        None => again,
+    }
+}
+
+/// The trouble that is nobody's in particular.
+const CLUSTER: i64 = -1;
+
+/// The number of a partition among the parts of its producer's troubles.
+fn part_of((topic, index): &Partition) -> i64 {
+    i64::from(crc32c::crc32c(topic.as_bytes())) << 20 ^ i64::from(*index)
+}
+
 /// Puts a producer's number into a batch, and its checksum right.
-fn number(mut batch: Vec<u8>, id: i64, epoch: i16, sequence: i32) -> Bytes {
-    batch[43..51].copy_from_slice(&id.to_be_bytes());
-    batch[51..53].copy_from_slice(&epoch.to_be_bytes());
+fn number(mut batch: Vec<u8>, number: Number, sequence: i32, in_transaction: bool) -> Bytes {
+    if in_transaction {
+        batch[22] |= IN_TRANSACTION;
+    }
+    batch[43..51].copy_from_slice(&number.id.to_be_bytes());
+    batch[51..53].copy_from_slice(&number.epoch.to_be_bytes());
     batch[53..57].copy_from_slice(&sequence.to_be_bytes());
     let crc = crc32c::crc32c(&batch[21..]);
     batch[17..21].copy_from_slice(&crc.to_be_bytes());
@@ -593,6 +901,7 @@ mod tests {
                     bytes: Bytes::from_static(b"12345"),
                     sequence,
                     sent: false,
+                    tries: 0,
                     done,
                 });
                 told
@@ -637,9 +946,11 @@ mod tests {
     fn a_numbered_batch_is_whole() {
         let mut builder = BatchBuilder::new(Codec::Lz4);
         builder.push(1, Some(b"k"), Some(&[7; 500]), &[]);
-        let bytes = number(builder.finish().into_bytes_at(0), 4_000_000_007, 3, 77);
+        let numbered = Number { id: 4_000_000_007, epoch: 3, newer: false };
+        let bytes = number(builder.finish().into_bytes_at(0), numbered, 77, true);
         let header = Header::read(&bytes).unwrap();
         header.check(&bytes).unwrap();
+        assert!(header.is_transactional());
         assert_eq!(bytes[43..51], 4_000_000_007i64.to_be_bytes());
         assert_eq!(bytes[51..57], [0, 3, 0, 0, 0, 77]);
     }

@@ -3,7 +3,10 @@
 use super::cluster::{Cluster, EARLIEST, LATEST};
 use super::feed::{Feed, Reader};
 use super::fetcher::{FetchOptions, Fetcher, OnLostOffset};
-use super::group::{GroupOptions, Membership, Ours, Subscribed, Topics, set_offsets};
+use super::group::{
+    GroupOptions, Membership, Ours, Subscribed, Topics, beginnings, commits, set_offsets,
+};
+use super::transactions::KafkaTransactions;
 use async_trait::async_trait;
 use millstream_core::{Error, Group, Partition, PartitionReader, Place, Result, Source, Start};
 use parking_lot::Mutex;
@@ -30,6 +33,8 @@ pub struct KafkaSource {
     ours: Arc<Ours>,
     found: Subscribed,
     membership: Mutex<Option<Arc<Membership>>>,
+    /// Whose commits are made in transactions.
+    transactions: Option<Arc<KafkaTransactions>>,
     stop: CancellationToken,
 }
 
@@ -78,12 +83,44 @@ impl KafkaSource {
             ours,
             found,
             membership: Mutex::default(),
+            transactions: None,
             stop,
         })
     }
 
+    /// Has these commit for the group. To be said before it is joined.
+    pub fn commit_in(&mut self, transactions: Arc<KafkaTransactions>) {
+        self.transactions = Some(transactions);
+    }
+
     pub fn cluster(&self) -> &Cluster {
         &self.cluster
+    }
+
+    /// Where the group begins in each partition, without joining it or noting anything; the error of
+    /// a partition is why it would hold.
+    pub async fn beginnings(&self) -> Result<Vec<(u32, Result<i64, String>)>> {
+        beginnings(
+            self.cluster.clone(),
+            self.options.group.clone(),
+            self.found.clone(),
+            self.options.committed_only,
+            self.fetcher.clone(),
+            self.ours.clone(),
+        )
+        .await
+    }
+
+    /// What the group has committed, without joining it.
+    pub async fn commits(&self) -> Result<Vec<(u32, i64)>> {
+        commits(
+            self.cluster.clone(),
+            self.options.group.clone(),
+            self.found.clone(),
+            self.fetcher.clone(),
+            self.ours.clone(),
+        )
+        .await
     }
 
     fn look_at(&self, partition: u32) -> Result<Arc<Feed>> {
@@ -114,6 +151,9 @@ impl KafkaSource {
                 self.stop.child_token(),
             ))
         });
+        if let Some(transactions) = &self.transactions {
+            transactions.bind(joined.clone());
+        }
         joined.clone()
     }
 }

@@ -22,7 +22,7 @@ use tokio::time::Instant;
 /// What is over so soon is no news to those who ask.
 const NEWS_AFTER: Duration = Duration::from_secs(1);
 /// A subject that was out of trouble for less has not changed for a reader of the log.
-const CALM_AFTER: Duration = Duration::from_secs(5);
+const CALM_AFTER: Duration = Duration::from_secs(2);
 
 /// Tells the parts of one subject apart when they belong to several tasks.
 static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -38,6 +38,8 @@ struct Subject {
     parts: BTreeMap<(u64, i64), Part>,
     /// The kinds of trouble that are in the log since it began.
     said: BTreeSet<&'static str>,
+    /// Something was said that is not over.
+    is_told: bool,
     ended: Option<Instant>,
 }
 
@@ -81,18 +83,6 @@ impl fmt::Debug for Troubles {
 }
 
 impl Trouble {
-    pub fn new(doing: impl Into<Arc<str>>) -> Self {
-        Troubles::default().of(doing)
-    }
-
-    pub fn is(&self, what: &str) {
-        self.waits(i64::MIN, &Error::retry("other", what));
-    }
-
-    pub fn over(&self) {
-        self.goes_on(i64::MIN);
-    }
-
     /// A part cannot go on now. Parts are the caller's to number.
     pub fn waits(&self, part: i64, error: &Error) {
         let mut subjects = self.troubles.subjects.lock();
@@ -104,6 +94,7 @@ impl Trouble {
         }
         if subject.said.insert(error.kind()) {
             tracing::warn!("{}: trying again: {reason}", self.subject);
+            subject.is_told = true;
         }
         let part = subject.parts.entry((self.number, part));
         part.or_insert(Part { since: now, reason: String::new() }).reason = reason;
@@ -128,7 +119,7 @@ impl Trouble {
         subject.parts.retain(|(of, number), _| !gone(*of, *number));
         if subject.parts.is_empty() {
             subject.ended = Some(Instant::now());
-            if goes_on {
+            if std::mem::take(&mut subject.is_told) && goes_on {
                 tracing::info!("{}: goes on", self.subject);
             }
         }

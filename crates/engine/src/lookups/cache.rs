@@ -11,8 +11,10 @@ use crate::metrics::LookupMetrics;
 use ahash::RandomState;
 use arrow_array::RecordBatch;
 use arrow_row::{RowConverter, Rows};
+use hashbrown::HashTable;
 use millstream_core::Found;
 use parking_lot::Mutex;
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -34,7 +36,8 @@ pub struct Cache {
 
 #[derive(Default)]
 struct Shard {
-    answers: HashMap<Key, Answer, RandomState>,
+    /// Hashed by the cache's hasher.
+    answers: HashTable<Entry>,
     /// Keys that somebody is fetching; the channel closes when they are done or gave up.
     loading: HashMap<Key, watch::Receiver<()>, RandomState>,
 }
@@ -47,13 +50,18 @@ struct Memory {
     told: (i64, i64),
 }
 
+struct Entry {
+    key: Key,
+    answer: Answer,
+}
+
 struct Answer {
     /// The rows, in the batch of the segment that has the key.
     chunk: Arc<RecordBatch>,
     rows: Range<u32>,
     since: Instant,
-    used: bool,
-    refreshing: bool,
+    used: Cell<bool>,
+    refreshing: Cell<bool>,
 }
 
 /// What the cache knows of the keys of a batch.
@@ -67,9 +75,10 @@ pub struct Known {
     pub stale: Vec<u32>,
 }
 
-/// The keys of a batch in the order of their shards, and where those of each shard end.
+/// The keys of a batch with their hashes in the order of their shards, and where those of each shard
+/// end.
 struct ByShard {
-    keys: Vec<u32>,
+    keys: Vec<(u32, u64)>,
     ends: [usize; SHARDS],
 }
 
@@ -108,27 +117,38 @@ impl Cache {
             stale: Vec::new(),
         };
         let now = Instant::now();
-        for (shard, keys) in self.by_shard(rows).iter() {
+        let by_shard = self.by_shard(rows);
+        for (shard, keys) in by_shard.iter() {
             let mut shard = self.shards[shard].lock();
-            let shard = &mut *shard;
-            for key in keys {
-                let bytes = rows.row(*key as usize);
-                if let Some(answer) = shard.answers.get_mut(bytes.as_ref())
+            let Shard { answers, loading: others } = &mut *shard;
+            // The entries are all over the memory. Where each is likely to be is known without
+            // reading it, and reading them in one short loop waits for many of them at once.
+            let likely = keys.iter().map(|(_, hash)| answers.iter_hash(*hash).next());
+            let likely: Vec<Option<&Entry>> = likely.collect();
+            let lens: usize = likely.iter().flatten().map(|entry| entry.key.len()).sum();
+            std::hint::black_box(lens);
+            for ((key, hash), entry) in keys.iter().zip(likely) {
+                let wanted = Key::new(rows.row(*key as usize).as_ref());
+                let entry = match entry {
+                    Some(entry) if entry.key == wanted => Some(entry),
+                    Some(_) => answers.find(*hash, |entry| entry.key == wanted),
+                    None => None,
+                };
+                if let Some(Entry { answer, .. }) = entry
                     && self.may_serve(answer, now)
                 {
                     // Answers of the shard that nobody else asked for stay as they are in memory.
-                    if !answer.used {
-                        answer.used = true;
+                    if !answer.used.get() {
+                        answer.used.set(true);
                     }
-                    if now - answer.since > self.ttl(answer) && !answer.refreshing {
-                        answer.refreshing = true;
+                    if now - answer.since > self.ttl(answer) && !answer.refreshing.replace(true) {
                         known.stale.push(*key);
                     }
                     known.answers.set(*key, &answer.chunk, answer.rows.clone());
-                } else if let Some(other) = shard.loading.get(bytes.as_ref()) {
+                } else if let Some(other) = others.get(&wanted) {
                     known.waiting.push((*key, other.clone()));
                 } else {
-                    shard.loading.insert(Key::new(bytes.as_ref()), loading.clone());
+                    others.insert(wanted, loading.clone());
                     known.missing.push(*key);
                 }
             }
@@ -142,8 +162,9 @@ impl Cache {
 
     /// Adds a key's answer, when there is one. False when there is none.
     pub fn get(&self, bytes: &[u8], key: u32, answers: &mut Answers) -> bool {
-        let shard = self.shard(bytes).lock();
-        match shard.answers.get(bytes) {
+        let hash = self.hash(bytes);
+        let shard = self.shard_of(hash).lock();
+        match shard.answer(hash, bytes) {
             Some(answer) if self.may_serve(answer, Instant::now()) => {
                 answers.set(key, &answer.chunk, answer.rows.clone());
                 true
@@ -176,8 +197,9 @@ impl Cache {
     }
 
     pub fn not_refreshed(&self, key: &[u8]) {
-        if let Some(answer) = self.shard(key).lock().answers.get_mut(key) {
-            answer.refreshing = false;
+        let hash = self.hash(key);
+        if let Some(answer) = self.shard_of(hash).lock().answer(hash, key) {
+            answer.refreshing.set(false);
         }
     }
 
@@ -203,9 +225,19 @@ impl Cache {
             let rows = from..from + found.len() as u32;
             from = rows.end;
             let chunk = segment.rows.clone();
-            let answer = Answer { chunk, rows, since, used: false, refreshing: false };
-            let mut shard = self.shard(key.bytes()).lock();
-            memory.entries += usize::from(shard.answers.insert(key.clone(), answer).is_none());
+            let used = Cell::new(false);
+            let answer = Answer { chunk, rows, since, used, refreshing: Cell::new(false) };
+            let hash = self.hash(key.bytes());
+            let mut shard = self.shard_of(hash).lock();
+            match shard.answer_mut(hash, key.bytes()) {
+                Some(before) => *before = answer,
+                None => {
+                    let entry = Entry { key: key.clone(), answer };
+                    let hash_of = |entry: &Entry| self.hash(entry.key.bytes());
+                    shard.answers.insert_unique(hash, entry, hash_of);
+                    memory.entries += 1;
+                }
+            }
         }
         memory.segments.push(segment);
         while let Some(small) = memory.segments.pop_small_neighbours() {
@@ -224,7 +256,7 @@ impl Cache {
             let spare = spared > 0;
             spared = spared.saturating_sub(1);
             self.rewrite(memory, &[oldest], |answer| {
-                spare && std::mem::take(&mut answer.used) && self.may_serve(answer, now)
+                spare && answer.used.take() && self.may_serve(answer, now)
             });
         }
     }
@@ -234,21 +266,22 @@ impl Cache {
         &self,
         memory: &mut Memory,
         segments: &[Segment],
-        mut keep: impl FnMut(&mut Answer) -> bool,
+        mut keep: impl FnMut(&Answer) -> bool,
     ) {
         let mut kept: Vec<(Key, usize, Range<u32>)> = Vec::new();
         for (at, segment) in segments.iter().enumerate() {
             for key in &segment.keys {
-                let mut shard = self.shard(key.bytes()).lock();
+                let hash = self.hash(key.bytes());
+                let mut shard = self.shard_of(hash).lock();
                 // A key that was answered again is in another segment.
-                let Some(answer) = shard.answers.get_mut(key.bytes()) else { continue };
+                let Some(answer) = shard.answer(hash, key.bytes()) else { continue };
                 if !Arc::ptr_eq(&answer.chunk, &segment.rows) {
                     continue;
                 }
                 if keep(answer) {
                     kept.push((key.clone(), at, answer.rows.clone()));
                 } else {
-                    shard.answers.remove(key.bytes());
+                    shard.remove(hash, key.bytes());
                     memory.entries -= 1;
                 }
             }
@@ -260,7 +293,8 @@ impl Cache {
         let copied = copy(&batches, kept.iter().map(|(_, at, rows)| (*at, rows.clone())));
         let Ok(rows) = copied else {
             for (key, ..) in &kept {
-                self.shard(key.bytes()).lock().answers.remove(key.bytes());
+                let hash = self.hash(key.bytes());
+                self.shard_of(hash).lock().remove(hash, key.bytes());
             }
             memory.entries -= kept.len();
             return;
@@ -269,7 +303,8 @@ impl Cache {
         let segment = Segment::new(kept.into_iter().map(|(key, ..)| key).collect(), rows);
         let mut from = 0;
         for (key, len) in segment.keys.iter().zip(lens) {
-            if let Some(answer) = self.shard(key.bytes()).lock().answers.get_mut(key.bytes()) {
+            let hash = self.hash(key.bytes());
+            if let Some(answer) = self.shard_of(hash).lock().answer_mut(hash, key.bytes()) {
                 answer.chunk = segment.rows.clone();
                 answer.rows = from..from + len;
             }
@@ -286,28 +321,29 @@ impl Cache {
         memory.told = now;
     }
 
-    fn shard(&self, key: &[u8]) -> &Mutex<Shard> {
-        &self.shards[self.shard_of(key)]
+    fn hash(&self, key: &[u8]) -> u64 {
+        self.hasher.hash_one(key)
     }
 
-    fn shard_of(&self, key: &[u8]) -> usize {
-        self.hasher.hash_one(key) as usize % SHARDS
+    fn shard_of(&self, hash: u64) -> &Mutex<Shard> {
+        &self.shards[place_of(hash)]
     }
 
     /// The keys by their shards, so that a batch takes each lock once.
     fn by_shard(&self, rows: &Rows) -> ByShard {
-        let shards: Vec<usize> = rows.iter().map(|key| self.shard_of(key.as_ref())).collect();
+        let hashes: Vec<u64> = rows.iter().map(|key| self.hash(key.as_ref())).collect();
         let mut ends = [0; SHARDS];
-        shards.iter().for_each(|shard| ends[*shard] += 1);
+        hashes.iter().for_each(|hash| ends[place_of(*hash)] += 1);
         let mut sum = 0;
         let mut next = ends.map(|count| {
             sum += count;
             sum - count
         });
-        let mut keys = vec![0; shards.len()];
-        for (key, shard) in shards.into_iter().enumerate() {
-            keys[next[shard]] = key as u32;
-            next[shard] += 1;
+        let mut keys = vec![(0, 0); hashes.len()];
+        for (key, hash) in hashes.into_iter().enumerate() {
+            let next = &mut next[place_of(hash)];
+            keys[*next] = (key as u32, hash);
+            *next += 1;
         }
         // Each has come to where the one after it began.
         ByShard { keys, ends: next }
@@ -322,6 +358,29 @@ impl Cache {
     }
 }
 
+/// Of the bits in the middle: a shard's table uses those at both ends.
+fn place_of(hash: u64) -> usize {
+    (hash >> 32) as usize % SHARDS
+}
+
+impl Shard {
+    fn answer(&self, hash: u64, key: &[u8]) -> Option<&Answer> {
+        let entry = self.answers.find(hash, |entry| entry.key.bytes() == key)?;
+        Some(&entry.answer)
+    }
+
+    fn answer_mut(&mut self, hash: u64, key: &[u8]) -> Option<&mut Answer> {
+        let entry = self.answers.find_mut(hash, |entry| entry.key.bytes() == key)?;
+        Some(&mut entry.answer)
+    }
+
+    fn remove(&mut self, hash: u64, key: &[u8]) {
+        if let Ok(entry) = self.answers.find_entry(hash, |entry| entry.key.bytes() == key) {
+            entry.remove();
+        }
+    }
+}
+
 impl Drop for Cache {
     fn drop(&mut self) {
         let memory = self.memory.get_mut();
@@ -332,7 +391,7 @@ impl Drop for Cache {
 }
 
 impl ByShard {
-    fn iter(&self) -> impl Iterator<Item = (usize, &[u32])> {
+    fn iter(&self) -> impl Iterator<Item = (usize, &[(u32, u64)])> {
         let mut from = 0;
         self.ends
             .iter()
@@ -344,7 +403,8 @@ impl ByShard {
 impl Drop for Marks<'_> {
     fn drop(&mut self) {
         for key in &self.keys {
-            self.cache.shard(key.bytes()).lock().loading.remove(key.bytes());
+            let hash = self.cache.hash(key.bytes());
+            self.cache.shard_of(hash).lock().loading.remove(key.bytes());
         }
     }
 }

@@ -37,6 +37,14 @@ impl Key {
         }
     }
 
+    #[inline]
+    pub fn len(&self) -> usize {
+        match self {
+            Key::Short(len, _) => usize::from(*len),
+            Key::Long(bytes) => bytes.len(),
+        }
+    }
+
     /// What it has in memory beside itself.
     pub fn apart(&self) -> usize {
         match self {
@@ -60,8 +68,13 @@ impl Hash for Key {
 }
 
 impl PartialEq for Key {
+    #[inline]
     fn eq(&self, other: &Self) -> bool {
-        self.bytes() == other.bytes()
+        match (self, other) {
+            // What is beyond the end is zero: all of it is compared at once.
+            (Key::Short(len, bytes), Key::Short(others, other)) => len == others && bytes == other,
+            _ => self.bytes() == other.bytes(),
+        }
     }
 }
 

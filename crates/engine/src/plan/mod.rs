@@ -17,8 +17,8 @@ use crate::positions;
 use crate::registries::SchemaRegistry;
 use arrow_schema::SchemaRef;
 use millstream_config::{
-    Columns, DecodeSpec, Input, Mistake, Mistakes, Pipeline as PipelineFile, PipelineSpec,
-    RegistrySpec, SinkTo,
+    Columns, DecodeSpec, Delivery, Input, Mistake, Mistakes, Pipeline as PipelineFile,
+    PipelineSpec, RegistrySpec, SinkTo,
 };
 use millstream_core::{Disposition, Error, SchemaKind};
 use millstream_formats::{avro, protobuf};
@@ -129,7 +129,7 @@ pub async fn plan_all(
 
 /// Plans one pipeline, and notes in the catalog what it will make.
 pub async fn plan(file: &PipelineFile, catalog: &mut Catalog) -> Result<Plan, Vec<Mistake>> {
-    let mut planner = Planner { file, catalog, mistakes: Vec::new() };
+    let mut planner = Planner { file, catalog, mistakes: Vec::new(), away: Vec::new() };
     let planned = planner.plan().await;
     match planned {
         Some(plan) if planner.mistakes.is_empty() => Ok(plan),
@@ -144,6 +144,8 @@ struct Planner<'a> {
     file: &'a PipelineFile,
     catalog: &'a mut Catalog,
     mistakes: Vec<Mistake>,
+    /// The brokers of clusters that did not answer.
+    away: Vec<Vec<String>>,
 }
 
 impl Planner<'_> {
@@ -254,6 +256,9 @@ impl Planner<'_> {
         match spec.dead_letters.as_ref().and_then(|given| given.kafka.as_ref()) {
             Some(cluster) => self.kafka_dead_letters(cluster, &spec.dead_letters_topic()).await,
             None => self.catalog.will_have_topic(&spec.dead_letters_topic(), 1),
+        }
+        if spec.delivery == Delivery::ExactlyOnce {
+            self.one_cluster(&spec).await;
         }
         let steps = steps.into_iter().collect::<Option<Vec<_>>>()?;
         let registry = self.registry(spec.source_registry(), "/source")?;

@@ -254,21 +254,17 @@ struct Options<'a> {
 }
 
 fn options(format: &EncodeSpec) -> Option<Options<'_>> {
-    let (kind, subject, strategy, file) = match format {
+    let (kind, subject, file) = match format {
         EncodeSpec::Json(_) => return None,
-        EncodeSpec::Avro(o) => (SchemaKind::Avro, &o.subject, o.subject_strategy, &o.schema_file),
-        EncodeSpec::JsonSchema(o) => {
-            (SchemaKind::Json, &o.subject, o.subject_strategy, &o.schema_file)
-        }
-        EncodeSpec::Protobuf(o) => {
-            (SchemaKind::Protobuf, &o.subject, o.subject_strategy, &o.schema_file)
-        }
+        EncodeSpec::Avro(o) => (SchemaKind::Avro, &o.subject, &o.schema_file),
+        EncodeSpec::JsonSchema(o) => (SchemaKind::Json, &o.subject, &o.schema_file),
+        EncodeSpec::Protobuf(o) => (SchemaKind::Protobuf, &o.subject, &o.schema_file),
     };
     let message = match format {
         EncodeSpec::Protobuf(options) => options.message.as_deref(),
         _ => None,
     };
-    let (subject, file) = (subject.as_deref(), file.as_deref());
+    let (strategy, subject, file) = (subject.strategy, subject.name.as_deref(), file.as_deref());
     Some(Options { kind, subject, strategy, file, message })
 }
 

@@ -7,6 +7,7 @@
 //!
 //! Everything runs in this task; nothing is handed to another but I/O.
 
+mod worked;
 mod write;
 
 use crate::brake::Brake;
@@ -14,6 +15,7 @@ use crate::budget::Share;
 use crate::commit::{Owner, Session};
 use crate::dead_letters::{LetterWriter, Verdict};
 use crate::flow::Flowed;
+use crate::gate::{GIVEN_UP, Ticket};
 use crate::metrics::Timer;
 use crate::pipeline::Pipeline;
 use crate::status::{PartitionState, PartitionStatus};
@@ -31,9 +33,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
+use worked::Worked;
 
 /// A task gives way to others at least this often.
 const YIELD_EVERY: Duration = Duration::from_millis(2);
+
+/// What takes longer than this is said to be waited for.
+const SAID_AFTER: Duration = Duration::from_secs(1);
 
 /// How a partition task came to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +72,10 @@ impl Current {
         self.first.store(first, Ordering::Relaxed);
         self.next.store(next, Ordering::Relaxed);
     }
+
+    fn get(&self) -> (i64, i64) {
+        (self.first.load(Ordering::Relaxed), self.next.load(Ordering::Relaxed))
+    }
 }
 
 pub struct Task<'a> {
@@ -83,6 +93,8 @@ pub struct Task<'a> {
 struct Working {
     batch: InFlight,
     flowed: Flowed,
+    /// Its place in the pipeline's transaction, where there are some.
+    ticket: Option<Ticket>,
 }
 
 struct InFlight {
@@ -96,6 +108,7 @@ struct InFlight {
 struct Settled {
     batch: InFlight,
     counts: Counts,
+    ticket: Option<Ticket>,
 }
 
 /// The task's state while it runs.
@@ -109,7 +122,7 @@ struct Loop<'a> {
     rows_in_flight: usize,
     /// The bytes under way, as a part of the pipeline's.
     share: Share,
-    working: FuturesOrdered<BoxFuture<'a, Result<Working>>>,
+    working: Worked<'a>,
     outstanding: FuturesOrdered<BoxFuture<'static, Result<Settled>>>,
     /// A batch that was written turned out not to be durable: nothing after it may be counted.
     lost: bool,
@@ -118,7 +131,25 @@ struct Loop<'a> {
 impl<'a> Task<'a> {
     /// Runs from the partition's last commit until the source ends, the token stops it, or
     /// something fails. After an error nothing that was in flight is acknowledged.
-    pub async fn run(self) -> Result<End> {
+    pub async fn run(mut self) -> Result<End> {
+        let Some(to) = &self.pipeline.exactly_once else { return self.work().await };
+        let gate = to.gate.clone();
+        let stop = self.stop.clone();
+        let _member = tokio::select! {
+            biased;
+            member = gate.join() => member?,
+            () = stop.cancelled() => return Ok(End::Drained),
+        };
+        // While it is a member the session is not over.
+        self.session = self.pipeline.committer.session();
+        tokio::select! {
+            biased;
+            why = gate.broken() => Err(Error::retry(GIVEN_UP, format!("its transaction is given up: {why}"))),
+            ended = self.work() => ended,
+        }
+    }
+
+    async fn work(self) -> Result<End> {
         let pipeline = self.pipeline;
         // What an earlier task of this partition has offered counts.
         pipeline.committer.flush().await;
@@ -132,6 +163,7 @@ impl<'a> Task<'a> {
         self.brake.back_to(from);
         let sinks = pipeline.sinks.iter().map(|sink| (sink.open)()).collect::<Result<Vec<_>>>()?;
         let place = pipeline.source.place_of(self.partition);
+        let gate = pipeline.exactly_once.as_ref().map(|to| to.gate.clone());
         let mut state = Loop {
             decoder: (pipeline.decoder)()?,
             letters: pipeline.letter_writer(place.clone()),
@@ -141,7 +173,7 @@ impl<'a> Task<'a> {
             checkpoint: Checkpoint::new(from),
             rows_in_flight: 0,
             share: pipeline.budget.share(),
-            working: FuturesOrdered::new(),
+            working: Worked::new(gate),
             outstanding: FuturesOrdered::new(),
             lost: false,
         };
@@ -291,7 +323,7 @@ impl<'a> Loop<'a> {
         let step = pipeline.decode_step.clone();
         let verdicts = vec![Verdict { source_row: 0, step, kind: "panic", reason }];
         self.working.push_back(Box::pin(async move {
-            Ok(Working { batch, flowed: Flowed { outputs: Vec::new(), verdicts } })
+            Ok(Working { batch, flowed: Flowed { outputs: Vec::new(), verdicts }, ticket: None })
         }));
     }
 
@@ -334,7 +366,7 @@ impl<'a> Loop<'a> {
             let mut flowed = pipeline.flow.run(input, &pipeline.metrics).await?;
             verdicts.append(&mut flowed.verdicts);
             flowed.verdicts = verdicts;
-            Ok(Working { batch, flowed })
+            Ok(Working { batch, flowed, ticket: None })
         });
         // Several batches take turns here: a panic must be known by the one whose turn it is.
         self.working.push_back(Box::pin(poll_fn(move |context| {
@@ -347,7 +379,8 @@ impl<'a> Loop<'a> {
     /// Fetches what decoding needs, waiting while the registry cannot be asked. False when it was
     /// asked to stop meanwhile.
     async fn prepare(&mut self, records: &Records) -> Result<bool> {
-        let what = format!("schema registry, partition {}", self.task.partition);
+        let partition = self.task.status.called(self.task.pipeline.source.name());
+        let what = format!("schema registry, partition {partition}");
         let prepared = self.prepare_or_wait(records, &what).await;
         self.task.pipeline.waits.clear(&what);
         prepared
@@ -358,14 +391,27 @@ impl<'a> Loop<'a> {
         let stop = self.task.stop.clone();
         let mut backoff = Backoff::new();
         loop {
-            let error = tokio::select! {
-                biased;
-                prepared = self.decoder.prepare(records) => match prepared {
-                    Err(error) if error.disposition() == Disposition::Retry => error,
-                    other => return other.map(|()| true),
-                },
-                () = stop.cancelled() => return Ok(false),
+            let mut preparing = self.decoder.prepare(records);
+            let mut slow = std::pin::pin!(tokio::time::sleep(SAID_AFTER));
+            let mut is_slow = false;
+            let error = loop {
+                tokio::select! {
+                    biased;
+                    prepared = &mut preparing => match prepared {
+                        Err(error) if error.disposition() == Disposition::Retry => break error,
+                        other => return other.map(|()| true),
+                    },
+                    () = stop.cancelled() => return Ok(false),
+                    () = &mut slow, if !is_slow => {
+                        is_slow = true;
+                        let partition = self.task.status.called(pipeline.source.name());
+                        let waits = format!("partition {partition}: asking for its schemas");
+                        pipeline.waits.set(what, &waits);
+                    }
+                    never = self.working.drive() => match never {},
+                }
             };
+            drop(preparing);
             pipeline.metrics.retry(&pipeline.decode_step, error.kind());
             let partition = self.task.partition;
             pipeline.waits.set(what, &format!("partition {partition}: {}", error.chain()));

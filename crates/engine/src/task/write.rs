@@ -11,6 +11,7 @@ use millstream_core::{
     Ack, Batch, Checkpoint, Disposition, Error, Receipt, Records, Result, Run, fault,
 };
 use std::collections::HashSet;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ const EARLY: [&str; 3] = ["commit_before_ack", "ack_after_one_sink", "commit_bef
 impl<'a> Loop<'a> {
     /// Gives a worked batch to the sinks and the dead letters, in order.
     pub(super) async fn write(&mut self, worked: Working) -> Result<()> {
-        let Working { batch, flowed } = worked;
+        let Working { batch, flowed, ticket } = worked;
         let pipeline: &'a Arc<Pipeline> = self.task.pipeline;
         self.suspect(&batch.records);
         let (ack, settlement) = Ack::open(batch.records.len());
@@ -97,7 +98,7 @@ impl<'a> Loop<'a> {
             let counts = settlement.wait().await.ok_or_else(|| {
                 Error::retry("lost", "a share of the acknowledgement was dropped")
             })?;
-            Ok(Settled { batch, counts })
+            Ok(Settled { batch, counts, ticket })
         }));
         Ok(())
     }
@@ -125,7 +126,7 @@ impl<'a> Loop<'a> {
                 Err(error) if error.disposition() == Disposition::Retry => {
                     self.task.pipeline.metrics.retry("dead_letters", error.kind());
                     self.task.pipeline.waits.set("dead letters", &error.chain());
-                    backoff.wait().await;
+                    self.settle_while(backoff.wait()).await?;
                 }
                 Err(error) => return Err(error),
             }
@@ -141,7 +142,23 @@ impl<'a> Loop<'a> {
         let mut due = vec![rows];
         let mut backoff = Backoff::new();
         while let Some(rows) = due.pop() {
-            match self.sinks[at].write(&rows).await {
+            let written = {
+                let (working, suspects) = (&mut self.working, &self.task.suspects);
+                let mut writing = self.sinks[at].write(&rows);
+                let suspect = suspects.current.clone();
+                let (first, next) = suspect.get();
+                // Batches that are driven meanwhile set themselves.
+                let writing = poll_fn(|context| {
+                    suspect.set(first, next);
+                    writing.as_mut().poll(context)
+                });
+                tokio::select! {
+                    biased;
+                    written = writing => written,
+                    never = working.drive() => match never {},
+                }
+            };
+            match written {
                 Err(error) if error.disposition() == Disposition::Retry => {
                     pipeline.metrics.retry(name, error.kind());
                     pipeline.waits.set(name, &format!("{name}: {}", error.chain()));
@@ -167,15 +184,19 @@ impl<'a> Loop<'a> {
         Ok(parts)
     }
 
-    /// Waits, and settles meanwhile what was written before.
+    /// Waits, and meanwhile settles what was written before and goes on with what comes after.
     async fn settle_while(&mut self, wait: impl Future<Output = ()>) -> Result<()> {
+        let (first, next) = self.task.suspects.current.get();
         let mut wait = std::pin::pin!(wait);
         loop {
             tokio::select! {
-                () = &mut wait => return Ok(()),
+                () = &mut wait => break,
                 Some(settled) = self.outstanding.next() => self.settle(settled)?,
+                never = self.working.drive() => match never {},
             }
         }
+        self.task.suspects.current.set(first, next);
+        Ok(())
     }
 
     /// After an error: what was written before it need not be written again.
@@ -194,7 +215,7 @@ impl<'a> Loop<'a> {
 
     /// A batch is done everywhere: counts it and moves the commit over what is contiguous.
     pub(super) fn settle(&mut self, settled: Result<Settled>) -> Result<()> {
-        let Settled { batch, counts } = settled.inspect_err(|_| self.lost = true)?;
+        let Settled { batch, counts, ticket } = settled.inspect_err(|_| self.lost = true)?;
         let metrics = &self.task.pipeline.metrics;
         metrics.rows_in.inc_by(counts.rows);
         metrics.rows_out.inc_by(counts.out);
@@ -208,6 +229,9 @@ impl<'a> Loop<'a> {
         let committed_early = EARLY.iter().any(|bug| fault::bug(bug));
         if !committed_early && self.checkpoint.finish(batch.run) {
             self.commit();
+        }
+        if let Some(ticket) = ticket {
+            ticket.done();
         }
         Ok(())
     }

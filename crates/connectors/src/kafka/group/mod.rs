@@ -10,6 +10,7 @@ mod modern;
 mod offsets;
 mod ours;
 mod subscription;
+mod transactional;
 
 pub(super) use ours::Ours;
 pub(super) use subscription::Subscribed;
@@ -152,6 +153,49 @@ impl Membership {
         });
         Self { context, ended }
     }
+}
+
+/// Where a group begins in partitions, without joining it or noting anything; the error of a
+/// partition is why it would hold.
+pub(super) async fn beginnings(
+    cluster: Cluster,
+    options: GroupOptions,
+    found: Subscribed,
+    committed_only: bool,
+    fetcher: Arc<Fetcher>,
+    ours: Arc<Ours>,
+) -> Result<Vec<(u32, Result<i64, String>)>> {
+    let stop = CancellationToken::new();
+    let feeds = feeds_of(&found, &ours);
+    let (context, _) = Context::new(cluster, options, found, committed_only, fetcher, ours, stop);
+    let (begins, _) = context.would_begin(&feeds).await?;
+    let begin = |(feed, begin): (Arc<Feed>, ours::Begin)| {
+        (feed.id, begin.refused.map_or(Ok(begin.offset), Err))
+    };
+    Ok(begins.into_iter().map(begin).collect())
+}
+
+/// What a group has committed, without joining it.
+pub(super) async fn commits(
+    cluster: Cluster,
+    options: GroupOptions,
+    found: Subscribed,
+    fetcher: Arc<Fetcher>,
+    ours: Arc<Ours>,
+) -> Result<Vec<(u32, i64)>> {
+    let stop = CancellationToken::new();
+    let feeds = feeds_of(&found, &ours);
+    let (context, _) = Context::new(cluster, options, found, false, fetcher, ours, stop);
+    let known = context.known_commits(&feeds).await?;
+    Ok(known.into_iter().map(|(feed, offset)| (feed.id, offset)).collect())
+}
+
+fn feeds_of(found: &Subscribed, ours: &Ours) -> Vec<Arc<Feed>> {
+    let feed = |(topic, index): TopicPartition| {
+        let id = found.topics.get(&topic).map_or(Uuid::nil(), |topic| topic.id);
+        Arc::new(Feed::new(ours.number(&(topic.clone(), index)), topic, id, index))
+    };
+    found.partitions().map(feed).collect()
 }
 
 /// Sets offsets of a group without joining it.

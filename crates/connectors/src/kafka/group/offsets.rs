@@ -12,6 +12,7 @@ use super::super::feed::Feed;
 use super::assignor::TopicPartition;
 use super::ours::{Begin, Member};
 use super::{Context, StartAt};
+use futures::StreamExt;
 use kafka_protocol::messages::offset_commit_request::{
     OffsetCommitRequestPartition, OffsetCommitRequestTopic,
 };
@@ -21,12 +22,24 @@ use kafka_protocol::messages::offset_fetch_request::{
 use kafka_protocol::messages::{OffsetCommitRequest, OffsetFetchRequest};
 use kafka_protocol::protocol::StrBytes;
 use millstream_core::{Error, Result};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use uuid::Uuid;
 
 /// What stands before the topic's id in a commit's note.
-const NOTE: &str = "topic ";
+pub(super) const NOTE: &str = "topic ";
+
+/// How many partitions are asked about at the same time.
+const AT_ONCE: usize = 16;
+
+/// Where partitions begin, as far as it could be found out.
+pub(super) struct Beginnings {
+    pub begins: Vec<(Arc<Feed>, Begin)>,
+    /// Offsets that only a commit keeps.
+    to_keep: Vec<(Arc<Feed>, i64)>,
+    /// Why the others are not there.
+    pub failed: Option<Error>,
+}
 
 struct Found {
     offset: i64,
@@ -36,70 +49,133 @@ struct Found {
 }
 
 impl Context {
-    /// Where each of these begins.
-    pub(super) async fn begins(&self, feeds: &[Arc<Feed>]) -> Result<Vec<(Arc<Feed>, Begin)>> {
-        let partitions = feeds.iter().map(|f| (f.topic.clone(), f.index)).collect();
-        let known = self.fetch_offsets(&partitions).await?;
-        let mut begins = Vec::new();
-        let mut to_keep = Vec::new();
-        for feed in feeds {
-            let partition = (feed.topic.clone(), feed.index);
-            let found = known.get(&partition);
-            let of_another = found.is_some_and(|found| is_of_another(&found.note, feed.topic_id));
-            if of_another {
-                tracing::warn!(
-                    topic = &*feed.topic,
-                    partition = feed.index,
-                    "the topic was made again: its old offset is not used, it is read from its beginning"
-                );
-            }
-            let at =
-                |time| self.cluster.offset_at(&feed.topic, feed.index, time, self.committed_only);
-            let earliest = async || Ok::<_, Error>(at(EARLIEST).await?.unwrap_or(0));
-            let mut refused = None;
-            let mut epoch = -1;
-            let offset = match found.filter(|_| !of_another) {
-                Some(found) => {
-                    epoch = found.epoch;
-                    found.offset
-                }
-                // Nobody has read it: what came before we knew of it counts too.
-                None if of_another || !self.at_start.contains(&partition) => earliest().await?,
-                None => match self.options.start {
-                    StartAt::Earliest => earliest().await?,
-                    StartAt::Latest => {
-                        let offset = at(LATEST).await?.unwrap_or(0);
-                        to_keep.push((feed.clone(), offset));
-                        offset
-                    }
-                    StartAt::Time(time) => match at(time).await? {
-                        Some(offset) => offset,
-                        None => at(LATEST).await?.unwrap_or(0),
-                    },
-                    StartAt::Committed => {
-                        refused = Some(format!(
-                            "group `{}` has no offset for partition {} of `{}`: set one with \
-                             `millstream offsets reset`, or choose another `start`",
-                            self.options.group, feed.index, feed.topic
-                        ));
-                        0
-                    }
-                },
-            };
-            begins.push((feed.clone(), Begin { offset, epoch, refused }));
-        }
+    /// Where these begin. One that cannot be asked about now does not keep the others.
+    pub(super) async fn begins(&self, feeds: &[Arc<Feed>]) -> Result<Beginnings> {
+        let mut found = self.would_begin(feeds).await?;
         // A task that comes after this one, before anything else was committed, must not begin at a
         // later end.
-        if !to_keep.is_empty() {
-            self.commit_for(self.ours.member(), &to_keep).await?;
+        if !found.to_keep.is_empty() {
+            let kept = match self.commit_for(self.ours.member(), &found.to_keep).await {
+                Ok(kept) => kept,
+                Err(error) => {
+                    found.failed.get_or_insert(error);
+                    Vec::new()
+                }
+            };
+            let kept: HashSet<u32> = kept.iter().map(|(feed, _)| feed.id).collect();
+            found.to_keep.retain(|(feed, _)| !kept.contains(&feed.id));
+            let lost: HashSet<u32> = found.to_keep.iter().map(|(feed, _)| feed.id).collect();
+            found.begins.retain(|(feed, _)| !lost.contains(&feed.id));
+            if !lost.is_empty() {
+                found.failed.get_or_insert_with(|| {
+                    Error::retry("broker", "only some of the beginnings were committed")
+                });
+            }
         }
-        Ok(begins)
+        Ok(found)
     }
 
+    /// The same, and nothing is noted.
+    pub(super) async fn would_begin(&self, feeds: &[Arc<Feed>]) -> Result<Beginnings> {
+        let partitions = feeds.iter().map(|f| (f.topic.clone(), f.index)).collect();
+        let (known, mut unknown) = self.fetch_offsets(&partitions).await?;
+        let mut asked = Vec::new();
+        for feed in feeds {
+            let partition = (feed.topic.clone(), feed.index);
+            let refused = unknown.remove(&partition);
+            asked.push(self.begin_of(feed, known.get(&partition), refused));
+        }
+        let mut asked = futures::stream::iter(asked).buffered(AT_ONCE);
+        let mut found = Beginnings { begins: Vec::new(), to_keep: Vec::new(), failed: None };
+        for feed in feeds {
+            match asked.next().await {
+                Some(Ok((begin, keep))) => {
+                    if keep {
+                        found.to_keep.push((feed.clone(), begin.offset));
+                    }
+                    found.begins.push((feed.clone(), begin));
+                }
+                Some(Err(error)) => drop(found.failed.get_or_insert(error)),
+                None => break,
+            }
+        }
+        Ok(found)
+    }
+
+    /// Where one begins, and whether only a commit keeps that.
+    async fn begin_of(
+        &self,
+        feed: &Feed,
+        found: Option<&Found>,
+        refused: Option<Error>,
+    ) -> Result<(Begin, bool)> {
+        if let Some(error) = refused {
+            return Err(error);
+        }
+        let of_another = found.is_some_and(|found| is_of_another(&found.note, feed.topic_id));
+        if of_another {
+            tracing::warn!(
+                topic = &*feed.topic,
+                partition = feed.index,
+                "the topic was made again: its old offset is not used, it is read from its beginning"
+            );
+        }
+        let at = |time| self.cluster.offset_at(&feed.topic, feed.index, time, self.committed_only);
+        let earliest = async || Ok::<_, Error>(at(EARLIEST).await?.unwrap_or(0));
+        let mut begin = Begin { offset: 0, epoch: -1, refused: None };
+        let mut keep = false;
+        begin.offset = match found.filter(|_| !of_another) {
+            Some(found) => {
+                begin.epoch = found.epoch;
+                found.offset
+            }
+            // Nobody has read it: what came before we knew of it counts too.
+            None if of_another || !self.at_start.contains(&(feed.topic.clone(), feed.index)) => {
+                earliest().await?
+            }
+            None => match self.options.start {
+                StartAt::Earliest => earliest().await?,
+                StartAt::Latest => {
+                    keep = true;
+                    at(LATEST).await?.unwrap_or(0)
+                }
+                StartAt::Time(time) => match at(time).await? {
+                    Some(offset) => offset,
+                    None => at(LATEST).await?.unwrap_or(0),
+                },
+                StartAt::Committed => {
+                    begin.refused = Some(format!(
+                        "group `{}` has no offset for partition {} of `{}`: set one with \
+                         `millstream offsets reset`, or choose another `start`",
+                        self.options.group, feed.index, feed.topic
+                    ));
+                    0
+                }
+            },
+        };
+        Ok((begin, keep))
+    }
+
+    /// The commits of these that there are, waiting for those that a transaction is about to make.
+    pub(super) async fn known_commits(&self, feeds: &[Arc<Feed>]) -> Result<Vec<(Arc<Feed>, i64)>> {
+        let partitions = feeds.iter().map(|f| (f.topic.clone(), f.index)).collect();
+        let (known, unknown) = self.fetch_offsets(&partitions).await?;
+        if let Some(error) = unknown.into_values().next() {
+            return Err(error);
+        }
+        let commit = |feed: &Arc<Feed>| {
+            let found = known.get(&(feed.topic.clone(), feed.index))?;
+            let ours = !is_of_another(&found.note, feed.topic_id);
+            ours.then(|| (feed.clone(), found.offset))
+        };
+        Ok(feeds.iter().filter_map(commit).collect())
+    }
+
+    /// The second are those that the group cannot tell of now.
     async fn fetch_offsets(
         &self,
         partitions: &BTreeSet<TopicPartition>,
-    ) -> Result<HashMap<TopicPartition, Found>> {
+    ) -> Result<(HashMap<TopicPartition, Found>, HashMap<TopicPartition, Error>)> {
         let group = &self.options.group;
         let doing = || format!("asking for the offsets of group `{group}`");
         let mut by_topic: BTreeMap<&Arc<str>, Vec<i32>> = BTreeMap::new();
@@ -140,47 +216,45 @@ impl Context {
                 )),
         };
         let response = connection.call(&request, version, self.cluster.timeout()).await?;
-        let (code, topics) =
-            match response.groups.into_iter().next() {
-                Some(group) => {
-                    let topics = group.topics.into_iter().map(|topic| {
-                        let partitions = topic.partitions.into_iter().map(|p| {
-                            let found = (p.committed_offset, p.committed_leader_epoch, p.metadata);
-                            (p.partition_index, found, p.error_code)
-                        });
-                        (topic.name, partitions.collect::<Vec<_>>())
+        let (code, topics) = match response.groups.into_iter().next() {
+            Some(group) => {
+                let topics = group.topics.into_iter().map(|topic| {
+                    let partitions = topic.partitions.into_iter().map(|p| {
+                        let found = (p.committed_offset, p.committed_leader_epoch, p.metadata);
+                        (p.partition_index, found, p.error_code)
                     });
-                    (group.error_code, topics.collect::<Vec<_>>())
-                }
-                None => {
-                    let topics = response.topics.into_iter().map(|topic| {
-                        let partitions = topic.partitions.into_iter().map(|p| {
-                            let found = (p.committed_offset, p.committed_leader_epoch, p.metadata);
-                            (p.partition_index, found, p.error_code)
-                        });
-                        (topic.name, partitions.collect::<Vec<_>>())
+                    (topic.name, partitions.collect::<Vec<_>>())
+                });
+                (group.error_code, topics.collect::<Vec<_>>())
+            }
+            None => {
+                let topics = response.topics.into_iter().map(|topic| {
+                    let partitions = topic.partitions.into_iter().map(|p| {
+                        let found = (p.committed_offset, p.committed_leader_epoch, p.metadata);
+                        (p.partition_index, found, p.error_code)
                     });
-                    (response.error_code, topics.collect::<Vec<_>>())
-                }
-            };
+                    (topic.name, partitions.collect::<Vec<_>>())
+                });
+                (response.error_code, topics.collect::<Vec<_>>())
+            }
+        };
         if code != 0 {
             self.moved_if(code);
             return Err(answered(doing(), code));
         }
-        let mut found = HashMap::new();
+        let (mut found, mut unknown) = (HashMap::new(), HashMap::new());
         for (topic, partitions) in topics {
             let topic: Arc<str> = topic.as_str().into();
             for (index, (offset, epoch, note), code) in partitions {
                 if code != 0 {
-                    return Err(answered(doing(), code));
-                }
-                if offset >= 0 {
+                    unknown.insert((topic.clone(), index), answered(doing(), code));
+                } else if offset >= 0 {
                     let note = note.map(|note| note.as_str().to_owned()).unwrap_or_default();
                     found.insert((topic.clone(), index), Found { offset, epoch, note });
                 }
             }
         }
-        Ok(found)
+        Ok((found, unknown))
     }
 
     /// Commits what is ours and gives what is durable.
@@ -299,7 +373,7 @@ impl Context {
         }
     }
 
-    fn moved_if(&self, code: i16) {
+    pub(super) fn moved_if(&self, code: i16) {
         if moved(code) {
             self.forget_coordinator();
         }
