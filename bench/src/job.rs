@@ -3,6 +3,7 @@
 
 use crate::decode::{self, Columns};
 use crate::kafka::{self, Work};
+use crate::kafka_latency;
 use crate::pipeline::{self, Output};
 use crate::{log, store};
 use anyhow::{Context, Result, bail, ensure};
@@ -48,6 +49,11 @@ pub enum Job {
     Kafka {
         work: Work,
         messages: u64,
+    },
+    /// The same while the producer, a command, fills the source at a steady rate.
+    KafkaPaced {
+        messages: u64,
+        producer: Vec<String>,
     },
     KafkaProduce {
         brokers: String,
@@ -115,6 +121,7 @@ impl Job {
                 store::fjall_inserts(messages, bytes_each)
             }
             Job::Kafka { work, messages } => kafka::run(work, messages),
+            Job::KafkaPaced { messages, producer } => kafka_latency::paced(messages, &producer),
             Job::KafkaProduce { brokers, topic, messages } => {
                 kafka::produce(&brokers, &topic, messages)
             }

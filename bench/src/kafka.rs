@@ -13,6 +13,7 @@ use millstream_connectors::kafka::{
 };
 use millstream_connectors::{Home, HomeOptions, RecordColumns};
 use millstream_core::{Batch, Encoded, Encoder, Error, Sink};
+use millstream_engine::Engine;
 use millstream_log::Codec;
 use millstream_registry::NewSchema;
 use serde::{Deserialize, Serialize};
@@ -27,6 +28,8 @@ pub enum Work {
     /// Decode all columns and drop the rows.
     Consume,
     MainJob,
+    /// The main job in transactions.
+    ExactlyOnce,
 }
 
 /// Rows that the produce job hands to the sink at a time, and how many batches may be outstanding.
@@ -37,29 +40,23 @@ const OUTSTANDING: usize = 20;
 /// first row: joining a group is a wait.
 pub fn run(work: Work, messages: u64) -> Result<Measured> {
     let scratch = Scratch::new("kafka")?;
-    let home = Home::open(scratch.path(), HomeOptions::default())?;
-    let id = home.registry.register("navigation-value", &NewSchema::avro(SCHEMA), false)?.id;
-    ensure!(id == SCHEMA_ID, "the registry gave the schema id {id}");
-    pipeline::load_sites(&home)?;
+    let home = home(&scratch)?;
     let (name, file) = match work {
         Work::Consume => ("consume and decode, 13 columns", "consume_kafka.yaml"),
         Work::MainJob => ("main job, Kafka to Kafka", "main_job_kafka.yaml"),
+        Work::ExactlyOnce => ("main job, Kafka to Kafka, exactly once", "main_job_kafka_once.yaml"),
     };
-    let text = std::fs::read_to_string(format!("{}/{file}", env!("CARGO_MANIFEST_DIR")))?;
-    let running = Running::open(&home, &pipeline::parse_file(file, &text)?)?;
+    let running = Running::open(&home, &self::file(file)?)?;
     let mut meter = Meter::paused();
     meter.resume();
     let running = running.start();
-    let rows = |engine: &millstream_engine::Engine| {
-        engine.reports().iter().map(|r| r.rows_in).sum::<u64>()
-    };
-    running.wait(|engine| rows(engine) > 0)?;
+    running.wait(|engine| rows_in(engine) > 0)?;
     let first = Instant::now();
-    running.wait(|engine| rows(engine) >= messages)?;
+    running.wait(|engine| rows_in(engine) >= messages)?;
     let wall = first.elapsed();
     let report = running.drain()?;
     meter.pause();
-    if work == Work::MainJob {
+    if work != Work::Consume {
         pipeline::check(&report, messages)?;
     }
     let mut measured = meter.measured(name, messages, 0)?;
@@ -69,6 +66,25 @@ pub fn run(work: Work, messages: u64) -> Result<Measured> {
     }
     home.log.close();
     Ok(measured)
+}
+
+/// A data directory that has the schema and the sites.
+pub fn home(scratch: &Scratch) -> Result<Home> {
+    let home = Home::open(scratch.path(), HomeOptions::default())?;
+    let id = home.registry.register("navigation-value", &NewSchema::avro(SCHEMA), false)?.id;
+    ensure!(id == SCHEMA_ID, "the registry gave the schema id {id}");
+    pipeline::load_sites(&home)?;
+    Ok(home)
+}
+
+/// A pipeline file, which reads the environment.
+pub fn file(name: &str) -> Result<millstream_config::Pipeline> {
+    let text = std::fs::read_to_string(format!("{}/{name}", env!("CARGO_MANIFEST_DIR")))?;
+    pipeline::parse_file(name, &text)
+}
+
+pub fn rows_in(engine: &Engine) -> u64 {
+    engine.reports().iter().map(|report| report.rows_in).sum()
 }
 
 /// Gives batches of framed records to the sink, as its encoder would have made them.
@@ -155,7 +171,16 @@ impl Encoder for Framed {
             .context("the rows have a binary column `value`")
             .map_err(|error| Error::stop("bench", error.to_string()))?;
         let ends = (0..values.len()).map(|row| values.value_offsets()[row + 1] as u32).collect();
-        let buffer = Bytes::copy_from_slice(values.value_data());
+        // Shared, not copied: what is measured is the producer, as with its peer.
+        let buffer = Bytes::from_owner(Values(values.clone()));
         Ok(Encoded { buffer, ends, rejected: Vec::new() })
+    }
+}
+
+struct Values(BinaryArray);
+
+impl AsRef<[u8]> for Values {
+    fn as_ref(&self) -> &[u8] {
+        self.0.value_data()
     }
 }

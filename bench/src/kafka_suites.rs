@@ -3,21 +3,20 @@
 use crate::decode::Columns;
 use crate::job::{Job, Measured, status_mb};
 use crate::kafka::Work;
+use crate::kafka_latency;
 use crate::python::Peers;
 use crate::report::{Row, Target, cpu_ratio, rate_ratio};
 use crate::services::{self, Kafka};
 use crate::suites::{PEAK_RSS_MB, Setup, Suite};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 pub const KAFKA_SUITES: [(&str, Suite); 3] =
-    [("kafka", client), ("kafka_latency", latency), ("kafka_listener", listener)];
+    [("kafka", client), ("kafka_latency", kafka_latency::suite), ("kafka_listener", listener)];
 
 const ONE_CORE: [&str; 3] = ["taskset", "-c", "0"];
-const LATENCY_RATE: u64 = 20_000;
-const LATENCY_SECONDS: u64 = 15;
 /// As large as a `Navigation` record.
 const PERF_BYTES: &str = "303";
 
@@ -45,7 +44,7 @@ fn client(setup: &Setup) -> Result<Vec<Row>> {
 
     let pipeline = |work, behind: &[&str]| -> Result<Measured> {
         let target = kafka.topic("enriched")?;
-        let env = environment(&kafka, &source, &target);
+        let env = kafka.environment(&source, &target);
         let env: Vec<(&str, &str)> = env.iter().map(|(k, v)| (*k, v.as_str())).collect();
         let measured = Job::Kafka { work, messages }.measure_in(behind, &env)?;
         kafka.delete(&target)?;
@@ -53,6 +52,7 @@ fn client(setup: &Setup) -> Result<Vec<Row>> {
     };
     let consumed = pipeline(Work::Consume, &[])?;
     let job = pipeline(Work::MainJob, &[])?;
+    let once = pipeline(Work::ExactlyOnce, &[])?;
     let mut one_core = pipeline(Work::MainJob, &ONE_CORE)?;
     one_core.name += ", one core";
 
@@ -71,42 +71,16 @@ fn client(setup: &Setup) -> Result<Vec<Row>> {
         Row::against(&consumed, &parts, cpu_ratio(&consumed, &parts)).target(Target::AtMost(1.1)),
         Row::against(&produced, &rdkafka_out, cpu_ratio(&produced, &rdkafka_out))
             .target(Target::AtMost(0.25)),
+        Row::against(&once, &job, cpu_ratio(&once, &job)).target(Target::AtMost(1.3)),
         Row::rate(&one_core).target(Target::AtLeast(200_000.0)),
         faster(&python).target(Target::AtLeast(12.0)),
         faster(&streams),
-        Row::peak_rss(&[&consumed, &job, &one_core]).target(Target::AtMost(PEAK_RSS_MB)),
+        Row::peak_rss(&[&consumed, &job, &once, &one_core]).target(Target::AtMost(PEAK_RSS_MB)),
         Row::plain(&rdkafka_in),
         Row::plain(&rdkafka_out),
         Row::plain(&bare),
         Row::plain(&python),
         Row::plain(&streams),
-    ])
-}
-
-/// The main job at a steady rate, from the fetch to the acknowledgement of what was produced.
-fn latency(setup: &Setup) -> Result<Vec<Row>> {
-    let kafka = Kafka::up()?;
-    let peers = Peers::prepare(setup.peer_messages)?;
-    let (source, target) = (kafka.topic("paced")?, kafka.topic("enriched")?);
-    let messages = LATENCY_RATE * LATENCY_SECONDS;
-    let [count, rate] = [messages, LATENCY_RATE].map(|number| number.to_string());
-    let records = peers.records().display().to_string();
-    let arguments = ["produce", &kafka.brokers, &source, &records, &count, &rate];
-    let mut producer = services::rdkafka_command(&arguments)?.stdout(Stdio::null()).spawn()?;
-    let env = environment(&kafka, &source, &target);
-    let env: Vec<(&str, &str)> = env.iter().map(|(k, v)| (*k, v.as_str())).collect();
-    let measured = Job::Kafka { work: Work::MainJob, messages }.measure_in(&[], &env);
-    let sent = producer.wait()?;
-    let measured = measured?;
-    ensure!(sent.success(), "the producer ended with {sent}");
-    kafka.delete(&source)?;
-    kafka.delete(&target)?;
-    let number = |what: &str| measured.extra.get(what).copied().unwrap_or(f64::NAN);
-    Ok(vec![
-        Row::number(&measured, "20K messages/s, p50 ms", number("p50_ms"))
-            .target(Target::AtMost(5.0)),
-        Row::number(&measured, "20K messages/s, p99 ms", number("p99_ms"))
-            .target(Target::AtMost(25.0)),
     ])
 }
 
@@ -239,13 +213,4 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-fn environment(kafka: &Kafka, source: &str, target: &str) -> [(&'static str, String); 4] {
-    [
-        ("BENCH_BROKERS", kafka.brokers.clone()),
-        ("BENCH_SOURCE", source.into()),
-        ("BENCH_TARGET", target.into()),
-        ("BENCH_GROUP", format!("group-{target}")),
-    ]
 }

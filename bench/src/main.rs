@@ -6,6 +6,7 @@ mod generate;
 mod idle;
 mod job;
 mod kafka;
+mod kafka_latency;
 mod kafka_suites;
 mod log;
 mod pipeline;

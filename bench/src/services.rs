@@ -38,6 +38,16 @@ impl Kafka {
         Ok(topic)
     }
 
+    /// What the pipeline files of the jobs read.
+    pub fn environment(&self, source: &str, target: &str) -> [(&'static str, String); 4] {
+        [
+            ("BENCH_BROKERS", self.brokers.clone()),
+            ("BENCH_SOURCE", source.into()),
+            ("BENCH_TARGET", target.into()),
+            ("BENCH_GROUP", format!("group-{target}")),
+        ]
+    }
+
     pub fn delete(&self, topic: &str) -> Result<()> {
         tool(&["topics", "--bootstrap-server", &self.brokers, "--delete", "--topic", topic])?;
         Ok(())

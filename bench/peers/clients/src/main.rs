@@ -3,10 +3,18 @@
 //! ```text
 //! bench-clients consume BOOTSTRAP TOPIC MESSAGES
 //! bench-clients produce BOOTSTRAP TOPIC RECORDS MESSAGES [PER_SECOND]
+//! bench-clients relay BOOTSTRAP FROM TO MESSAGES
+//! bench-clients watch BOOTSTRAP TOPIC
 //! ```
 //!
 //! RECORDS is a file of framed `Navigation` records; it is read again from its start as often as
 //! MESSAGES needs. The key is the record's uid, its first field.
+//!
+//! `relay` writes what it reads, with its timestamps, and tells how long after it was read each
+//! message was acknowledged. `watch` tells how long after its timestamp each message can be read.
+//! Both say `ready` when they read, and leave the first tenth out of their figures.
+
+mod latency;
 
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
@@ -30,6 +38,10 @@ fn main() -> Result<()> {
         ["produce", bootstrap, topic, records, messages, rate] => {
             produce(bootstrap, topic, records, messages.parse()?, Some(rate.parse()?))
         }
+        ["relay", bootstrap, from, to, messages] => {
+            latency::relay(bootstrap, from, to, messages.parse()?)
+        }
+        ["watch", bootstrap, topic] => latency::watch(bootstrap, topic),
         _ => Err("see the top of bench/peers/clients/src/main.rs".into()),
     }
 }
@@ -138,13 +150,18 @@ impl Meter {
     }
 
     fn report(&self, name: &str, messages: u64, bytes: usize) {
+        self.report_with(name, messages, bytes, "");
+    }
+
+    /// `extra` is what stands between the braces of a JSON object.
+    fn report_with(&self, name: &str, messages: u64, bytes: usize, extra: &str) {
         let (cpu, wall) = (cpu() - self.cpu, self.since.elapsed().as_secs_f64());
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let peak = peak.and_then(|kib| kib.trim().trim_end_matches(" kB").parse::<f64>().ok());
         println!(
             "{{\"name\":\"{name}\",\"messages\":{messages},\"bytes\":{bytes},\
-             \"cpu_seconds\":{cpu:.4},\"wall_seconds\":{wall:.4},\"peak_rss_mb\":{:.1},\"extra\":{{}}}}",
+             \"cpu_seconds\":{cpu:.4},\"wall_seconds\":{wall:.4},\"peak_rss_mb\":{:.1},\"extra\":{{{extra}}}}}",
             peak.unwrap_or_default() / 1024.0
         );
     }
