@@ -2,13 +2,13 @@
 //! and for the demo.
 
 use crate::commands::kafka::Kafka;
-use crate::failure::{self, Result};
+use crate::failure::{self, Result, Said};
 use anyhow::Context;
 use millstream_broker::Broker;
 use millstream_config::{Mistake, Mistakes, Pipeline};
 use millstream_connectors::{Home, HomeOptions};
 use millstream_console::{Client, Collectors, Http, HttpOptions, Request, SOCKET, Service, Socket};
-use millstream_engine::{Catalog, Committer, Engine, Metrics};
+use millstream_engine::{Catalog, Committer, Engine, Metrics, Plan};
 use millstream_host::{DRAIN_DEADLINE, Runtimes, Shutdown, Threads};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -17,6 +17,9 @@ use tokio_util::sync::CancellationToken;
 
 /// How often old records and rows that nobody sees are removed.
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
+/// How long to wait before a cluster or a registry that is away is asked again: at first, and at most.
+const AWAY_PAUSE: Duration = Duration::from_millis(250);
+const AWAY_PAUSE_MAX: Duration = Duration::from_secs(5);
 /// How long a start waits for a command that reads or writes a stopped directory.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -103,42 +106,7 @@ impl Process {
         let (committer, committing) = Committer::new(home.clone(), interval, runtimes.io().clone());
         runtimes.io().spawn(committing);
         let engine = Engine::new(runtimes.pipelines().clone());
-        let pipelines = runtimes.pipelines().block_on(async {
-            let mut catalog = Catalog::new(home.clone());
-            let planned = millstream_engine::plan_all(files, &mut catalog).await;
-            let bound = |file| millstream_engine::check_bound(file, &home);
-            let mut mistakes: Vec<Mistake> = files.iter().filter_map(bound).collect();
-            let plans = match planned {
-                Ok(plans) => plans,
-                Err(found) => {
-                    mistakes.extend(found.0);
-                    Vec::new()
-                }
-            };
-            if !mistakes.is_empty() {
-                return Err(Mistakes(mistakes).into());
-            }
-            let mut pipelines = Vec::new();
-            for plan in plans {
-                let name = plan.spec.pipeline.clone();
-                let file = files.iter().find(|file| file.spec.pipeline == name);
-                let file = file.with_context(|| format!("the plan of {name} has no file"))?;
-                let opened =
-                    millstream_engine::open(plan, file, &home, committer.clone(), &metrics).await;
-                pipelines.push(opened.with_context(|| format!("opening pipeline {name}"))?);
-            }
-            Ok::<_, anyhow::Error>(pipelines)
-        })?;
-        for pipeline in pipelines {
-            tracing::info!(
-                pipeline = &*pipeline.name,
-                source = pipeline.source.name(),
-                partitions = pipeline.source.partitions(),
-                "started"
-            );
-            engine.start(pipeline);
-        }
-
+        engine.awaits(Some("the pipelines are being started".into()));
         let service = Service::running(home.clone(), engine.clone(), address);
         if let Some(broker) = &broker {
             let service = service.clone();
@@ -161,6 +129,29 @@ impl Process {
         if let Some(broker) = broker {
             runtimes.io().spawn(broker.serve(console.clone()));
         }
+        let pipelines = runtimes.pipelines().block_on(async {
+            let plans = plan(files, &home, &engine, &shutdown).await?;
+            let mut pipelines = Vec::new();
+            for plan in plans {
+                let name = plan.spec.pipeline.clone();
+                let file = files.iter().find(|file| file.spec.pipeline == name);
+                let file = file.with_context(|| format!("the plan of {name} has no file"))?;
+                let opened =
+                    millstream_engine::open(plan, file, &home, committer.clone(), &metrics).await;
+                pipelines.push(opened.with_context(|| format!("opening pipeline {name}"))?);
+            }
+            Ok::<_, anyhow::Error>(pipelines)
+        })?;
+        for pipeline in pipelines {
+            tracing::info!(
+                pipeline = &*pipeline.name,
+                source = pipeline.source.name(),
+                partitions = pipeline.source.partitions(),
+                "started"
+            );
+            engine.start(pipeline);
+        }
+        engine.awaits(None);
         runtimes.io().spawn(keep_house(home.clone(), console.clone()));
         Ok(move |runtimes| Process {
             home,
@@ -209,6 +200,53 @@ impl Process {
         self.home.log.close();
         self.runtimes.stop(Duration::from_secs(2));
         drained
+    }
+}
+
+/// Checks the files against what there is. Waits while nothing is wrong with them but that a cluster
+/// or a registry which they name cannot be asked.
+async fn plan(
+    files: &[Pipeline],
+    home: &Home,
+    engine: &Engine,
+    shutdown: &Shutdown,
+) -> Result<Vec<Plan>> {
+    let bound = |file| millstream_engine::check_bound(file, home);
+    let bound: Vec<Mistake> = files.iter().filter_map(bound).collect();
+    let mut pause = AWAY_PAUSE;
+    loop {
+        let mut catalog = Catalog::new(home.clone());
+        let planned = tokio::select! {
+            planned = millstream_engine::plan_all(files, &mut catalog) => planned,
+            () = shutdown.wait() => return Err(Said(0).into()),
+        };
+        let mistakes = match planned {
+            Ok(plans) if bound.is_empty() => return Ok(plans),
+            Ok(_) => return Err(Mistakes(bound).into()),
+            Err(found) => Mistakes([bound.clone(), found.0].concat()),
+        };
+        if !mistakes.are_failures() {
+            return Err(mistakes.into());
+        }
+        let mut reasons: Vec<String> = Vec::new();
+        for mistake in mistakes.0 {
+            if !reasons.contains(&mistake.message) {
+                reasons.push(mistake.message);
+            }
+        }
+        let reason = format!("no pipeline is started yet: {}", reasons.join("; "));
+        if engine.awaited().as_ref() != Some(&reason) {
+            tracing::warn!("waiting: {reason}");
+        }
+        engine.awaits(Some(reason));
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = shutdown.wait() => {
+                tracing::info!("ended: nothing was begun");
+                return Err(Said(0).into());
+            }
+        }
+        pause = (pause * 2).min(AWAY_PAUSE_MAX);
     }
 }
 

@@ -142,6 +142,7 @@ async fn metrics(State(pages): State<Pages>) -> Response {
 async fn ready(State(pages): State<Pages>) -> (StatusCode, Json<Value>) {
     let mut reasons = Vec::new();
     let mut pipelines = Vec::new();
+    reasons.extend(pages.engine.awaited().map(|reason| json!({"reason": reason})));
     for report in pages.engine.reports() {
         for partition in &report.partitions {
             let works =

@@ -99,6 +99,7 @@ impl RunArgs {
             tokio::select! {
                 () = process.shutdown.wait() => false,
                 () = self.finished(&process) => false,
+                () = process.engine.only_fenced() => false,
                 () = process.committer.broken() => true,
             }
         });
@@ -131,6 +132,16 @@ impl RunArgs {
         }
         if !drained {
             tracing::warn!("not all was done in time: what was not committed comes again");
+            return Err(Said(1).into());
+        }
+        let fenced = engine.fenced();
+        if !fenced.is_empty() {
+            let fenced: Vec<&str> = fenced.iter().map(|name| &**name).collect();
+            tracing::error!(
+                "ended: another process has the place of {} in its group; what was not committed \
+                 is done there",
+                fenced.join(", ")
+            );
             return Err(Said(1).into());
         }
         if held.is_empty() {

@@ -12,6 +12,7 @@ mod examples;
 mod help;
 mod kafka;
 mod kafka_group;
+mod kafka_source;
 mod migrate;
 mod program;
 mod registry;

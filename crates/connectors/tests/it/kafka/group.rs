@@ -2,7 +2,7 @@
 
 use super::member::{Book, Member, Seen};
 use super::*;
-use millstream_connectors::kafka::Protocol;
+use millstream_connectors::kafka::{Protocol, StartAt};
 use millstream_core::{Change, Source};
 use millstream_testkit::services::{self, unique};
 use std::collections::BTreeMap;
@@ -180,4 +180,84 @@ async fn nothing_is_committed_for_what_was_given_up_late() {
     drop(release);
     other.leave().await;
     group.leave().await;
+}
+
+/// Partitions that are added while rows come: each row is read once, in the order of its partition.
+#[tokio::test(flavor = "multi_thread")]
+async fn partitions_that_are_added_under_load_are_taken_up_whole() {
+    let Some(kafka) = services::kafka() else { return };
+    for protocol in [Protocol::Consumer, Protocol::Classic] {
+        let topic = unique("raised");
+        kafka.create_topic(&topic, 2, KEEP);
+        let cluster = cluster(&kafka.bootstrap());
+        let all = Book::default();
+        let with = |options: &mut KafkaSourceOptions| {
+            options.group.protocol = protocol;
+            // Even so: what is in a new partition before it is known is not passed over.
+            options.group.start = StartAt::Latest;
+        };
+        let first = member(&cluster, &topic, &all, with).await;
+        let second = member(&cluster, &topic, &all, with).await;
+        until("they share", || first.owned() == 1 && second.owned() == 1).await;
+        let sent = events(23, 5_000);
+        let producing = {
+            let (topic, sent, brokers) = (topic.clone(), sent.clone(), kafka.bootstrap());
+            tokio::spawn(async move {
+                for part in sent.chunks(100) {
+                    // One that knows the new partitions at once.
+                    let fresh = super::cluster(&brokers);
+                    produce(&fresh, &topic, Codec::Lz4, part).await;
+                    tokio::time::sleep(Duration::from_millis(60)).await;
+                }
+            })
+        };
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        tokio::task::block_in_place(|| {
+            kafka.tool(&["topics", "--alter", "--topic", &topic, "--partitions", "6"])
+        });
+        producing.await.unwrap();
+        until("all are read", || all.lock().seen.len() >= sent.len()).await;
+        until("they share all", || first.owned() == 3 && second.owned() == 3).await;
+        assert_eq!(check(&all.lock().seen, sent.len()), 0, "{protocol:?}");
+        let used: std::collections::BTreeSet<u32> =
+            all.lock().seen.iter().map(|seen| seen.partition).collect();
+        assert_eq!(used.len(), 6, "{protocol:?}: the new ones were written too");
+        first.leave().await;
+        second.leave().await;
+    }
+}
+
+/// In the classic protocol the newcomer puts the other out, in the newer one it is not let in.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_with_one_name_only_one_goes_on() {
+    let Some(kafka) = services::kafka() else { return };
+    for protocol in [Protocol::Consumer, Protocol::Classic] {
+        let topic = unique("twins");
+        kafka.create_topic(&topic, 2, KEEP);
+        let all = Book::default();
+        let named = |options: &mut KafkaSourceOptions| {
+            options.group.protocol = protocol;
+            options.group.instance = Some("twin".into());
+        };
+        let clusters = [cluster(&kafka.bootstrap()), cluster(&kafka.bootstrap())];
+        let elder = member(&clusters[0], &topic, &all, named).await;
+        until("one has all", || elder.owned() == 2).await;
+        let younger = member(&clusters[1], &topic, &all, named).await;
+        let (out, stays) = match protocol {
+            Protocol::Classic => (&elder, &younger),
+            _ => (&younger, &elder),
+        };
+        until("one is put out", || !out.notes.lock().errors.is_empty()).await;
+        let told = out.notes.lock().errors[0].clone();
+        assert!(told.contains("another process has joined as `instance: twin`"), "{told}");
+        until("the other has all", || out.owned() == 0 && stays.owned() == 2).await;
+        // Whoever is out stays out, and what comes is read once.
+        produce(&clusters[0], &topic, Codec::None, &events(24, 400)).await;
+        until("all are read", || all.lock().seen.len() >= 400).await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(check(&all.lock().seen, 400), 0, "{protocol:?}");
+        assert_eq!((out.owned(), stays.owned(), stays.seen()), (0, 2, 400), "{protocol:?}");
+        elder.leave().await;
+        younger.leave().await;
+    }
 }

@@ -1,8 +1,10 @@
 //! The Kafka connector against a real broker.
 #![expect(clippy::unwrap_used, reason = "helpers of tests, outside of #[test] functions")]
 
+mod compacted;
 mod faults;
 mod group;
+mod lost;
 mod member;
 mod secure;
 mod sink;

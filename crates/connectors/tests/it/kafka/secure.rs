@@ -2,9 +2,12 @@
 
 use super::member::Member;
 use super::*;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use millstream_connectors::kafka::{Hidden, Mechanism, SaslOptions, TlsOptions};
 use millstream_core::Disposition;
 use millstream_testkit::services::{self, Files, Listener, unique};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 fn tls(files: &Files) -> TlsOptions {
     TlsOptions { ca: Some(files.ca.clone()), certificate: None, key: None }
@@ -15,6 +18,24 @@ fn sasl(files: &Files, mechanism: Mechanism) -> SaslOptions {
         mechanism,
         username: files.user.clone(),
         password: Hidden(files.password.clone()),
+        token_file: None,
+    }
+}
+
+/// A token without a signature, which is what the listener takes.
+fn token(user: &str, seconds: i64) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64;
+    let (begins, ends) = (now.min(now + seconds - 1), now + seconds);
+    let claims = format!(r#"{{"sub":"{user}","iat":{begins},"exp":{ends}}}"#);
+    let [header, claims] = [r#"{"alg":"none"}"#, &claims].map(|part| URL_SAFE_NO_PAD.encode(part));
+    format!("{header}.{claims}.")
+}
+
+fn bearing(token: String) -> SaslOptions {
+    SaslOptions {
+        mechanism: Mechanism::OAuthBearer,
+        username: String::new(),
+        password: Hidden(token),
         token_file: None,
     }
 }
@@ -34,6 +55,7 @@ async fn rows_go_and_come_through_every_door() {
         (Listener::Sasl, None, Some(Mechanism::Plain)),
         (Listener::Sasl, None, Some(Mechanism::ScramSha256)),
         (Listener::Sasl, None, Some(Mechanism::ScramSha512)),
+        (Listener::Sasl, None, Some(Mechanism::OAuthBearer)),
         (Listener::SaslTls, Some(tls(&files)), Some(Mechanism::ScramSha512)),
     ];
     for (listener, tls, mechanism) in doors {
@@ -42,6 +64,9 @@ async fn rows_go_and_come_through_every_door() {
         let mut options = options(&kafka.brokers(listener));
         options.tls = tls;
         options.sasl = mechanism.map(|mechanism| sasl(&files, mechanism));
+        if mechanism == Some(Mechanism::OAuthBearer) {
+            options.sasl = Some(bearing(token("alice", 600)));
+        }
         let cluster = Cluster::new(options, Handle::current()).unwrap();
         produce(&cluster, &topic, Codec::Lz4, &events(1, 300)).await;
         let member = Member::join(source(&cluster, reading(&topic, &topic)).await);
@@ -76,7 +101,26 @@ async fn who_is_not_let_in_is_told_why() {
         ..tls(&files)
     });
     let error = refused(stranger).await;
-    assert!(error.chain().contains("no broker of"), "{}", error.chain());
+    assert_eq!(error.disposition(), Disposition::Stop, "{}", error.chain());
+    assert!(error.chain().contains("does not take our certificate"), "{}", error.chain());
+
+    let mut doubtful = options(&kafka.brokers(Listener::Tls));
+    doubtful.tls = Some(TlsOptions { ca: Some(files.stranger_cert.clone()), ..tls(&files) });
+    let error = refused(doubtful).await;
+    assert_eq!(error.disposition(), Disposition::Stop, "{}", error.chain());
+    assert!(error.chain().contains("no TLS with 127.0.0.1: see `ca`"), "{}", error.chain());
+
+    for (wrong, why) in [
+        (token("alice", -60), "invalid_token"),
+        ("not.a.token".to_owned(), "did not take the token"),
+        ("two words".to_owned(), "no token"),
+    ] {
+        let mut options = options(&kafka.brokers(Listener::Sasl));
+        options.sasl = Some(bearing(wrong));
+        let error = refused(options).await;
+        assert_eq!(error.disposition(), Disposition::Stop, "{why}: {}", error.chain());
+        assert!(error.chain().contains(why), "{why}: {}", error.chain());
+    }
 
     let mut missing = options(&kafka.brokers(Listener::Tls));
     missing.tls =
@@ -113,5 +157,47 @@ async fn certificates_that_are_replaced_are_used_by_the_next_connection() {
     std::fs::copy(&files.client_key, &key).unwrap();
     let member = Member::join(source(&cluster, reading(&topic, &topic)).await);
     until("it is a member", || member.owned() == 1).await;
+    member.leave().await;
+}
+
+/// Tokens of a few seconds, each in its file before the last is over: rows and partitions do not
+/// notice. When one comes late everything goes on once it is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_that_run_out_are_renewed_without_losing_the_place() {
+    let Some(kafka) = services::kafka() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("token");
+    std::fs::write(&file, token("alice", 6)).unwrap();
+    let topic = unique("tokens");
+    kafka.create_topic(&topic, 2, KEEP);
+    let mut options = options(&kafka.brokers(Listener::Sasl));
+    options.sasl = Some(SaslOptions { token_file: Some(file.clone()), ..bearing(String::new()) });
+    let cluster = Cluster::new(options, Handle::current()).unwrap();
+    let member = Member::join(source(&cluster, reading(&topic, &topic)).await);
+    until("all are ours", || member.owned() == 2).await;
+    let sent = events(51, 2_000);
+    let mut sink =
+        sink(&cluster, Target::Topic(topic.as_str().into()), Codec::Lz4, &rows(&sent[..1]));
+    let mut durable = Vec::new();
+    for (at, part) in sent.chunks(100).enumerate() {
+        // The third of these comes when the second was over for some seconds.
+        match at {
+            3 => std::fs::write(&file, token("alice", 3)).unwrap(),
+            11 => std::fs::write(&file, token("alice", 600)).unwrap(),
+            _ => {}
+        }
+        durable.push(sink.write(&batch(rows(part))).await.unwrap().durable);
+        tokio::time::sleep(Duration::from_millis(700)).await;
+    }
+    for receipt in durable {
+        tokio::time::timeout(PATIENCE, receipt).await.unwrap().unwrap();
+    }
+    until("all are read", || member.seen() >= sent.len()).await;
+    assert_eq!(member.seen(), sent.len(), "nothing came twice");
+    let (lost, revoked) = {
+        let notes = member.notes.lock();
+        (notes.lost, notes.revoked)
+    };
+    assert_eq!((lost, revoked), (0, 0));
     member.leave().await;
 }

@@ -6,6 +6,7 @@ use millstream_connectors::kafka::{Protocol, StartAt};
 use millstream_core::{Disposition, Place, Source};
 use millstream_testkit::events::{Checker, Fate};
 use millstream_testkit::services::{self, unique};
+use std::collections::BTreeMap;
 
 /// Every event of a fate that members saw, checked.
 fn check(sent: &[Event], seen: &[member::Seen], duplicates: u64) {
@@ -263,4 +264,33 @@ async fn who_only_looks_joins_no_group_and_commits_nothing() {
     let records = tokio::time::timeout(PATIENCE, reader.next()).await.unwrap().unwrap().unwrap();
     assert!(!records.is_empty());
     assert!(!kafka.tool(&["groups", "--list"]).contains(&topic));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_topics_are_one_source_and_each_record_says_where_it_is_from() {
+    let Some(kafka) = services::kafka() else { return };
+    let prefix = unique("several");
+    let topics: Vec<Arc<str>> = ["a", "b", "c"].map(|end| format!("{prefix}.{end}").into()).into();
+    let cluster = cluster(&kafka.bootstrap());
+    for (at, topic) in topics.iter().enumerate() {
+        kafka.create_topic(topic, at as i32 + 1, KEEP);
+        produce(&cluster, topic, Codec::Snappy, &events(at as u64, 100)).await;
+    }
+    for protocol in [Protocol::Consumer, Protocol::Classic] {
+        let mut options = reading("", &unique("several"));
+        options.topics = Topics::Named(topics[..2].to_vec());
+        options.group.protocol = protocol;
+        let member = Member::join(source(&cluster, options).await);
+        until("both are read", || member.seen() == 200).await;
+        assert_eq!(member.owned(), 3);
+        let mut places = BTreeMap::<(Arc<str>, u32), usize>::new();
+        for seen in &member.notes.lock().seen {
+            *places.entry((seen.topic.clone(), seen.partition)).or_default() += 1;
+        }
+        let of = |topic: &Arc<str>| -> usize {
+            places.iter().filter(|((of, _), _)| of == topic).map(|(_, rows)| rows).sum()
+        };
+        assert_eq!((of(&topics[0]), of(&topics[1])), (100, 100), "{places:?}");
+        member.leave().await;
+    }
 }
