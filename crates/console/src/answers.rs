@@ -62,6 +62,9 @@ pub struct Lookup {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PipelinePartition {
+    /// The topic or file.
+    #[serde(default)]
+    pub source: String,
     pub partition: u32,
     pub state: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -45,6 +45,9 @@ pub enum Request {
     /// Rows of `Offset`.
     Offsets {
         pipeline: Option<String>,
+        /// A file whose source is Kafka: what its group has.
+        #[serde(default)]
+        file: Option<PlanFiles>,
     },
     /// Rows of `Offset`: the new ones.
     ResetOffsets {
@@ -351,6 +354,7 @@ impl Request {
             {
                 Access::ReadTopicsOrEmpty
             }
+            Request::Offsets { file: Some(_), .. } => Access::ReadOrEmpty,
             Request::DeadLetters { elsewhere, .. } | Request::ShowDeadLetter { elsewhere, .. }
                 if !elsewhere.is_here() =>
             {

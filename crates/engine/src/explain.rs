@@ -13,6 +13,9 @@ pub struct Explain {
     pub steps: Vec<ExplainStep>,
     pub sinks: Vec<ExplainSink>,
     pub dead_letters: String,
+    /// The brokers of the cluster that has them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dead_letters_on: Option<String>,
     /// Partition tasks that run side by side.
     pub parallelism: u32,
 }
@@ -140,6 +143,10 @@ impl Plan {
                 })
                 .collect(),
             dead_letters: self.spec.dead_letters_topic(),
+            dead_letters_on: {
+                let given = self.spec.dead_letters.as_ref();
+                given.and_then(|given| Some(given.kafka.as_ref()?.brokers.join(", ")))
+            },
             parallelism: self.source.partitions,
         }
     }

@@ -113,7 +113,10 @@ impl SchemaRegistry {
             SchemaRegistry::Embedded(_) => {
                 format!("register it with `millstream schemas register {subject} FILE`")
             }
-            SchemaRegistry::Elsewhere { .. } => "register it there".to_owned(),
+            SchemaRegistry::Elsewhere { .. } => format!(
+                "register it there, as by `millstream schemas register {subject} FILE --file \
+                 PIPELINE_FILE`"
+            ),
         }
     }
 

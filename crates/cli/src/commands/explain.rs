@@ -31,6 +31,7 @@ struct Explain {
     steps: Vec<Step>,
     sinks: Vec<Sink>,
     dead_letters: String,
+    dead_letters_on: Option<String>,
     parallelism: u32,
 }
 
@@ -137,7 +138,9 @@ fn render(explain: &Explain) -> String {
         text.push('\n');
         columns(&mut text, &sink.columns);
     }
-    let _ = writeln!(text, "\ndead letters to topic {}", explain.dead_letters);
+    let on = explain.dead_letters_on.as_ref().map(|brokers| format!(" of Kafka at {brokers}"));
+    let on = on.unwrap_or_default();
+    let _ = writeln!(text, "\ndead letters to topic {}{on}", explain.dead_letters);
     text
 }
 

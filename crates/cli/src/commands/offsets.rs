@@ -21,10 +21,15 @@ pub struct OffsetsArgs {
 #[derive(Debug, Subcommand)]
 enum OffsetsCommand {
     /// Show committed offsets and what is left to read
-    #[command(after_help = "Example:\n  millstream offsets show enrich")]
+    #[command(
+        after_help = "Examples:\n  millstream offsets show enrich\n  millstream offsets show --file enrich.yaml"
+    )]
     Show {
         /// The pipeline; all of them unless given
         pipeline: Option<String>,
+        /// The file of a pipeline that reads Kafka: what its group has committed, run it or not
+        #[arg(long)]
+        file: Option<PathBuf>,
         #[command(flatten)]
         json: JsonArg,
     },
@@ -63,7 +68,10 @@ enum OffsetsCommand {
 impl OffsetsArgs {
     pub fn run(self, global: &Global) -> Result<()> {
         let (request, json) = match self.command {
-            OffsetsCommand::Show { pipeline, json } => (Request::Offsets { pipeline }, json),
+            OffsetsCommand::Show { pipeline, file, json } => {
+                let file = one_file(file.as_deref())?;
+                (Request::Offsets { pipeline, file }, json)
+            }
             OffsetsCommand::Reset { pipeline, to, partition, file, json } => {
                 let file = one_file(file.as_deref())?;
                 (Request::ResetOffsets { pipeline, to, partition, file }, json)
@@ -99,8 +107,10 @@ impl OffsetsArgs {
 fn forget(global: &Global, pipeline: String, yes: bool, json: JsonArg) -> Result<()> {
     if !yes {
         // One that has committed nothing is named as such before --yes is asked for.
-        let _: Vec<Offset> =
-            session::rows(global, &Request::Offsets { pipeline: Some(pipeline.clone()) })?;
+        let _: Vec<Offset> = session::rows(
+            global,
+            &Request::Offsets { pipeline: Some(pipeline.clone()), file: None },
+        )?;
         return Err(Mistake::new(format!(
             "this forgets how far `{pipeline}` has come: add --yes to do so"
         )));

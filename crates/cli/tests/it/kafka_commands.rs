@@ -237,6 +237,11 @@ fn a_preview_begins_where_the_group_does_and_leaves_nothing_behind() {
     assert_eq!(done.code, 0, "{done:?}");
     let rows = program.ok(&["tap", "out", "--from", "earliest", "--no-follow", "--json"]);
     assert_eq!(numbers(&rows).len(), 9);
+    let offsets = program.json(&["offsets", "show", "--file", "p.yaml"]);
+    let sum = |what: &str| -> i64 {
+        offsets.as_array().unwrap().iter().map(|row| row[what].as_i64().unwrap_or(0)).sum()
+    };
+    assert_eq!((sum("committed"), sum("end"), sum("lag")), (9, 9, 0), "{offsets}");
     assert_eq!(preview(), [0; 0]);
     write(9..11);
     assert_eq!(preview(), [9, 10]);
@@ -311,4 +316,116 @@ sinks: [{ kafka: { brokers: [\"127.0.0.1:1\"], topic: out }, format: json }]
     let away = program.run(&["check", "q.yaml"]);
     assert_eq!(away.code, 1, "{away:?}");
     assert_eq!(away.err.matches("no broker of 127.0.0.1:1 answers").count(), 1, "{away:?}");
+}
+
+#[test]
+fn partitions_of_several_topics_are_called_by_their_topic() {
+    let Some(kafka) = services::kafka() else { return };
+    let (brokers, name) = (kafka.bootstrap(), unique("several"));
+    for letter in ["a", "b"] {
+        kafka.create_topic(&format!("{name}-{letter}"), 2, &[]);
+    }
+    let program = Program::new();
+    program.write(
+        "p.yaml",
+        format!(
+            "pipeline: {name}
+source:
+  kafka: {{ brokers: [\"{brokers}\"], pattern: \"{name}-.*\" }}
+  format: {{ json: {{ columns: {{ n: string }} }} }}
+sinks: [{{ discard: true }}]
+"
+        ),
+    );
+    let topic = format!("{name}-b");
+    let write = ["produce", &topic, "--file", "p.yaml", "--partition", "1"];
+    assert_eq!(program.feed(&write, "{\"n\": \"1\"}\n").code, 0);
+    let running = program.start(&["p.yaml"]);
+    let series = format!("partition=\"1\",pipeline=\"{name}\",source=\"{topic}\"}} 1");
+    eventually("the commit is told", || {
+        let (_, text) = running.get("/metrics");
+        let found = text
+            .lines()
+            .any(|l| l.starts_with("millstream_committed_offset{") && l.ends_with(&series));
+        found.then_some(())
+    });
+    let pipelines = program.json(&["pipelines"]);
+    let mut places: Vec<String> = pipelines[0]["partitions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|p| format!("{}/{}", p["source"].as_str().unwrap(), p["partition"]))
+        .collect();
+    places.sort();
+    let due = ["a/0", "a/1", "b/0", "b/1"].map(|place| format!("{name}-{place}"));
+    assert_eq!(places, due);
+    assert_eq!(running.end(), 0);
+}
+
+#[test]
+fn records_that_a_broker_refuses_are_dead_and_tombstones_have_no_value() {
+    let Some(kafka) = services::kafka() else { return };
+    let (brokers, name) = (kafka.bootstrap(), unique("refused"));
+    let out = format!("{name}-out");
+    kafka.create_topic(&name, 1, &[]);
+    kafka.create_topic(&out, 2, &[("message.timestamp.after.max.ms", "60000")]);
+    let program = Program::new();
+    program.write(
+        "p.yaml",
+        format!(
+            "pipeline: {name}
+source:
+  kafka: {{ brokers: [\"{brokers}\"], topic: {name} }}
+  format: {{ json: {{ columns: {{ k: string, at: bigint, gone: boolean }} }} }}
+sinks:
+  - kafka: {{ brokers: [\"{brokers}\"], topic: {out} }}
+    key: k
+    timestamp: at
+    tombstone: gone
+    format: json
+batch: {{ max_rows: 20 }}
+max_dead_ratio: 1
+"
+        ),
+    );
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_millis() as i64;
+    let rows: String = (0..200)
+        .map(|n| {
+            let at = if n % 50 == 7 { now + 36_000_000 } else { now };
+            format!("{{\"k\":\"k{n}\",\"at\":{at},\"gone\":{}}}\n", n == 100)
+        })
+        .collect();
+    let written = program.feed(&["produce", &name, "--file", "p.yaml"], rows);
+    assert_eq!(written.code, 0, "{written:?}");
+    let done = program.run(&["run", "p.yaml", "--listen", "off", "--exit-when-idle"]);
+    assert_eq!(done.code, 0, "{done:?}");
+    let letters = program.json(&["dead-letters", "list"]);
+    let letters = letters.as_array().unwrap();
+    let dead: Vec<i64> = letters.iter().map(|l| l["source_offset"].as_i64().unwrap()).collect();
+    assert_eq!(dead, [7, 57, 107, 157], "{letters:?}");
+    let reason = letters[0]["reason"].as_str().unwrap();
+    assert!(reason.contains("the broker refuses the record"), "{reason}");
+    let rows = program.ok(&[
+        "tap",
+        &out,
+        "--file",
+        "p.yaml",
+        "--from",
+        "earliest",
+        "--no-follow",
+        "--json",
+    ]);
+    let rows = lines(&rows);
+    let mut keys: Vec<i64> = rows
+        .iter()
+        .map(|row| row["key"].as_str().unwrap().trim_start_matches('k').parse().unwrap())
+        .collect();
+    keys.sort_unstable();
+    keys.dedup();
+    assert_eq!(keys, (0..200).filter(|n| n % 50 != 7).collect::<Vec<_>>());
+    for row in &rows {
+        let is_gone = row["key"] == "k100";
+        assert_eq!(row["value"].is_null(), is_gone, "{row}");
+        assert!(is_gone || row["value"].get("gone").is_none(), "{row}");
+    }
 }

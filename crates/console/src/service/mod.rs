@@ -73,7 +73,10 @@ impl Service {
             Request::Preview { files, rows } => self.preview(files, rows, reply).await,
             Request::Test { files } => self.test(files, reply).await,
             Request::Pipelines => self.pipelines(reply).await,
-            Request::Offsets { pipeline } => self.offsets(pipeline, reply).await,
+            Request::Offsets { pipeline, file } => match file {
+                Some(file) => self.offsets_of_group(pipeline, &file, reply).await,
+                None => self.offsets(pipeline, reply).await,
+            },
             Request::ResetOffsets { pipeline, to, partition, file } => {
                 let order = offsets::Reset { pipeline, to, partition, file };
                 self.reset_offsets(order, reply).await

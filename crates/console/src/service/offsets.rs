@@ -29,19 +29,18 @@ impl Service {
         for report in self.0.engine.iter().flat_map(|engine| engine.reports()) {
             let wanted = pipeline.as_ref().is_none_or(|name| *name == report.name);
             let running = self.0.engine.as_ref().and_then(|engine| engine.pipeline(&report.name));
-            let Some(running) = running.filter(|running| running.grouped && wanted) else {
+            if !running.is_some_and(|running| running.grouped && wanted) {
                 continue;
-            };
+            }
             // Its group keeps them.
             grouped = true;
             for partition in report.partitions {
-                let place = running.source.place_of(partition.partition);
                 let at = Some(partition.committed);
                 reply
                     .row(answers::Offset {
                         end: Some(partition.end),
                         lag: Some(partition.lag),
-                        ..bare_row(&report.name, &place.source, place.index, at)
+                        ..bare_row(&report.name, &partition.source, partition.partition, at)
                     })
                     .await?;
             }
@@ -59,6 +58,44 @@ impl Service {
             for row in self.offset_rows(&name, &committed) {
                 reply.row(row).await?;
             }
+        }
+        nothing()
+    }
+
+    /// What the group of a file's source has committed, whoever reads with it.
+    pub async fn offsets_of_group(
+        &self,
+        pipeline: Option<String>,
+        file: &PlanFiles,
+        reply: Reply,
+    ) -> Result<Value> {
+        let file = load(file)?;
+        let name = file.spec.pipeline.clone();
+        if let Some(wanted) = pipeline.filter(|wanted| *wanted != name) {
+            let message =
+                format!("{} is the pipeline `{name}`, not `{wanted}`", file.file().display());
+            return Err(Error::mistake(message));
+        }
+        let SourceFrom::Kafka(from) = &file.spec.source.from else {
+            return self.offsets(Some(name), reply).await;
+        };
+        let io = tokio::runtime::Handle::current();
+        let cluster = millstream_engine::kafka_cluster(&from.kafka.cluster, &file, &io)?;
+        let source = millstream_engine::kafka_source(&file.spec, &from.kafka, cluster).await?;
+        let commits: BTreeMap<u32, i64> = source.commits().await?.into_iter().collect();
+        for partition in 0..source.partitions() {
+            let start = source.offset_of(partition, Place::Earliest).await?;
+            let end = source.offset_of(partition, Place::Latest).await?;
+            let at = commits.get(&partition).copied();
+            let place = source.place_of(partition);
+            reply
+                .row(answers::Offset {
+                    start: Some(start),
+                    end: Some(end),
+                    lag: Some((end - at.unwrap_or(start).max(start)).max(0)),
+                    ..bare_row(&name, &place.source, place.index, at)
+                })
+                .await?;
         }
         nothing()
     }

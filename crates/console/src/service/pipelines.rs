@@ -25,6 +25,7 @@ impl Service {
                 .offset_rows(&name, &committed)
                 .into_iter()
                 .map(|row| answers::PipelinePartition {
+                    source: row.source,
                     partition: row.partition,
                     state: "stopped".into(),
                     reason: None,
