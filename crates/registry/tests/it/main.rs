@@ -13,3 +13,4 @@ mod rest;
 mod schema;
 mod server;
 mod settings;
+mod verdicts;
