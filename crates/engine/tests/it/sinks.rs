@@ -2,7 +2,7 @@
 
 use crate::harness::{Bench, FakeSink, file, numbered, simple, written};
 use futures::FutureExt;
-use millstream_core::{Error, Receipt};
+use millstream_core::{Error, Receipt, Result, Sink};
 use millstream_engine::{PartitionState, Target};
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -14,26 +14,56 @@ type Kept = Arc<Mutex<Vec<i64>>>;
 
 const SMALL: &str = "batch: { max_rows: 10 }";
 
+/// Numbers in, batches of ten of them to a sink that does as the test says; `kept` is what it notes.
+struct Fixture {
+    dir: tempfile::TempDir,
+    bench: Bench,
+    kept: Kept,
+}
+
+impl Fixture {
+    async fn new(numbers: std::ops::Range<i64>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let bench = Bench::at(dir.path());
+        bench.topic("in", 1);
+        bench.produce("in", 0, &numbered(numbers)).await;
+        Self { dir, bench, kept: Kept::default() }
+    }
+
+    async fn start<F>(&self, write: F)
+    where
+        F: Fn(&Kept, Vec<i64>) -> Result<Receipt> + Clone + Send + Sync + 'static,
+    {
+        let kept = self.kept.clone();
+        let file = simple(self.dir.path(), SMALL);
+        let open = move || -> Result<Box<dyn Sink>> {
+            let (write, kept) = (write.clone(), kept.clone());
+            Ok(Box::new(FakeSink(move |ids: Vec<i64>| write(&kept, ids))))
+        };
+        self.bench.start_with(&file, |pipeline| pipeline.sinks[0].open = Box::new(open)).await;
+    }
+
+    /// Another process, whose sink is the real one.
+    async fn start_again(&mut self) {
+        self.bench.restart().await;
+        self.bench.start(&[simple(self.dir.path(), SMALL)]).await;
+        self.bench.idle().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sink_that_may_come_back_holds_and_goes_on_in_order() {
-    let dir = tempfile::tempdir().unwrap();
-    let bench = Bench::at(dir.path());
-    bench.topic("in", 1);
-    bench.produce("in", 0, &numbered(0..100)).await;
-    let (full, kept) = (Arc::new(AtomicBool::new(true)), Kept::default());
-    let (is_full, keep) = (full.clone(), kept.clone());
-    bench
-        .start_with(&simple(dir.path(), SMALL), |pipeline| {
-            pipeline.sinks[0].open = Box::new(move || {
-                let (full, kept) = (is_full.clone(), keep.clone());
-                Ok(Box::new(FakeSink(move |ids: Vec<i64>| {
-                    if ids[0] >= 30 && full.load(Ordering::Relaxed) {
-                        return Err(Error::retry("disk_full", "no room"));
-                    }
-                    kept.lock().extend(&ids);
-                    Ok(written(ids.len()))
-                })))
-            });
+    let fixture = Fixture::new(0..100).await;
+    let Fixture { bench, kept, .. } = &fixture;
+    let full = Arc::new(AtomicBool::new(true));
+    let is_full = full.clone();
+    fixture
+        .start(move |kept, ids| {
+            if ids[0] >= 30 && is_full.load(Ordering::Relaxed) {
+                return Err(Error::retry("disk_full", "no room"));
+            }
+            kept.lock().extend(&ids);
+            Ok(written(ids.len()))
         })
         .await;
     bench.until("waiting", |b| b.report("p").waits_for.iter().any(|w| w.contains("no room"))).await;
@@ -50,27 +80,18 @@ async fn a_sink_that_may_come_back_holds_and_goes_on_in_order() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_that_is_refused_costs_the_rows_to_blame() {
-    let dir = tempfile::tempdir().unwrap();
-    let bench = Bench::at(dir.path());
-    bench.topic("in", 1);
-    bench.produce("in", 0, &numbered(0..100)).await;
-    let kept = Kept::default();
-    let keep = kept.clone();
-    bench
-        .start_with(&simple(dir.path(), SMALL), |pipeline| {
-            pipeline.sinks[0].open = Box::new(move || {
-                let kept = keep.clone();
-                Ok(Box::new(FakeSink(move |ids: Vec<i64>| {
-                    if ids.contains(&33) || ids.contains(&37) {
-                        return Err(Error::reject("too_large", "one of these is too large"));
-                    }
-                    let rejected = ids.iter().position(|id| *id == 50);
-                    let rejected: Vec<_> =
-                        rejected.map(|at| (at as u32, "not 50".into())).into_iter().collect();
-                    kept.lock().extend(ids.iter().filter(|id| **id != 50));
-                    Ok(Receipt { rejected, ..written(ids.len()) })
-                })))
-            });
+    let fixture = Fixture::new(0..100).await;
+    let Fixture { bench, kept, .. } = &fixture;
+    fixture
+        .start(|kept, ids| {
+            if ids.contains(&33) || ids.contains(&37) {
+                return Err(Error::reject("too_large", "one of these is too large"));
+            }
+            let rejected = ids.iter().position(|id| *id == 50);
+            let rejected: Vec<_> =
+                rejected.map(|at| (at as u32, "not 50".into())).into_iter().collect();
+            kept.lock().extend(ids.iter().filter(|id| **id != 50));
+            Ok(Receipt { rejected, ..written(ids.len()) })
         })
         .await;
     bench.idle().await;
@@ -88,78 +109,59 @@ async fn a_batch_that_is_refused_costs_the_rows_to_blame() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sink_that_needs_the_operator_holds_and_what_came_before_is_done() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut bench = Bench::at(dir.path());
-    bench.topic("in", 1);
-    bench.produce("in", 0, &numbered(0..100)).await;
-    let kept = Kept::default();
-    let keep = kept.clone();
-    bench
-        .start_with(&simple(dir.path(), SMALL), |pipeline| {
-            pipeline.sinks[0].open = Box::new(move || {
-                let kept = keep.clone();
-                Ok(Box::new(FakeSink(move |ids: Vec<i64>| {
-                    if ids[0] >= 40 {
-                        return Err(Error::stop("table_gone", "somebody dropped the table"));
-                    }
-                    kept.lock().extend(&ids);
-                    // Durable, but late: the error comes first.
-                    let durable = async {
-                        tokio::time::sleep(Duration::from_millis(50)).await;
-                        Ok(())
-                    };
-                    Ok(Receipt { durable: durable.boxed(), ..written(ids.len()) })
-                })))
-            });
+    let mut fixture = Fixture::new(0..100).await;
+    fixture
+        .start(|kept, ids| {
+            if ids[0] >= 40 {
+                return Err(Error::stop("table_gone", "somebody dropped the table"));
+            }
+            kept.lock().extend(&ids);
+            // Durable, but late: the error comes first.
+            let durable = async {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                Ok(())
+            };
+            Ok(Receipt { durable: durable.boxed(), ..written(ids.len()) })
         })
         .await;
+    let Fixture { bench, kept, .. } = &fixture;
     bench.until("holding", |b| b.report("p").state == PartitionState::Holding).await;
     bench.until("committed", |b| b.committed("p", 0) == Some(40)).await;
     assert_eq!(bench.counts("p"), (40, 40, 0, 0));
     assert_eq!(*kept.lock(), (0..40).collect::<Vec<_>>());
     assert_eq!(bench.metric("errors_total", r#"step="out",kind="table_gone""#), 1);
     assert!(bench.report("p").waits_for[0].contains("somebody dropped the table"));
-    bench.restart().await;
-    bench.start(&[simple(dir.path(), SMALL)]).await;
-    bench.idle().await;
-    assert_eq!(bench.ids("out"), (40..100).collect::<Vec<_>>());
+    fixture.start_again().await;
+    assert_eq!(fixture.bench.ids("out"), (40..100).collect::<Vec<_>>());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_that_turns_out_undone_goes_back_to_the_last_commit() {
-    let dir = tempfile::tempdir().unwrap();
-    let bench = Bench::at(dir.path());
-    bench.topic("in", 1);
-    bench.produce("in", 0, &numbered(0..200)).await;
-    let (failures, kept) = (Arc::new(Mutex::new(HashMap::<i64, u32>::new())), Kept::default());
-    let (failed, keep) = (failures.clone(), kept.clone());
+    let fixture = Fixture::new(0..200).await;
+    let Fixture { bench, kept, .. } = &fixture;
+    let failed = Arc::new(Mutex::new(HashMap::<i64, u32>::new()));
     let offsets = bench.home.tables.offsets();
-    bench
-        .start_with(&simple(dir.path(), SMALL), |pipeline| {
-            pipeline.sinks[0].open = Box::new(move || {
-                let (failed, kept, offsets) = (failed.clone(), keep.clone(), offsets.clone());
-                Ok(Box::new(FakeSink(move |ids: Vec<i64>| {
-                    let (failed, kept, offsets) = (failed.clone(), kept.clone(), offsets.clone());
-                    let rows = ids.len();
-                    let durable = async move {
-                        let fails = [20, 50, 60].contains(&ids[0]) && {
-                            let mut failed = failed.lock();
-                            let times = failed.entry(ids[0]).or_default();
-                            *times += 1;
-                            *times <= 2
-                        };
-                        tokio::time::sleep(Duration::from_millis(2)).await;
-                        let committed = offsets.get("p").and_then(|c| c.offsets.get(&0).copied());
-                        assert!(committed.unwrap_or(0) <= ids[0], "{committed:?} above {ids:?}");
-                        if fails {
-                            return Err(Error::retry("sync_failed", "fsync failed"));
-                        }
-                        kept.lock().extend(ids);
-                        Ok(())
-                    };
-                    Ok(Receipt { durable: durable.boxed(), ..written(rows) })
-                })))
-            });
+    fixture
+        .start(move |kept, ids| {
+            let (failed, kept, offsets) = (failed.clone(), kept.clone(), offsets.clone());
+            let rows = ids.len();
+            let durable = async move {
+                let fails = [20, 50, 60].contains(&ids[0]) && {
+                    let mut failed = failed.lock();
+                    let times = failed.entry(ids[0]).or_default();
+                    *times += 1;
+                    *times <= 2
+                };
+                tokio::time::sleep(Duration::from_millis(2)).await;
+                let committed = offsets.get("p").and_then(|c| c.offsets.get(&0).copied());
+                assert!(committed.unwrap_or(0) <= ids[0], "{committed:?} above {ids:?}");
+                if fails {
+                    return Err(Error::retry("sync_failed", "fsync failed"));
+                }
+                kept.lock().extend(ids);
+                Ok(())
+            };
+            Ok(Receipt { durable: durable.boxed(), ..written(rows) })
         })
         .await;
     bench.idle().await;
@@ -175,31 +177,22 @@ async fn a_write_that_turns_out_undone_goes_back_to_the_last_commit() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drain_finishes_what_is_in_flight_and_gives_up_on_a_stuck_sink() {
     for stuck in [false, true] {
-        let dir = tempfile::tempdir().unwrap();
-        let mut bench = Bench::at(dir.path());
-        bench.topic("in", 1);
-        bench.produce("in", 0, &numbered(0..1000)).await;
-        let kept = Kept::default();
-        let keep = kept.clone();
-        bench
-            .start_with(&simple(dir.path(), SMALL), |pipeline| {
-                pipeline.sinks[0].open = Box::new(move || {
-                    let kept = keep.clone();
-                    Ok(Box::new(FakeSink(move |ids: Vec<i64>| {
-                        if stuck && ids[0] >= 100 {
-                            return Err(Error::retry("away", "nobody answers"));
-                        }
-                        let (kept, rows) = (kept.clone(), ids.len());
-                        let durable = async move {
-                            tokio::time::sleep(Duration::from_millis(20)).await;
-                            kept.lock().extend(ids);
-                            Ok(())
-                        };
-                        Ok(Receipt { durable: durable.boxed(), ..written(rows) })
-                    })))
-                });
+        let mut fixture = Fixture::new(0..1000).await;
+        fixture
+            .start(move |kept, ids| {
+                if stuck && ids[0] >= 100 {
+                    return Err(Error::retry("away", "nobody answers"));
+                }
+                let (kept, rows) = (kept.clone(), ids.len());
+                let durable = async move {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    kept.lock().extend(ids);
+                    Ok(())
+                };
+                Ok(Receipt { durable: durable.boxed(), ..written(rows) })
             })
             .await;
+        let Fixture { bench, kept, .. } = &fixture;
         bench.until("under way", |_| !kept.lock().is_empty()).await;
         if stuck {
             bench.until("stuck", |b| !b.report("p").waits_for.is_empty()).await;
@@ -215,26 +208,16 @@ async fn a_drain_finishes_what_is_in_flight_and_gives_up_on_a_stuck_sink() {
             "all that is done is committed, nothing else"
         );
         assert!(!stuck || done == 100);
-        bench.restart().await;
-        bench.start(&[simple(dir.path(), SMALL)]).await;
-        bench.idle().await;
-        assert_eq!(bench.ids("out"), (done..1000).collect::<Vec<_>>());
+        fixture.start_again().await;
+        assert_eq!(fixture.bench.ids("out"), (done..1000).collect::<Vec<_>>());
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_partition_that_holds_shows_its_lag_when_metrics_are_read() {
-    let dir = tempfile::tempdir().unwrap();
-    let bench = Bench::at(dir.path());
-    bench.topic("in", 1);
-    bench.produce("in", 0, &numbered(0..10)).await;
-    bench
-        .start_with(&simple(dir.path(), SMALL), |pipeline| {
-            pipeline.sinks[0].open = Box::new(|| {
-                Ok(Box::new(FakeSink(|_| Err(Error::stop("gone", "somebody took it away")))))
-            });
-        })
-        .await;
+    let fixture = Fixture::new(0..10).await;
+    let Fixture { bench, .. } = &fixture;
+    fixture.start(|_, _| Err(Error::stop("gone", "somebody took it away"))).await;
     bench.until("holding", |b| b.report("p").state == PartitionState::Holding).await;
     bench.produce("in", 0, &numbered(10..40)).await;
     bench.engine.refresh_metrics();
