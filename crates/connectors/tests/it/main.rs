@@ -5,6 +5,7 @@ mod kafka;
 mod tables;
 
 use arrow_array::{ArrayRef, RecordBatch, StringArray};
+use millstream_connectors::RecordColumns;
 use millstream_connectors::topic::{TopicSink, TopicSinkOptions};
 use millstream_core::{Batch, Sink};
 use millstream_formats::json::JsonEncoder;
@@ -94,8 +95,7 @@ async fn a_batch_that_is_given_again_is_in_no_partition_twice() {
     let mut sink = TopicSink::new(TopicSinkOptions {
         topic: topic.clone(),
         encoder: Box::new(JsonEncoder::new(batch.rows.schema()).unwrap()),
-        key: Some("name".into()),
-        timestamp: None,
+        columns: RecordColumns { key: Some("name".into()), ..RecordColumns::default() },
     });
 
     full.store(true, Ordering::Relaxed);

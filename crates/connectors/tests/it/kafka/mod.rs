@@ -5,10 +5,12 @@ mod compacted;
 mod faults;
 mod group;
 mod lost;
+mod lz4;
 mod member;
 mod secure;
 mod sink;
 mod source;
+mod transactions;
 mod writes;
 
 use arrow_array::{ArrayRef, RecordBatch, StringArray, TimestampMillisecondArray};
@@ -59,8 +61,11 @@ async fn source(cluster: &Cluster, options: KafkaSourceOptions) -> Arc<KafkaSour
 }
 
 fn sink(cluster: &Cluster, target: Target, codec: Codec, rows: &RecordBatch) -> KafkaSink {
-    let columns =
-        RecordColumns { key: Some("key".into()), timestamp: Some("at".into()), headers: None };
+    let columns = RecordColumns {
+        key: Some("key".into()),
+        timestamp: Some("at".into()),
+        ..RecordColumns::default()
+    };
     KafkaSink::accepts(&rows.schema(), &target, &columns).unwrap();
     KafkaSink::new(
         KafkaSinkOptions {
