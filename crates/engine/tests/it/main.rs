@@ -5,6 +5,7 @@
 mod branches;
 mod budget;
 mod demo;
+mod groups;
 mod harness;
 mod json_schema;
 mod kafka;
@@ -13,6 +14,7 @@ mod lookups;
 mod offsets;
 mod order;
 mod panics;
+mod parallel;
 mod pruning;
 mod reopen;
 mod sinks;

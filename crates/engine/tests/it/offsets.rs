@@ -1,7 +1,8 @@
 //! Where a pipeline begins, goes on, and is set to.
 
 use crate::harness::{Bench, FakeSink, file, numbered, simple, written};
-use millstream_core::{Error, Place};
+use futures::FutureExt;
+use millstream_core::{Error, Place, Receipt};
 use millstream_engine::PartitionState;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -79,6 +80,48 @@ async fn a_reset_goes_to_each_kind_of_place() {
     bench.idle().await;
     assert_eq!(bench.counts("p").0, read, "a reset that is refused moves nothing");
     assert_eq!(bench.committed("p", 0), Some(10));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reset_that_nobody_waits_for_any_more_comes_to_its_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::at(dir.path());
+    bench.topic("in", 1);
+    bench.produce("in", 0, &numbered(0..10)).await;
+    let let_go = Arc::new(tokio::sync::Semaphore::new(0));
+    let wait = let_go.clone();
+    let given = Arc::new(AtomicU32::new(0));
+    let gives = given.clone();
+    bench
+        .start_with(&simple(dir.path(), ""), |pipeline| {
+            pipeline.sinks[0].open = Box::new(move || {
+                let (wait, gives) = (wait.clone(), gives.clone());
+                Ok(Box::new(FakeSink(move |ids: Vec<i64>| {
+                    gives.fetch_add(1, Ordering::Relaxed);
+                    let wait = wait.clone();
+                    let durable = async move {
+                        let _permit = wait.acquire().await.expect("it stays open");
+                        Ok(())
+                    };
+                    Ok(Receipt { durable: durable.boxed(), ..written(ids.len()) })
+                })))
+            });
+        })
+        .await;
+    bench.until("written", |_| given.load(Ordering::Relaxed) > 0).await;
+    {
+        let mut reset = std::pin::pin!(bench.engine.reset("p", Place::Earliest, None));
+        tokio::select! {
+            _ = &mut reset => panic!("its rows are not durable yet"),
+            () = bench.until("asked", |b| b.report("p").state == PartitionState::Draining) => {}
+        }
+    }
+    let_go.add_permits(1);
+    bench.until("read again", |b| b.counts("p").0 == 20).await;
+    bench.produce("in", 0, &numbered(10..20)).await;
+    bench.until("going on", |b| b.committed("p", 0) == Some(20)).await;
+    bench.engine.reset("p", Place::Earliest, None).await.unwrap();
+    bench.until("read once more", |b| b.counts("p").0 == 50).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
