@@ -243,7 +243,7 @@ pub(crate) fn parse_decimal(text: &str, precision: u8, scale: i8) -> Option<i256
         _ => (false, mantissa),
     };
     let (whole, part) = digits.split_once('.').unwrap_or((digits, ""));
-    if whole.len() + part.len() == 0 || exponent.abs() > 100 {
+    if whole.len() + part.len() == 0 || !(-100..=100).contains(&exponent) {
         return None;
     }
     // The place of a digit, counted from the last one that the scale keeps.
@@ -397,6 +397,8 @@ mod tests {
             ("1.234", 10, 2, None),
             ("1e3", 10, 2, Some(100_000)),
             ("99999999999", 10, 0, None),
+            ("1e-2147483648", 10, 2, None),
+            ("1e2147483647", 10, 2, None),
             ("", 10, 0, None),
             ("-", 10, 0, None),
             ("1.2.3", 10, 1, None),

@@ -6,7 +6,7 @@
 use super::plan::{self, Message};
 use super::schema::Schema;
 use super::wire::{Cursor, zigzag};
-use super::{read, shape};
+use super::{read, shape, write};
 use crate::frame::{SchemaName, unframe};
 use crate::run::{Refusal, Rows};
 use crate::writers::{Unusable, Writers, must_be};
@@ -55,14 +55,20 @@ pub struct ProtobufDecoder {
     writers: Writers<Writer>,
     /// The plan of bare records.
     bare: Option<Message>,
-    /// Room that the record before needed.
-    scratch: usize,
+    scratch: read::Scratch,
 }
 
 struct Writer {
     schema: Schema,
-    /// The message of the reader's name, and how it is read; none when the file has no such one.
-    plan: Option<(usize, Message)>,
+    /// How the message of the reader's name is read; none when the file has no such one.
+    plan: Option<Plan>,
+}
+
+struct Plan {
+    message: usize,
+    /// The bytes that say where it is declared, in each way that encoders write them.
+    places: Vec<Vec<u8>>,
+    how: Message,
 }
 
 impl ProtobufDecoder {
@@ -86,7 +92,7 @@ impl ProtobufDecoder {
             rows,
             writers: Writers::new(schemas),
             bare,
-            scratch: 0,
+            scratch: read::Scratch::default(),
         })
     }
 }
@@ -107,10 +113,55 @@ impl Writer {
             Some(found) => {
                 let plan = plan::rows((&schema, found), (reader, message), fields)
                     .map_err(Unusable::Incompatible)?;
-                Some((found, plan))
+                let path = schema.path(found);
+                let places = path.as_deref().map_or_else(Vec::new, ways);
+                Some(Plan { message: found, places, how: plan })
             }
         };
         Ok(Writer { schema, plan })
+    }
+
+    /// The plan of the message that is declared where these bytes say, and what follows them.
+    #[inline]
+    fn planned<'a>(
+        &self,
+        bytes: &'a [u8],
+        id: SchemaName,
+        wanted: &str,
+    ) -> Result<(&Message, &'a [u8]), Refusal> {
+        if let Some(plan) = &self.plan {
+            let left = plan.places.iter().find_map(|place| bytes.strip_prefix(place.as_slice()));
+            if let Some(left) = left {
+                return Ok((&plan.how, left));
+            }
+        }
+        self.planned_oddly(bytes, id, wanted)
+    }
+
+    /// The same, of another message or written in another way than encoders do.
+    #[cold]
+    fn planned_oddly<'a>(
+        &self,
+        bytes: &'a [u8],
+        id: SchemaName,
+        wanted: &str,
+    ) -> Result<(&Message, &'a [u8]), Refusal> {
+        let (path, left) = index(bytes)?;
+        let found = self.schema.at(&path);
+        match &self.plan {
+            Some(plan) if found == Some(plan.message) => Ok((&plan.how, left)),
+            _ => Err(other_message(&self.schema, id, found, wanted)),
+        }
+    }
+}
+
+/// How encoders say where a message is declared.
+fn ways(path: &[usize]) -> Vec<Vec<u8>> {
+    let mut long = Vec::new();
+    write::places(path, &mut long);
+    match path {
+        [0] => vec![vec![0], long],
+        _ => vec![long],
     }
 }
 
@@ -140,25 +191,18 @@ impl Decoder for ProtobufDecoder {
                     let framed = unframe(value, records.get(row).headers)?;
                     let id = framed.schema;
                     let writer = writers.get(id)?;
-                    let (path, body) = match framed.beside {
-                        None => index(framed.body)?,
-                        Some(place) => {
-                            let (path, left) = index(place)?;
-                            if !left.is_empty() {
-                                return Err(Refusal::malformed(
-                                    "header `__value_schema_id` goes on after the message index",
-                                ));
-                            }
-                            (path, framed.body)
+                    let at = framed.beside.unwrap_or(framed.body);
+                    let (plan, left) = writer.planned(at, id, name)?;
+                    let body = match framed.beside {
+                        None => left,
+                        Some(_) if left.is_empty() => framed.body,
+                        Some(_) => {
+                            return Err(Refusal::malformed(
+                                "header `__value_schema_id` goes on after the message index",
+                            ));
                         }
                     };
-                    let found = writer.schema.at(&path);
-                    match &writer.plan {
-                        Some((message, plan)) if found == Some(*message) => {
-                            (plan, &writer.schema, body)
-                        }
-                        _ => return Err(other_message(&writer.schema, id, found, name)),
-                    }
+                    (plan, &writer.schema, body)
                 }
             };
             read::record(plan, schema, body, columns, strict, scratch)

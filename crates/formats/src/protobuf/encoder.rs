@@ -1,7 +1,7 @@
 //! Columns into Protobuf records.
 
 use super::schema::Schema;
-use super::write::{self, Message, zigzag};
+use super::write::{self, Message, places};
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
 use bytes::Bytes;
@@ -45,10 +45,7 @@ impl ProtobufEncoder {
             frame.extend_from_slice(&id.to_be_bytes());
             match path.as_slice() {
                 [0] => frame.push(0),
-                path => {
-                    zigzag(path.len() as i64, &mut frame);
-                    path.iter().for_each(|place| zigzag(*place as i64, &mut frame));
-                }
+                path => places(path, &mut frame),
             }
         }
         bind(&schema, message, &RecordBatch::new_empty(input))?;

@@ -27,6 +27,10 @@ struct Part<'a> {
     raw: Raw<'a>,
 }
 
+/// Room for parts, which the next record gets again.
+#[derive(Default)]
+pub(super) struct Scratch(Vec<Part<'static>>);
+
 pub(super) struct Reader<'a> {
     writer: &'a Schema,
     parts: Vec<Part<'a>>,
@@ -41,14 +45,24 @@ pub(super) fn record(
     bytes: &[u8],
     columns: &mut [Column],
     strict: bool,
-    scratch: &mut usize,
+    scratch: &mut Scratch,
 ) -> Result<(), Fault> {
     let cells = CELLS + CELLS_PER_BYTE * bytes.len() as u64;
-    let mut reader = Reader { writer, parts: Vec::with_capacity(*scratch), cells, strict };
-    reader.scan(plan, bytes)?;
-    let done = reader.message(plan, 0, columns);
-    *scratch = (*scratch).max(reader.parts.capacity().min(SCRATCH_MAX));
+    let parts = emptied(std::mem::take(&mut scratch.0));
+    let mut reader = Reader { writer, parts, cells, strict };
+    let scanned = reader.scan(plan, bytes);
+    let done = scanned.and_then(|()| reader.message(plan, 0, columns));
+    if reader.parts.capacity() <= SCRATCH_MAX {
+        scratch.0 = emptied(reader.parts);
+    }
     done
+}
+
+/// The same memory, for parts of other bytes.
+fn emptied<'b>(mut parts: Vec<Part<'_>>) -> Vec<Part<'b>> {
+    parts.clear();
+    // Collected in place, as they are of one size.
+    parts.into_iter().map(|Part { slot, .. }| Part { slot, raw: Raw::Varint(0) }).collect()
 }
 
 impl<'a> Reader<'a> {
@@ -469,4 +483,19 @@ fn full(_: Full) -> Fault {
 #[cold]
 fn unfit() -> Fault {
     Fault::new("the column was built for another type")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_record_gets_the_same_room() {
+        let bytes = b"abc".to_vec();
+        let mut parts = Vec::with_capacity(100);
+        parts.push(Part { slot: 1, raw: Raw::Bytes(&bytes) });
+        let before = parts.as_ptr().addr();
+        let again: Vec<Part<'static>> = emptied(parts);
+        assert_eq!((again.len(), again.capacity(), again.as_ptr().addr()), (0, 100, before));
+    }
 }

@@ -420,6 +420,12 @@ pub(super) fn varint(mut value: u64, out: &mut Vec<u8>) {
     out.push(value as u8);
 }
 
+/// Where a message is declared, without the short form that its file's first has.
+pub(super) fn places(path: &[usize], out: &mut Vec<u8>) {
+    zigzag(path.len() as i64, out);
+    path.iter().for_each(|place| zigzag(*place as i64, out));
+}
+
 pub(super) fn zigzag(value: i64, out: &mut Vec<u8>) {
     varint((value << 1 ^ value >> 63) as u64, out);
 }
