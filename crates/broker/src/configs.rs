@@ -329,7 +329,9 @@ async fn change(
         }
         changes.iter().try_for_each(|(name, value)| set(options, name, value.as_deref()))
     };
-    apply(&mut topic.options().clone())?;
+    let mut changed = topic.options().clone();
+    apply(&mut changed)?;
+    changed.check()?;
     if validate {
         return Ok(());
     }

@@ -163,7 +163,7 @@ impl<R: AsyncRead + Unpin> Frames<R> {
             return Err(io::Error::new(io::ErrorKind::InvalidData, what));
         };
         // One that is larger than all of it has it alone.
-        let own = share(&self.own, len.clamp(1, limits.connection_bytes)).await?;
+        let own = share(&self.own, len.min(limits.connection_bytes)).await?;
         let common = match len {
             ..=SMALL_BYTES => None,
             _ => {

@@ -78,11 +78,10 @@ fn create_one(broker: &Inner, topic: CreatableTopic, validate: bool) -> Result<M
     if validate {
         return match broker.log.topic(&topic.name) {
             Some(_) => Err(Wrong::from(millstream_log::Error::TopicExists(topic.name.to_string()))),
-            None if partitions == 0 => {
-                let what = "a topic has 1 to 10000 partitions";
-                Err(Wrong::new(ResponseError::InvalidPartitions, what))
+            None => {
+                options.check()?;
+                Ok((Uuid::nil(), options))
             }
-            None => Ok((Uuid::nil(), options)),
         };
     }
     let made = broker.log.create_topic(&topic.name, options)?;
@@ -195,8 +194,9 @@ fn grow(broker: &Inner, asked: CreatePartitionsTopic, validate: bool) -> Result<
         );
         return Err(Wrong::new(ResponseError::InvalidPartitions, what));
     }
-    if !validate {
-        broker.log.add_partitions(&asked.name, count)?;
+    match validate {
+        true => TopicOptions { partitions: count, ..topic.options().clone() }.check()?,
+        false => drop(broker.log.add_partitions(&asked.name, count)?),
     }
     Ok(())
 }

@@ -110,7 +110,8 @@ impl Default for TopicOptions {
 }
 
 impl TopicOptions {
-    pub(crate) fn check(&self) -> Result<()> {
+    /// Whether a topic can be made with these.
+    pub fn check(&self) -> Result<()> {
         if self.partitions == 0 || self.partitions > PARTITIONS_MAX {
             return Err(Error::TopicOption {
                 option: "partitions",

@@ -84,14 +84,16 @@ fn uniform(
     let len =
         |given: &BTreeMap<String, Parts>, member: &String| given.get(member).map_or(0, Parts::len);
     for (topic, partitions) in topics {
-        let members = subscribers(subscriptions, topic);
+        let members = subscribers(subscriptions, topic).into_iter();
+        let mut by_load: BTreeSet<(usize, &String)> =
+            members.map(|member| (len(&given, member), member)).collect();
         for part in (0..*partitions).map(|index| (*topic, index)) {
             if taken.contains(&part) {
                 continue;
             }
-            let least = members.iter().min_by_key(|member| len(&given, member));
-            if let Some(member) = least {
-                given.entry((*member).clone()).or_default().insert(part);
+            if let Some((load, member)) = by_load.pop_first() {
+                given.entry(member.clone()).or_default().insert(part);
+                by_load.insert((load + 1, member));
             }
         }
     }

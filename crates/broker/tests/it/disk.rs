@@ -229,6 +229,7 @@ fn a_commit_that_a_disk_loses_is_refused_and_the_next_one_is_kept() {
         if is(&disk.0.dirs_fail) {
             // Its file is written anew, and has no durable name.
             assert_eq!(commit(&mut client, 8), lost);
+            assert_eq!(commit(&mut client, 8), lost);
         }
         set(fault(&disk.0), false);
         assert_eq!(commit(&mut client, 9), 0);

@@ -8,8 +8,13 @@ use std::process::{Command, Stdio};
 /// Runs `dev/services kafka TOOL` against this server.
 fn tool(server: &Server, tool: &str, args: &[&str], input: &str) -> String {
     let address = server.address.to_string();
+    bare(&[&[tool, "--bootstrap-server", &address], args].concat(), input)
+}
+
+/// Runs one that is told the server in a way of its own.
+fn bare(args: &[&str], input: &str) -> String {
     let mut child = command()
-        .args(["kafka", tool, "--bootstrap-server", &address])
+        .arg("kafka")
         .args(args)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -19,7 +24,7 @@ fn tool(server: &Server, tool: &str, args: &[&str], input: &str) -> String {
     child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
     let run = child.wait_with_output().unwrap();
     let (out, err) = (String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
-    assert!(run.status.success(), "{tool} {args:?}: {out}\n{err}");
+    assert!(run.status.success(), "{args:?}: {out}\n{err}");
     format!("{out}\n{err}")
 }
 
@@ -111,6 +116,13 @@ fn kafkas_own_tools_work_unchanged() {
     let args = ["--topic", "t", "--max-messages", "20000"];
     let said = run("verifiable-produce", &args, "");
     assert!(said.contains("\"acked\":20000"), "{said}");
+    let to = format!("bootstrap.servers={}", server.address);
+    let size = ["--num-records", "20000", "--record-size", "100", "--throughput", "-1"];
+    let args = [&["--topic", "many", "--producer-props", &to], &size[..]].concat();
+    let said = bare(&[&["perf-produce"], &args[..]].concat(), "");
+    assert!(said.contains("20000 records sent"), "{said}");
+    let said = run("perf-consume", &["--topic", "many", "--messages", "20000"], "");
+    assert!(said.contains(", 20"), "{said}");
     run("topics", &["--delete", "--topic", "t"], "");
     assert!(server.log.topic("t").is_none());
 }

@@ -3,8 +3,11 @@
 use super::{Log, at};
 use crate::requests;
 use kafka_protocol::ResponseError;
-use kafka_protocol::messages::ListOffsetsRequest;
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+use kafka_protocol::messages::offset_for_leader_epoch_request::{
+    OffsetForLeaderPartition, OffsetForLeaderTopic,
+};
+use kafka_protocol::messages::{ListOffsetsRequest, OffsetForLeaderEpochRequest};
 use krafka::Record;
 use krafka::admin::{ListOffsetsOptions, OffsetSpec};
 
@@ -64,4 +67,29 @@ pub async fn of_an_empty_topic(log: Log) {
     assert_eq!(ask_once(&log, &topic, 0, -3), (0, -1, -1));
     let unknown = ResponseError::UnknownTopicOrPartition.code();
     assert_eq!(ask_once(&log, &topic, 1, -1).0, unknown);
+}
+
+pub async fn of_an_epoch(log: Log) {
+    let topic = log.topic(1).await;
+    log.produce(&topic, 0, ["a".to_owned(), "b".to_owned()]).await;
+    let ask = |partition: i32, current: i32, epoch: i32| {
+        let partition = OffsetForLeaderPartition::default()
+            .with_partition(partition)
+            .with_current_leader_epoch(current)
+            .with_leader_epoch(epoch);
+        let topic = OffsetForLeaderTopic::default()
+            .with_topic(requests::topic(&topic))
+            .with_partitions(vec![partition]);
+        // As consumers do, whose id is none.
+        let request = OffsetForLeaderEpochRequest::default()
+            .with_replica_id((-1).into())
+            .with_topics(vec![topic]);
+        let answer = log.client().call(4, &request);
+        let found = &answer.topics[0].partitions[0];
+        (found.error_code, found.leader_epoch, found.end_offset)
+    };
+    assert_eq!(ask(0, -1, 0), (0, 0, 2));
+    assert_eq!(ask(0, 0, 0), (0, 0, 2));
+    assert_eq!(ask(0, 7, 0), (ResponseError::UnknownLeaderEpoch.code(), -1, -1));
+    assert_eq!(ask(9, -1, 0), (ResponseError::UnknownTopicOrPartition.code(), -1, -1));
 }

@@ -173,3 +173,29 @@ pub async fn made_again(log: Log) {
     })
     .await;
 }
+
+pub async fn pages(log: Log) {
+    use kafka_protocol::messages::DescribeTopicPartitionsRequest;
+    use kafka_protocol::messages::describe_topic_partitions_request::{Cursor, TopicRequest};
+    let topic = log.topic(5).await;
+    let mut client = log.client();
+    let asked = TopicRequest::default().with_name(crate::requests::topic(&topic));
+    let mut request = DescribeTopicPartitionsRequest::default()
+        .with_topics(vec![asked])
+        .with_response_partition_limit(2);
+    let mut pages = Vec::new();
+    loop {
+        let answer = client.call(0, &request);
+        let described = &answer.topics[0];
+        assert_eq!(described.error_code, 0);
+        let indexes = described.partitions.iter().map(|partition| partition.partition_index);
+        pages.push(indexes.collect::<Vec<i32>>());
+        let Some(next) = answer.next_cursor else { break };
+        request.cursor = Some(
+            Cursor::default()
+                .with_topic_name(next.topic_name)
+                .with_partition_index(next.partition_index),
+        );
+    }
+    assert_eq!(pages, [vec![0, 1], vec![2, 3], vec![4]]);
+}
