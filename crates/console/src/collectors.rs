@@ -238,6 +238,16 @@ fn kafka(meter: &Meter) -> Vec<MetricFamily> {
             groups(|groups| groups.members),
         ),
         gauge(
+            "millstream_kafka_fetch_sessions",
+            "Kafka consumers that name their partitions once.",
+            stats.fetch_sessions as f64,
+        ),
+        counter(
+            "millstream_kafka_fetch_sessions_evicted_total",
+            "Such consumers that made room for others, after they had asked nothing for long.",
+            stats.fetch_sessions_evicted,
+        ),
+        gauge(
             "millstream_kafka_committed_offsets",
             "Committed offsets of groups that are kept.",
             stats.offsets as f64,
