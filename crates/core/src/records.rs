@@ -98,6 +98,12 @@ impl Records {
         self.slice(self.slots[row].key)
     }
 
+    /// Whether a record has headers; their number alone takes a byte.
+    #[inline]
+    pub fn has_headers(&self, row: usize) -> bool {
+        self.slots[row].headers.len > 1
+    }
+
     #[inline]
     pub fn get(&self, row: usize) -> Record<'_> {
         let slot = &self.slots[row];

@@ -82,9 +82,9 @@ pub(crate) fn unframe<'a>(value: &'a [u8], headers: Headers<'a>) -> Result<Frame
 /// The bytes before the record where they are an id and no header can say otherwise: the same bytes
 /// again are the same schema.
 #[inline]
-pub(crate) fn id_frame<'a>(value: &'a [u8], headers: Headers<'_>) -> Option<&'a [u8; 5]> {
+pub(crate) fn id_frame(value: &[u8], has_headers: bool) -> Option<&[u8; 5]> {
     match value.first_chunk() {
-        Some(frame) if frame[0] == 0 && headers.0.len() <= 1 => Some(frame),
+        Some(frame) if frame[0] == 0 && !has_headers => Some(frame),
         _ => None,
     }
 }

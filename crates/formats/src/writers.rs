@@ -35,14 +35,14 @@ impl<W> Writers<W> {
         // Asked for again each time: someone may have registered it meanwhile.
         self.unknown.clear();
         let mut last = None;
-        for record in records.iter() {
-            let Some(value) = record.value else { continue };
-            let frame = id_frame(value, record.headers);
+        for row in 0..records.len() {
+            let Some(value) = records.value(row) else { continue };
+            let frame = id_frame(value, records.has_headers(row));
             if frame.is_some() && frame == last {
                 continue;
             }
             last = frame;
-            let Ok(framed) = unframe(value, record.headers) else { continue };
+            let Ok(framed) = unframe(value, records.get(row).headers) else { continue };
             let name = framed.schema;
             if !self.known.contains_key(&name) && !self.unknown.contains_key(&name) {
                 self.fetch(name, &make).await?;

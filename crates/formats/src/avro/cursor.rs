@@ -182,12 +182,30 @@ impl<'a> Cursor<'a> {
 
     /// The number of items in the next block of an array or a map, and the block's size in bytes
     /// where it is told; no items end it. `item_bytes_min` is the least that an item takes.
-    #[inline]
+    #[inline(always)]
     pub fn block(&mut self, item_bytes_min: usize) -> Result<(usize, Option<usize>), Fault> {
         let count = self.long()?;
-        if count == 0 {
-            return Ok((0, None));
+        match usize::try_from(count) {
+            Ok(0) => Ok((0, None)),
+            Ok(items) if item_bytes_min > 0 && self.can_hold(items, item_bytes_min) => {
+                Ok((items, None))
+            }
+            _ => self.other_block(count, item_bytes_min),
         }
+    }
+
+    #[inline(always)]
+    fn can_hold(&self, items: usize, item_bytes_min: usize) -> bool {
+        // A division would take longer than the items.
+        items.saturating_mul(item_bytes_min) <= self.rest.len()
+    }
+
+    #[inline(never)]
+    fn other_block(
+        &mut self,
+        count: i64,
+        item_bytes_min: usize,
+    ) -> Result<(usize, Option<usize>), Fault> {
         let mut size = None;
         if count < 0 {
             let told = self.long()?;
@@ -200,7 +218,7 @@ impl<'a> Cursor<'a> {
         let items = usize::try_from(count.unsigned_abs()).unwrap_or(usize::MAX);
         match item_bytes_min {
             0 => self.free(items)?,
-            least if items > self.rest.len() / least => {
+            least if !self.can_hold(items, least) => {
                 return Err(Fault::new(format!(
                     "{items} items are announced, which {} bytes cannot hold",
                     self.rest.len()

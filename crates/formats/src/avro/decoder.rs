@@ -131,21 +131,18 @@ impl Decoder for AvroDecoder {
         rows.decode_rows(records, options.record_bytes_max, |row, value, columns, strict| {
             let (writer, body) = match bare {
                 Some(writer) => (&*writer, value),
-                None => {
-                    let headers = records.get(row).headers;
-                    match (id_frame(value, headers), last) {
-                        (Some(frame), Some((same, writer))) if *frame == same => {
-                            (writer, &value[frame.len()..])
-                        }
-                        (frame, _) => {
-                            let framed = unframe(value, headers)?;
-                            let writer = writers.get(framed.schema)?;
-                            framed.nothing_beside()?;
-                            last = frame.map(|frame| (*frame, writer));
-                            (writer, framed.body)
-                        }
+                None => match (id_frame(value, records.has_headers(row)), last) {
+                    (Some(frame), Some((same, writer))) if *frame == same => {
+                        (writer, &value[frame.len()..])
                     }
-                }
+                    (frame, _) => {
+                        let framed = unframe(value, records.get(row).headers)?;
+                        let writer = writers.get(framed.schema)?;
+                        framed.nothing_beside()?;
+                        last = frame.map(|frame| (*frame, writer));
+                        (writer, framed.body)
+                    }
+                },
             };
             let mut cursor = Cursor::new(body, strict);
             let pair = Pair { writer: &writer.schema, reader };

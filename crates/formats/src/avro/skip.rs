@@ -95,6 +95,8 @@ impl Skip {
         Skip::Record(flat.into())
     }
 
+    /// What is small is done in place.
+    #[inline(always)]
     pub fn over(&self, schema: &Schema, cursor: &mut Cursor<'_>) -> Result<(), Fault> {
         match self {
             Skip::Fixed(size) => drop(cursor.take(*size)?),
@@ -113,6 +115,14 @@ impl Skip {
                     cursor.skip_long()?;
                 }
             }
+            nested => nested.over_nested(schema, cursor)?,
+        }
+        Ok(())
+    }
+
+    #[inline(never)]
+    fn over_nested(&self, schema: &Schema, cursor: &mut Cursor<'_>) -> Result<(), Fault> {
+        match self {
             Skip::ArrayOfBytes => runs(cursor, 1)?,
             Skip::MapOfBytes => runs(cursor, 2)?,
             Skip::Optional(null, some) => {
@@ -152,6 +162,7 @@ impl Skip {
                 }
             },
             Skip::Walk(id) => by_schema(schema, *id, cursor, 0)?,
+            small => small.over(schema, cursor)?,
         }
         Ok(())
     }
