@@ -10,6 +10,7 @@ use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
 use scylla::policies::load_balancing::{DefaultPolicy, LoadBalancingPolicy};
 use scylla::policies::speculative_execution::SimpleSpeculativeExecutionPolicy;
+use scylla::policies::timestamp_generator::MonotonicTimestampGenerator;
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -78,6 +79,7 @@ impl Cluster {
             .default_execution_profile_handle(profile)
             .pool_size(PoolSize::PerHost(options.connections))
             .connection_timeout(options.connect_timeout)
+            .timestamp_generator(Arc::new(MonotonicTimestampGenerator::new().without_warnings()))
             .tcp_nodelay(true);
         if let Some((user, password)) = &options.user {
             builder = builder.authenticator_provider(Arc::new(Login {

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  Cluster: one session of the driver       nodes, TLS and password as their files say now
-//!     └─ CqlLookup   keys ─► groups by replica ─► SELECT .. IN ? ─► cells ─► columns
+//!     ├─ CqlLookup   keys ─► groups by replica ─► SELECT .. IN ? ─► cells ─► columns
+//!     └─ CqlTable    rows ─► statements ─► one partition a request ─► at a pace
 //!
 //!  types: CQL to Arrow      read: cells into columns      write: values into cells
 //! ```
@@ -11,13 +12,18 @@
 //! without a value in between.
 
 mod cluster;
+mod encode;
 mod error;
 mod lookup;
+mod pace;
 mod read;
 mod route;
+mod sink;
 mod tls;
 mod types;
 mod write;
 
 pub use cluster::{Cluster, ClusterOptions, Consistency, Execution, Hidden, TlsOptions};
+pub use encode::TTL_SECONDS_MAX;
 pub use lookup::{CqlLookup, CqlLookupOptions, GROUP_MAX, Rows, Table};
+pub use sink::{CqlSinkOptions, CqlTable, Nulls, Operation, Ttl};

@@ -21,7 +21,7 @@ use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, stream};
 use millstream_core::{Disposition, Error, Found, Lookup, LookupKey, Result};
 use parking_lot::Mutex;
-use scylla::cluster::metadata::ColumnType;
+use scylla::cluster::metadata::{ColumnType, NativeType};
 use scylla::deserialize::row::ColumnIterator;
 use scylla::errors::SerializationError;
 use scylla::response::{PagingState, query_result::QueryRowsResult};
@@ -144,7 +144,15 @@ impl Table {
         ))
     }
 
-    fn column(&self, name: &str) -> Result<&ColumnType<'static>, String> {
+    pub(crate) fn is_counter(&self, name: &str) -> bool {
+        matches!(self.column(name), Ok(ColumnType::Native(NativeType::Counter)))
+    }
+
+    pub(crate) fn has_counters(&self) -> bool {
+        self.columns.iter().any(|(name, _)| self.is_counter(name))
+    }
+
+    pub(crate) fn column(&self, name: &str) -> Result<&ColumnType<'static>, String> {
         let found = self.columns.iter().find(|(column, _)| column == name);
         found.map(|(_, cql)| cql).ok_or_else(|| {
             let known: Vec<_> = self.columns.iter().map(|(name, _)| name.as_str()).collect();
@@ -472,7 +480,7 @@ fn statement(table: &Table, schema: &Schema, key: &[&String], rows: Rows) -> Str
 }
 
 /// A name as CQL takes it whatever letters it has.
-fn quoted(name: &str) -> String {
+pub(crate) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 

@@ -3,5 +3,6 @@
 
 mod lookup;
 mod secure;
+mod sink;
 mod support;
 mod types;

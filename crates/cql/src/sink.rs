@@ -1,0 +1,401 @@
+//! Rows into a table, by prepared statements.
+//!
+//! ```text
+//!  batch ─► statements ─► rounds: no key twice ─► units: one partition each ─► requests, some at a time
+//!           a bad row is    equal key and time:                                  retried; a unit that is
+//!           refused         the later row wins                                    refused is split
+//! ```
+//!
+//! A batch's `write` ends when all of it is stored: then it is durable as the consistency says. A key
+//! is never written twice at a time, and the driver stamps each request later than the one before.
+
+use crate::cluster::{Cluster, Execution};
+use crate::encode::{Layout, Marker, Statement, micros_of};
+use crate::error;
+use crate::lookup::{Table, quoted};
+use crate::pace::Pace;
+use crate::write::Writer;
+use arrow_schema::{DataType, Schema};
+use async_trait::async_trait;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, stream};
+use millstream_core::{Batch, Disposition, Error, Receipt, Result, Sink};
+use parking_lot::Mutex;
+use scylla::statement::batch::{Batch as CqlBatch, BatchType};
+use scylla::statement::prepared::PreparedStatement;
+use std::sync::Arc;
+use std::time::Duration;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    Insert,
+    /// What is there already stays as it is.
+    InsertIfNotExists,
+    Update,
+    Delete,
+}
+
+/// What a null in a row does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Nulls {
+    /// The column keeps what it has.
+    Unset,
+    /// It is deleted, which leaves a tombstone.
+    Delete,
+}
+
+/// How long a row lives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ttl {
+    /// As the table says.
+    Table,
+    Seconds(u32),
+    /// A column with seconds.
+    Column(String),
+}
+
+#[derive(Debug, Clone)]
+pub struct CqlSinkOptions {
+    pub keyspace: String,
+    pub table: String,
+    pub operation: Operation,
+    /// Columns of the rows and of the table; those of the same name unless given.
+    pub columns: Option<Vec<(String, String)>>,
+    pub ttl: Ttl,
+    /// The column with the time of the write.
+    pub timestamp: Option<String>,
+    pub nulls: Nulls,
+    /// Rows of one partition in one request.
+    pub batch_rows: usize,
+    pub batch_bytes: usize,
+    /// Requests under way at most, of all partitions together.
+    pub concurrency: usize,
+    /// How often a request is tried again before its batch is.
+    pub retries: u32,
+    pub execution: Execution,
+}
+
+/// A table bound to the columns of the rows; gives each partition task its sink.
+pub struct CqlTable {
+    cluster: Arc<Cluster>,
+    options: CqlSinkOptions,
+    layout: Layout,
+    statement: String,
+    prepared: Mutex<Option<PreparedStatement>>,
+    pace: Pace,
+    /// Whether a request may be sent twice.
+    idempotent: bool,
+}
+
+impl CqlTable {
+    /// The error of a wrong mapping is a sentence for the user.
+    pub async fn open(
+        cluster: Arc<Cluster>,
+        options: CqlSinkOptions,
+        rows: &Schema,
+    ) -> Result<Arc<CqlTable>> {
+        let table = Table::of(&cluster, &options.keyspace, &options.table)?;
+        let plan = Plan::new(&table, &options, rows);
+        let (statement, layout) = plan.map_err(|why| Error::stop("sink", why))?;
+        let counters = layout.operation == Operation::Update && table.has_counters();
+        let opened = CqlTable {
+            pace: Pace::new(options.concurrency),
+            idempotent: !counters && options.operation != Operation::InsertIfNotExists,
+            cluster,
+            options,
+            layout,
+            statement,
+            prepared: Mutex::default(),
+        };
+        opened.prepare().await?;
+        Ok(Arc::new(opened))
+    }
+
+    pub fn sink(self: &Arc<Self>) -> Box<dyn Sink> {
+        Box::new(CqlSink(self.clone()))
+    }
+
+    /// How many requests may be under way now.
+    pub fn requests_at_once(&self) -> usize {
+        self.pace.limit()
+    }
+
+    fn what(&self) -> String {
+        format!("writing {}.{}", self.options.keyspace, self.options.table)
+    }
+
+    async fn prepare(&self) -> Result<PreparedStatement> {
+        if let Some(prepared) = &*self.prepared.lock() {
+            return Ok(prepared.clone());
+        }
+        let prepared = self.cluster.session.prepare(self.statement.as_str()).await;
+        let mut prepared = prepared.map_err(|error| error::of_prepare(&error, &self.what()))?;
+        let profile = self.cluster.profile(&self.options.execution);
+        prepared.set_execution_profile_handle(Some(profile.into_handle()));
+        prepared.set_is_idempotent(self.idempotent);
+        *self.prepared.lock() = Some(prepared.clone());
+        Ok(prepared)
+    }
+
+    /// Stores these statements; what the store refuses is told row by row.
+    fn store<'a>(
+        &'a self,
+        round: &'a [Statement],
+        unit: Vec<usize>,
+    ) -> BoxFuture<'a, Result<Vec<(u32, String)>>> {
+        async move {
+            let refused = match self.patiently(round, &unit).await {
+                Ok(()) => return Ok(Vec::new()),
+                Err(error) if error.disposition() == Disposition::Reject => error,
+                Err(error) => return Err(error),
+            };
+            if let [alone] = unit[..] {
+                let why = refused.chain();
+                return Ok(round[alone].rows.iter().map(|row| (*row, why.clone())).collect());
+            }
+            let (first, second) = unit.split_at(unit.len() / 2);
+            let mut rejected = self.store(round, first.to_vec()).await?;
+            rejected.extend(self.store(round, second.to_vec()).await?);
+            Ok(rejected)
+        }
+        .boxed()
+    }
+
+    /// Tries again what may come right by itself.
+    async fn patiently(&self, round: &[Statement], unit: &[usize]) -> Result<()> {
+        let mut pause = Duration::from_millis(20);
+        let mut left = self.options.retries;
+        loop {
+            let _turn = self.pace.turn().await;
+            let error = match self.request(round, unit).await {
+                Ok(()) => {
+                    self.pace.went_well();
+                    return Ok(());
+                }
+                Err(error) => error,
+            };
+            if matches!(error.kind(), "overloaded" | "timeout" | "unavailable") {
+                self.pace.slow_down();
+            }
+            if error.kind() == "no_table" {
+                // One that was made again needs another statement.
+                *self.prepared.lock() = None;
+            }
+            if error.disposition() != Disposition::Retry || left == 0 {
+                return Err(error);
+            }
+            left -= 1;
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(1));
+        }
+    }
+
+    async fn request(&self, round: &[Statement], unit: &[usize]) -> Result<()> {
+        let prepared = self.prepare().await?;
+        let session = &self.cluster.session;
+        let sent = if let [alone] = unit {
+            session.execute_unpaged(&prepared, &round[*alone]).await
+        } else {
+            let mut batch = CqlBatch::new(BatchType::Unlogged);
+            batch.set_is_idempotent(self.idempotent);
+            batch.set_execution_profile_handle(prepared.get_execution_profile_handle().cloned());
+            for _ in unit {
+                batch.append_statement(prepared.clone());
+            }
+            let values: Vec<_> = unit.iter().map(|at| &round[*at]).collect();
+            session.batch(&batch, values).await
+        };
+        sent.map(drop).map_err(|error| error::of_execution(error, &self.what()))
+    }
+}
+
+struct CqlSink(Arc<CqlTable>);
+
+#[async_trait]
+impl Sink for CqlSink {
+    async fn write(&mut self, batch: &Batch) -> Result<Receipt> {
+        let table = &*self.0;
+        let encoded = table.layout.encode(&batch.rows);
+        let mut rejected = encoded.rejected;
+        let (mut rows, mut bytes) = (0, 0);
+        for round in &encoded.rounds {
+            let (rows_max, bytes_max) = (table.options.batch_rows, table.options.batch_bytes);
+            let units = table.layout.units(round, rows_max, bytes_max);
+            rows += round.iter().map(|statement| statement.rows.len() as u64).sum::<u64>();
+            bytes += round.iter().map(|statement| statement.len() as u64).sum::<u64>();
+            let stored = units.into_iter().map(|unit| table.store(round, unit));
+            let mut stored =
+                stream::iter(stored).buffer_unordered(table.options.concurrency.max(1));
+            // Every answer is awaited: nothing of a batch is under way when it is given again.
+            let mut failed = None;
+            while let Some(answer) = stored.next().await {
+                match answer {
+                    Ok(refused) => {
+                        rows -= refused.len() as u64;
+                        rejected.extend(refused);
+                    }
+                    Err(error) => failed = Some(error),
+                }
+            }
+            if let Some(error) = failed {
+                return Err(error);
+            }
+        }
+        rejected.sort_unstable_by_key(|(row, _)| *row);
+        Ok(Receipt { rejected, rows, bytes, durable: async { Ok(()) }.boxed() })
+    }
+}
+
+/// The statement's text, and where its values come from.
+struct Plan;
+
+impl Plan {
+    #[expect(clippy::new_ret_no_self, reason = "it makes the two parts of a plan")]
+    fn new(
+        table: &Table,
+        options: &CqlSinkOptions,
+        rows: &Schema,
+    ) -> Result<(String, Layout), String> {
+        let named = format!("{}.{}", table.keyspace, table.name);
+        let aside = |name: &str| {
+            options.timestamp.as_deref() == Some(name)
+                || matches!(&options.ttl, Ttl::Column(column) if column == name)
+        };
+        let columns: Vec<(String, String)> = match &options.columns {
+            Some(columns) => columns.clone(),
+            // What only says how to write need not be a column of the table.
+            None => rows
+                .fields()
+                .iter()
+                .map(|field| field.name())
+                .filter(|name| !aside(name) || table.column(name).is_ok())
+                .map(|name| (name.clone(), name.clone()))
+                .collect(),
+        };
+        let place = |name: &str| {
+            rows.index_of(name).map_err(|_| format!("the rows have no column `{name}`"))
+        };
+        let mut bound = Vec::new();
+        for (from, to) in &columns {
+            let cql = table.column(to)?;
+            let column = place(from)?;
+            let writer = Writer::new(rows.field(column).data_type(), cql)
+                .map_err(|why| format!("column `{to}`: {why}"))?;
+            if bound.iter().any(|(name, _, _)| *name == to) {
+                return Err(format!("`{to}` is written twice"));
+            }
+            bound.push((to, column, writer));
+        }
+        let key: Vec<&String> = table.partition_key.iter().chain(&table.clustering).collect();
+        let missing = key.iter().find(|name| !bound.iter().any(|(to, ..)| *to == **name));
+        if let Some(missing) = missing {
+            return Err(format!(
+                "the key of `{named}` is {}: the rows have no `{missing}`",
+                key.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ")
+            ));
+        }
+        let values: Vec<_> =
+            bound.iter().map(|(to, ..)| *to).filter(|to| !key.contains(to)).collect();
+        let conditional = options.operation == Operation::InsertIfNotExists;
+        if conditional && options.timestamp.is_some() {
+            return Err("`if_not_exists` and `timestamp` cannot be together in CQL".into());
+        }
+        let mut using = Vec::new();
+        let mut extra = Vec::new();
+        match &options.ttl {
+            Ttl::Column(name) if options.operation != Operation::Delete => {
+                let column = place(name)?;
+                let data_type = rows.field(column).data_type();
+                if !matches!(data_type, DataType::Int32 | DataType::Int64) {
+                    let is = millstream_core::types::name(data_type);
+                    return Err(format!("`{name}` is {is}: a TTL is a number of seconds"));
+                }
+                using.push("TTL ?".to_owned());
+                extra.push(Marker::Ttl(column));
+            }
+            Ttl::Seconds(seconds) if options.operation != Operation::Delete => {
+                using.push(format!("TTL {seconds}"));
+            }
+            _ => {}
+        }
+        let mut stamped = None;
+        if let Some(name) = &options.timestamp {
+            let column = place(name)?;
+            let data_type = rows.field(column).data_type();
+            let scale = micros_of(data_type).ok_or_else(|| {
+                let is = millstream_core::types::name(data_type);
+                format!("`{name}` is {is}: the time of a write is a timestamp or microseconds")
+            })?;
+            using.push("TIMESTAMP ?".to_owned());
+            stamped = Some(extra.len());
+            extra.push(Marker::Timestamp(column, scale));
+        }
+        let using = match using.is_empty() {
+            true => String::new(),
+            false => format!(" USING {}", using.join(" AND ")),
+        };
+        let target = format!("{}.{}", quoted(&table.keyspace), quoted(&table.name));
+        let by_key = key.iter().map(|name| format!("{} = ?", quoted(name))).collect::<Vec<_>>();
+        let by_key = by_key.join(" AND ");
+        let set = values.iter().map(|name| {
+            let quoted = quoted(name);
+            match table.is_counter(name) {
+                true => format!("{quoted} = {quoted} + ?"),
+                false => format!("{quoted} = ?"),
+            }
+        });
+        // The order of the markers: what follows USING stands last in INSERT, first elsewhere.
+        let (text, order): (String, Vec<&String>) = match options.operation {
+            Operation::Insert | Operation::InsertIfNotExists => {
+                let order: Vec<_> = key.iter().copied().chain(values.iter().copied()).collect();
+                let names = order.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", ");
+                let marks = vec!["?"; order.len()].join(", ");
+                let condition = if conditional { " IF NOT EXISTS" } else { "" };
+                let text =
+                    format!("INSERT INTO {target} ({names}) VALUES ({marks}){condition}{using}");
+                (text, order)
+            }
+            Operation::Update if values.is_empty() => {
+                return Err(format!("there is nothing to update in `{named}` beside its key"));
+            }
+            Operation::Update => {
+                let set = set.collect::<Vec<_>>().join(", ");
+                let order = values.iter().copied().chain(key.iter().copied()).collect();
+                (format!("UPDATE {target}{using} SET {set} WHERE {by_key}"), order)
+            }
+            Operation::Delete => {
+                (format!("DELETE FROM {target}{using} WHERE {by_key}"), key.clone())
+            }
+        };
+        let is_insert =
+            matches!(options.operation, Operation::Insert | Operation::InsertIfNotExists);
+        let mut markers = Vec::new();
+        let before = if is_insert { 0 } else { extra.len() };
+        let mut place_of = std::collections::BTreeMap::new();
+        for (at, name) in order.iter().enumerate() {
+            let found = bound.iter().position(|(to, ..)| to == name);
+            let (_, column, writer) = bound.swap_remove(found.ok_or("a column is bound once")?);
+            place_of.insert((*name).clone(), before + at);
+            markers.push(Marker::Column { column, writer, is_key: key.contains(name) });
+        }
+        let timestamp = stamped.map(|at| if is_insert { markers.len() + at } else { at });
+        match is_insert {
+            true => markers.extend(extra),
+            false => drop(markers.splice(0..0, extra)),
+        }
+        let places = |names: &[String]| -> Vec<usize> {
+            names.iter().filter_map(|name| place_of.get(name).copied()).collect()
+        };
+        let mut whole = places(&table.partition_key);
+        whole.extend(places(&table.clustering));
+        let layout = Layout {
+            markers,
+            partition: places(&table.partition_key),
+            key: whole,
+            timestamp,
+            nulls: options.nulls,
+            operation: options.operation,
+        };
+        Ok((text, layout))
+    }
+}
