@@ -320,7 +320,8 @@ impl Fetcher {
                 let records = partition.records.unwrap_or_default();
                 let aborted = partition.aborted_transactions.unwrap_or_default();
                 let aborted = aborted.iter().map(|t| (t.first_offset, t.producer_id.0)).collect();
-                match Chunk::new(records, place.offset, aborted) {
+                let end = partition.high_watermark;
+                match Chunk::new(records, place.offset, end, aborted) {
                     Ok(chunk) => feed.deliver(place, chunk),
                     Err(error) => feed.fail(place, error),
                 }

@@ -49,13 +49,33 @@ struct Batch {
 }
 
 impl Chunk {
-    /// The whole batches at the start of what was fetched. `None` when there is not one.
-    pub fn new(bytes: Bytes, from: i64, mut aborted: Vec<(i64, i64)>) -> Result<Option<Chunk>> {
+    /// The whole batches at the start of what was fetched, up to where the partition ends. `None`
+    /// when there is not one.
+    ///
+    /// A batch's checksum does not cover where the batch begins: that is held against its
+    /// neighbours. Compaction leaves gaps between them, and never turns the order around.
+    pub fn new(
+        bytes: Bytes,
+        from: i64,
+        end: i64,
+        mut aborted: Vec<(i64, i64)>,
+    ) -> Result<Option<Chunk>> {
         let (mut at, mut next) = (0, from);
         let mut eras: Vec<Era> = Vec::new();
         while bytes.len() - at >= HEADER_BYTES {
             let batch = Batch::read(&bytes[at..], from)?;
             if batch.bytes > bytes.len() - at {
+                break;
+            }
+            let in_order = match at {
+                0 => batch.next_offset() > from,
+                _ => batch.base_offset >= next,
+            };
+            if !in_order {
+                return Err(damaged(next, format!("a batch says {}", batch.base_offset)));
+            }
+            // What is told of the end may be a moment older than what is sent: it comes again.
+            if batch.next_offset() > end {
                 break;
             }
             at += batch.bytes;
@@ -211,7 +231,8 @@ impl Batch {
         let bytes =
             length.ok_or_else(|| damaged(base_offset, "a batch's length makes no sense"))?;
         let (last_delta, records) = (i32_at(23), i32_at(57));
-        if last_delta < 0 || records < 0 || base_offset < 0 {
+        let overflows = base_offset.checked_add(i64::from(last_delta) + 1).is_none();
+        if last_delta < 0 || records < 0 || base_offset < 0 || overflows {
             return Err(damaged(base_offset, "a batch's offsets make no sense"));
         }
         Ok(Batch {
@@ -399,7 +420,7 @@ mod tests {
     }
 
     fn read(bytes: Vec<u8>, from: i64, aborted: Vec<(i64, i64)>) -> (Vec<(i64, String)>, i64) {
-        let mut chunk = Chunk::new(bytes.into(), from, aborted).unwrap().unwrap();
+        let mut chunk = Chunk::new(bytes.into(), from, i64::MAX, aborted).unwrap().unwrap();
         let mut rows = Vec::new();
         let mut next = from;
         while !chunk.is_empty() {
@@ -425,7 +446,7 @@ mod tests {
             let (rows, next) = read(bytes.clone(), 6, vec![]);
             let offsets: Vec<_> = rows.iter().map(|(offset, _)| *offset).collect();
             assert_eq!((offsets, next), (vec![6, 7, 8, 9], 10), "{codec}");
-            let mut chunk = Chunk::new(bytes.into(), 6, vec![]).unwrap().unwrap();
+            let mut chunk = Chunk::new(bytes.into(), 6, i64::MAX, vec![]).unwrap().unwrap();
             chunk.skip(3);
             let all = chunk.take(usize::MAX).unwrap();
             assert_eq!((all.len(), all.skipped(), chunk.len()), (4, 3, 0), "{codec}");
@@ -442,8 +463,33 @@ mod tests {
             assert_eq!(read(bytes[..cut].to_vec(), 0, vec![]).1, 1);
         }
         for cut in 0..whole {
-            let found = Chunk::new(bytes[..cut].to_vec().into(), 0, vec![]);
+            let found = Chunk::new(bytes[..cut].to_vec().into(), 0, i64::MAX, vec![]);
             assert!(found.unwrap().is_none());
+        }
+    }
+
+    #[test]
+    fn a_batch_that_is_not_where_it_says_is_damage() {
+        let three = |second: i64| {
+            let mut bytes = batch(Codec::None, 16, &["a", "b"]);
+            bytes.extend(batch(Codec::None, second, &["c", "d"]));
+            bytes.extend(batch(Codec::None, 40, &["e"]));
+            Bytes::from(bytes)
+        };
+        // There may be a gap before it, and the first may begin before what was asked for.
+        assert_eq!(read(three(18).to_vec(), 17, vec![]).1, 41);
+        assert_eq!(read(three(32).to_vec(), 17, vec![]).1, 41);
+        for second in [2, 16, 17, 39] {
+            assert!(Chunk::new(three(second), 17, 41, vec![]).is_err(), "{second}");
+        }
+        // One beyond the end is left for the next fetch, with all that follows.
+        let found = Chunk::new(three(1 << 40), 17, 41, vec![]).unwrap().unwrap();
+        assert_eq!(found.next_offset(), 18);
+        assert!(Chunk::new(three(18), 18, 41, vec![]).is_err(), "the first lies before");
+        for base in [i64::MAX, i64::MAX - 2] {
+            let bytes = batch(Codec::None, base, &["a", "b"]).into();
+            let found = Chunk::new(bytes, 0, i64::MAX, vec![]);
+            assert_eq!(found.is_ok(), base < i64::MAX, "{base}");
         }
     }
 
@@ -496,7 +542,9 @@ mod tests {
             for bit in [1u8, 0x80] {
                 let mut broken = bytes.clone();
                 broken[at] ^= bit;
-                let Ok(Some(mut chunk)) = Chunk::new(broken.into(), 0, vec![]) else { continue };
+                let Ok(Some(mut chunk)) = Chunk::new(broken.into(), 0, i64::MAX, vec![]) else {
+                    continue;
+                };
                 let mut rows = 0;
                 let mut failed = false;
                 while !chunk.is_empty() {

@@ -8,21 +8,27 @@
 use super::cluster::topic_name;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::api_versions_response::ApiVersion;
+use kafka_protocol::messages::describe_configs_response::{
+    DescribeConfigsResourceResult, DescribeConfigsResult,
+};
 use kafka_protocol::messages::fetch_response::{
     EpochEndOffset, FetchableTopicResponse, PartitionData,
 };
+use kafka_protocol::messages::find_coordinator_response::Coordinator;
 use kafka_protocol::messages::list_offsets_response::{
     ListOffsetsPartitionResponse, ListOffsetsTopicResponse,
 };
 use kafka_protocol::messages::metadata_response::{
     MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
 };
+use kafka_protocol::messages::offset_fetch_response::OffsetFetchResponseGroup;
 use kafka_protocol::messages::offset_for_leader_epoch_response::{
     EpochEndOffset as EpochEnd, OffsetForLeaderTopicResult,
 };
 use kafka_protocol::messages::{
-    ApiKey, ApiVersionsResponse, FetchRequest, FetchResponse, ListOffsetsRequest,
-    ListOffsetsResponse, MetadataResponse, OffsetForLeaderEpochRequest,
+    ApiKey, ApiVersionsResponse, DescribeConfigsResponse, FetchRequest, FetchResponse,
+    FindCoordinatorResponse, HeartbeatResponse, ListOffsetsRequest, ListOffsetsResponse,
+    MetadataResponse, OffsetFetchResponse, OffsetForLeaderEpochRequest,
     OffsetForLeaderEpochResponse, RequestHeader, ResponseHeader,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
@@ -38,6 +44,8 @@ pub(super) const TOPIC: &str = "t";
 const OUT_OF_RANGE: i16 = 1;
 const FENCED_LEADER_EPOCH: i16 = 74;
 const UNKNOWN_LEADER_EPOCH: i16 = 76;
+/// What every heartbeat of a group is answered: the coordinator times out.
+const GROUP_REFUSED: i16 = 7;
 /// Records in a batch.
 const BATCH: i64 = 10;
 
@@ -52,6 +60,8 @@ pub(super) struct Script {
     /// Whether it can be asked where an epoch ends.
     pub tells_epochs: bool,
     pub start: i64,
+    /// The topic's settings, or the code of the error that is told instead.
+    pub settings: Result<Vec<(&'static str, &'static str)>, i16>,
     /// Epochs, each with the offset after its last record.
     pub epochs: Vec<(i32, i64)>,
 }
@@ -63,7 +73,13 @@ pub(super) struct Broker {
 
 impl Default for Script {
     fn default() -> Self {
-        Self { fetch_version: 16, tells_epochs: true, start: 0, epochs: Vec::new() }
+        Self {
+            fetch_version: 16,
+            tells_epochs: true,
+            start: 0,
+            settings: Ok(Vec::new()),
+            epochs: Vec::new(),
+        }
     }
 }
 
@@ -253,6 +269,42 @@ impl Script {
                 let response = FetchResponse::default().with_responses(vec![topic]);
                 (encoded(&response, version), quiet)
             }
+            ApiKey::DescribeConfigs => {
+                let mut result = DescribeConfigsResult::default();
+                match &self.settings {
+                    Ok(settings) => {
+                        result.configs = settings
+                            .iter()
+                            .map(|(name, value)| {
+                                DescribeConfigsResourceResult::default()
+                                    .with_name(StrBytes::from_static_str(name))
+                                    .with_value(Some(StrBytes::from_static_str(value)))
+                            })
+                            .collect();
+                    }
+                    Err(code) => result.error_code = *code,
+                }
+                let response = DescribeConfigsResponse::default().with_results(vec![result]);
+                (encoded(&response, version), false)
+            }
+            ApiKey::FindCoordinator => {
+                let found = Coordinator::default()
+                    .with_node_id(1.into())
+                    .with_host(StrBytes::from_static_str("127.0.0.1"))
+                    .with_port(i32::from(port));
+                let response = FindCoordinatorResponse::default().with_coordinators(vec![found]);
+                (encoded(&response, version), false)
+            }
+            // Nobody has committed anything.
+            ApiKey::OffsetFetch => {
+                let group = OffsetFetchResponseGroup::default();
+                let response = OffsetFetchResponse::default().with_groups(vec![group]);
+                (encoded(&response, version), false)
+            }
+            ApiKey::Heartbeat => {
+                let response = HeartbeatResponse::default().with_error_code(GROUP_REFUSED);
+                (encoded(&response, version), false)
+            }
             other => panic!("nobody asks a script for {other:?}"),
         }
     }
@@ -262,6 +314,10 @@ impl Script {
             (ApiKey::ApiVersions, 3),
             (ApiKey::Metadata, 12),
             (ApiKey::ListOffsets, 7),
+            (ApiKey::DescribeConfigs, 4),
+            (ApiKey::FindCoordinator, 4),
+            (ApiKey::OffsetFetch, 8),
+            (ApiKey::Heartbeat, 4),
             (ApiKey::Fetch, self.fetch_version),
         ];
         if self.tells_epochs {

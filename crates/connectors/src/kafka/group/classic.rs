@@ -41,7 +41,7 @@ const SUBSCRIPTION_VERSION: i16 = 2;
 const ASSIGNMENT_VERSION: i16 = 1;
 
 /// What the coordinator said to a step.
-enum Step<T> {
+pub(super) enum Step<T> {
     Done(T),
     /// Join anew, as the member we are.
     Rejoin,
@@ -114,7 +114,7 @@ impl Context {
     }
 
     /// Heartbeats until something asks for another round.
-    async fn stay(
+    pub(super) async fn stay(
         &self,
         member_id: &str,
         generation: i32,
@@ -155,10 +155,16 @@ impl Context {
                     continue;
                 }
             }
-            match self.heartbeat(member_id, generation).await? {
-                Step::Done(()) => self.trouble.goes_on(0),
-                Step::Rejoin => due = true,
-                Step::Forgotten => return Ok(Step::Forgotten),
+            match self.heartbeat(member_id, generation).await {
+                Ok(Step::Done(())) => self.trouble.goes_on(0),
+                Ok(Step::Rejoin) => due = true,
+                Ok(Step::Forgotten) => return Ok(Step::Forgotten),
+                // What the engine is giving up must be gone before a round counts what is owned.
+                Err(error) if !given_up && error.kind() != FENCED => {
+                    self.trouble.waits(0, &error);
+                    self.forget_coordinator();
+                }
+                Err(error) => return Err(error),
             }
         }
     }

@@ -10,6 +10,8 @@ mod modern;
 mod offsets;
 mod ours;
 mod subscription;
+#[cfg(test)]
+mod tests;
 mod transactional;
 
 pub(super) use ours::Ours;
@@ -168,11 +170,14 @@ pub(super) async fn beginnings(
     let stop = CancellationToken::new();
     let feeds = feeds_of(&found, &ours);
     let (context, _) = Context::new(cluster, options, found, committed_only, fetcher, ours, stop);
-    let (begins, _) = context.would_begin(&feeds).await?;
+    let found = context.would_begin(&feeds).await?;
+    if let Some(error) = found.failed {
+        return Err(error);
+    }
     let begin = |(feed, begin): (Arc<Feed>, ours::Begin)| {
         (feed.id, begin.refused.map_or(Ok(begin.offset), Err))
     };
-    Ok(begins.into_iter().map(begin).collect())
+    Ok(found.begins.into_iter().map(begin).collect())
 }
 
 /// What a group has committed, without joining it.
@@ -389,7 +394,7 @@ impl Context {
         }
     }
 
-    async fn resolve(self: Arc<Self>, feeds: Vec<Arc<Feed>>) {
+    async fn resolve(self: Arc<Self>, mut feeds: Vec<Arc<Feed>>) {
         let trouble =
             self.cluster.trouble(format!("group `{}`: where to begin", self.options.group));
         let mut backoff = Backoff::new();
@@ -398,17 +403,22 @@ impl Context {
                 begins = self.begins(&feeds) => begins,
                 () = self.stop.cancelled() => return,
             };
-            match begins {
-                Ok(begins) => {
-                    trouble.goes_on(0);
-                    return self.ours.resolved(begins);
-                }
-                Err(error) => {
-                    trouble.waits(0, &error);
-                    if error.disposition() == Disposition::Stop {
-                        self.ours.tell(Err(error));
+            let error = match begins {
+                Ok(found) => {
+                    let known: HashSet<u32> =
+                        found.begins.iter().map(|(feed, _)| feed.id).collect();
+                    feeds.retain(|feed| !known.contains(&feed.id));
+                    self.ours.resolved(found.begins);
+                    match found.failed {
+                        Some(error) => error,
+                        None => return trouble.goes_on(0),
                     }
                 }
+                Err(error) => error,
+            };
+            trouble.waits(0, &error);
+            if error.disposition() == Disposition::Stop {
+                self.ours.tell(Err(error));
             }
             tokio::select! {
                 () = backoff.wait() => {}
@@ -417,7 +427,8 @@ impl Context {
             let still = |feed: &Arc<Feed>| {
                 self.ours.feed(feed.id).is_some_and(|known| Arc::ptr_eq(&known, feed))
             };
-            if !feeds.iter().any(still) {
+            feeds.retain(still);
+            if feeds.is_empty() {
                 return;
             }
         }
