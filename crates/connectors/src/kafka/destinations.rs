@@ -8,7 +8,7 @@ use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::protocol::StrBytes;
 use millstream_core::{Disposition, Error, Result};
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -34,6 +34,8 @@ struct Shared {
     known: Mutex<HashMap<Arc<str>, (Instant, Destination)>>,
     /// What brokers refused though their settings allow it.
     learnt: Mutex<HashMap<Arc<str>, (Instant, usize)>>,
+    /// Topics that are being asked about for nobody who waits.
+    asking: Mutex<HashSet<Arc<str>>>,
     /// When a broker last refused single records of a topic.
     refused: Mutex<HashMap<Arc<str>, Instant>>,
 }
@@ -56,6 +58,7 @@ impl Destinations {
                 cluster,
                 known: Mutex::default(),
                 learnt: Mutex::default(),
+                asking: Mutex::default(),
                 refused: Mutex::default(),
             }),
         }
@@ -172,9 +175,13 @@ impl Destinations {
     pub(super) fn bytes_max_now(&self, topic: &Arc<str>, before: usize) -> usize {
         let known = self.shared.known.lock().get(topic).copied();
         let fresh = self.shared.cluster.options().metadata_refresh;
-        if known.is_none_or(|(when, _)| when.elapsed() >= fresh) {
+        let stale = known.is_none_or(|(when, _)| when.elapsed() >= fresh);
+        if stale && self.shared.asking.lock().insert(topic.clone()) {
             let (destinations, topic) = (self.clone(), topic.clone());
-            self.shared.cluster.io().spawn(async move { destinations.get(&topic).await.map(drop) });
+            self.shared.cluster.io().spawn(async move {
+                let _ = destinations.get(&topic).await;
+                destinations.shared.asking.lock().remove(&topic);
+            });
         }
         known.map_or(before, |(_, destination)| destination.bytes_max).min(self.learnt(topic))
     }
