@@ -57,7 +57,8 @@ fn number<K: Eq + Hash>(
     none: impl Fn(usize) -> bool,
     key: impl Fn(usize) -> K,
 ) -> Distinct {
-    let mut seen: HashMap<K, u32, ahash::RandomState> = HashMap::default();
+    let mut seen: HashMap<K, u32, ahash::RandomState> =
+        HashMap::with_capacity_and_hasher(rows, ahash::RandomState::default());
     let mut first = Vec::new();
     let mut keys = Vec::with_capacity(rows);
     for row in 0..rows {
