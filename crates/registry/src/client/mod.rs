@@ -30,10 +30,14 @@ use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Semaphore;
 use transport::Transport;
 
 /// How deep references may refer, and how many schemas one may need in all.
 const REFERENCES_MAX: usize = 1000;
+
+/// How many exchanges there are at the same time: each has a connection of its own.
+const AT_ONCE: usize = 16;
 
 /// Where the registry is and how it is asked. No `Debug`: an address may have a password in it.
 #[derive(Clone)]
@@ -61,6 +65,8 @@ pub struct Client {
 
 struct Shared {
     transport: Transport,
+    /// Bounds the exchanges that are under way.
+    room: Semaphore,
     options: Options,
     by_id: Flights<u32>,
     by_guid: Flights<Guid>,
@@ -91,7 +97,8 @@ impl Client {
         let transport = Transport::new(&options)?;
         let (by_id, by_guid) = (Flights::default(), Flights::default());
         let registered = Mutex::default();
-        let shared = Shared { transport, options, by_id, by_guid, registered };
+        let room = Semaphore::new(AT_ONCE);
+        let shared = Shared { transport, room, options, by_id, by_guid, registered };
         Ok(Client { shared: Arc::new(shared) })
     }
 
@@ -246,7 +253,10 @@ impl Shared {
         let mut attempt = 1;
         loop {
             // Attempts go round the addresses, beginning with the one that answered last.
-            let answer = self.transport.exchange(method, path, query, &body).await;
+            let answer = {
+                let _room = self.room.acquire().await;
+                self.transport.exchange(method, path, query, &body).await
+            };
             match answer.and_then(answer::read) {
                 Err(failure) if failure.may_pass() && attempt < self.options.attempts => {
                     tracing::debug!(%failure, attempt, "the schema registry is asked again");
