@@ -2,7 +2,7 @@
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::TimestampMillisecondType;
-use arrow_array::{Array, ArrayRef, BooleanArray, MapArray, RecordBatch};
+use arrow_array::{Array, ArrayRef, BinaryArray, BooleanArray, MapArray, RecordBatch, StringArray};
 use arrow_schema::{DataType, Schema, SchemaRef, TimeUnit};
 use millstream_core::{Error, Header, Headers, Result};
 use std::borrow::Cow;
@@ -33,8 +33,8 @@ pub struct RecordParts {
 
 /// A column whose values are bytes of some kind.
 pub enum Texts {
-    Text(ArrayRef),
-    Bytes(ArrayRef),
+    Text(StringArray),
+    Bytes(BinaryArray),
 }
 
 impl RecordColumns {
@@ -194,26 +194,21 @@ impl Texts {
     pub fn of(rows: &RecordBatch, name: &str) -> Result<Texts> {
         let column = column(rows, name)?;
         Ok(match column.data_type() {
-            DataType::Utf8 => Texts::Text(column),
-            DataType::Binary => Texts::Bytes(column),
-            _ => Texts::Text(
-                arrow_cast::cast(&column, &DataType::Utf8)
-                    .map_err(|e| Error::stop("key", "casting a key").because(e))?,
-            ),
+            DataType::Utf8 => Texts::Text(column.as_string().clone()),
+            DataType::Binary => Texts::Bytes(column.as_binary().clone()),
+            _ => {
+                let text = arrow_cast::cast(&column, &DataType::Utf8)
+                    .map_err(|e| Error::stop("key", "casting a key").because(e))?;
+                Texts::Text(text.as_string().clone())
+            }
         })
     }
 
     #[inline]
     pub fn get(&self, row: usize) -> Option<&[u8]> {
         match self {
-            Texts::Text(array) => {
-                let array = array.as_string::<i32>();
-                (!array.is_null(row)).then(|| array.value(row).as_bytes())
-            }
-            Texts::Bytes(array) => {
-                let array = array.as_binary::<i32>();
-                (!array.is_null(row)).then(|| array.value(row))
-            }
+            Texts::Text(texts) => (!texts.is_null(row)).then(|| texts.value(row).as_bytes()),
+            Texts::Bytes(bytes) => (!bytes.is_null(row)).then(|| bytes.value(row)),
         }
     }
 }
