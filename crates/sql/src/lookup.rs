@@ -6,7 +6,8 @@ use crate::expr::Compiled;
 use crate::harden::{nulls_as_false, widens};
 use crate::keys::{NONE, distinct};
 use crate::query::{LookupStage, Picked};
-use crate::run::{Frame, Rejected, filter_all, is_true, keep_rows, record_batch};
+use crate::run::{Frame, Rejected, filter_all, is_true, keep_rows, record_batch, too_many};
+use crate::unnest::ROWS_MAX;
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow_cast::{CastOptions, cast_with_options};
@@ -208,6 +209,9 @@ pub(crate) fn joined(
     rejected: &mut Rejected,
 ) -> core::Result<Frame> {
     let Asked { mut rows, mut origin, mut key_of, .. } = asked;
+    if let Some(answer) = &answer {
+        (rows, origin, key_of) = bounded(rows, origin, key_of, answer, rejected)?;
+    }
     let mut pairs = pair(&key_of, answer.as_ref());
     if let Some(answer) = &answer
         && !stage.after.is_empty()
@@ -244,6 +248,28 @@ pub(crate) fn joined(
         .map_err(broken)?;
     let origin = if unmoved { origin } else { origin.take(old.values().iter().copied()) };
     Ok(Frame { columns, rows: count, origin })
+}
+
+/// Without the rows that find too much: what a row becomes is in memory at once.
+fn bounded(
+    rows: RecordBatch,
+    origin: Origin,
+    key_of: Vec<u32>,
+    answer: &Answer,
+    rejected: &mut Rejected,
+) -> core::Result<(RecordBatch, Origin, Vec<u32>)> {
+    let found = key_of.iter().map(|key| match *key {
+        NONE => 0,
+        key => answer.of(key).len(),
+    });
+    let reason = || format!("JOIN finds more than {ROWS_MAX} rows for one record");
+    let Some(alive) = rejected.note(too_many(found, &origin, reason), &origin) else {
+        return Ok((rows, origin, key_of));
+    };
+    let kept = key_of.into_iter().enumerate().filter(|(row, _)| alive.value(*row));
+    let key_of = kept.map(|(_, key)| key).collect();
+    let (rows, origin) = keep_rows(&rows, &origin, &alive).map_err(broken)?;
+    Ok((rows, origin, key_of))
 }
 
 /// Each row with each row found for its key.

@@ -397,15 +397,24 @@ fn unnested(
 
 /// The rows whose source row would become too many. They stand next to each other.
 fn overflowing(lists: &[ArrayRef], origin: &Origin, rows: usize) -> core::Result<Vec<Bad>> {
+    let counts = counts(lists, rows).map_err(broken)?;
+    Ok(too_many(counts, origin, || format!("UNNEST makes more than {ROWS_MAX} rows of one record")))
+}
+
+/// The same, of rows that become so many each.
+pub(crate) fn too_many(
+    counts: impl IntoIterator<Item = usize>,
+    origin: &Origin,
+    reason: impl Fn() -> String,
+) -> Vec<Bad> {
     let mut bad = Vec::new();
     let mut total = 0;
-    for (row, count) in counts(lists, rows).map_err(broken)?.into_iter().enumerate() {
+    for (row, count) in counts.into_iter().enumerate() {
         let same = row > 0 && origin.of(row) == origin.of(row - 1);
         total = if same { total + count } else { count };
         if total > ROWS_MAX {
-            let reason = format!("UNNEST makes more than {ROWS_MAX} rows of one record");
-            bad.push(Bad { row, kind: "too_many_rows", reason });
+            bad.push(Bad { row, kind: "too_many_rows", reason: reason() });
         }
     }
-    Ok(bad)
+    bad
 }

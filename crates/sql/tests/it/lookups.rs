@@ -65,6 +65,23 @@ fn a_left_join_gives_nulls_and_several_rows() {
 }
 
 #[test]
+fn a_record_that_finds_too_much_is_rejected_alone() {
+    let two = r#"{"id":10,"kind":"a","name":"many","owner":1}
+        {"id":20,"kind":"b","name":"one","owner":2}"#;
+    let shape = "id bigint!, kind string, name string!, owner int";
+    let one_row = r#"{"id":2,"name":"one"}"#;
+    let misses = [r#"{"id":3,"name":null}"#, r#"{"id":5,"name":null}"#];
+    for (join, others) in [("JOIN", vec![]), ("LEFT JOIN", misses.to_vec())] {
+        let stored = Memory::new(shape, two).with_copies(65_537);
+        let sql = format!("SELECT n.id, s.name FROM input n {join} sites s ON s.id = n.site");
+        let (got, rejected) = out(&sql, &[("sites", stored)]);
+        assert_eq!(got, [vec![one_row], others].concat(), "{join}");
+        let reason = "too_many_rows: JOIN finds more than 65536 rows for one record";
+        assert_eq!(rejected, [format!("0 {reason}"), format!("3 {reason}")], "{join}");
+    }
+}
+
+#[test]
 fn a_join_drops_what_misses() {
     let sql = "SELECT n.id, s.name FROM input n JOIN sites s ON n.site = s.id AND s.kind = n.kind";
     let (got, _) = out(sql, &[("sites", sites())]);

@@ -143,6 +143,15 @@ impl Memory {
         Self { key: Some(key.clone()), ..self.clone() }
     }
 
+    /// With the first row as often as this.
+    pub fn with_copies(mut self: Arc<Self>, copies: u32) -> Arc<Self> {
+        let this = Arc::make_mut(&mut self);
+        let places = std::iter::repeat_n(0, copies as usize).chain(1..this.rows.num_rows() as u32);
+        let places = arrow_array::UInt32Array::from_iter_values(places);
+        this.rows = arrow_select::take::take_record_batch(&this.rows, &places).unwrap();
+        self
+    }
+
     pub fn failing(mut self: Arc<Self>, kind: &'static str) -> Arc<Self> {
         Arc::make_mut(&mut self).fail = Some(kind);
         self
