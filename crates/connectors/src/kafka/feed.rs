@@ -98,7 +98,7 @@ impl Feed {
     }
 
     /// Starts anew at an offset, for a new reader.
-    fn attach(&self, offset: i64) -> u64 {
+    pub(super) fn attach(&self, offset: i64) -> u64 {
         let mut state = self.state.lock();
         state.reader += 1;
         state.attached = true;

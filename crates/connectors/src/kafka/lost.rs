@@ -136,7 +136,8 @@ impl Fetcher {
     fn settle(&self, feed: &Feed, place: Place, lost: Result<Option<Lost>>) -> bool {
         let Lost { kind, told, earliest, latest, unread } = match lost {
             Ok(Some(lost)) => lost,
-            Ok(None) => return true,
+            // What we know of its leader may be old.
+            Ok(None) => return false,
             Err(error) => {
                 match error.disposition() {
                     Disposition::Stop => feed.fail(place, error),

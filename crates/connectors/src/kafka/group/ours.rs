@@ -269,6 +269,7 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::feed::Rewound;
     use super::*;
     use futures::FutureExt;
     use uuid::Uuid;
@@ -326,6 +327,21 @@ mod tests {
         assert!(matches!(ours.next().now_or_never(), Some(Ok(Change::Assigned(_)))));
         ours.committed(&feeds[0], 77);
         assert_eq!(ours.start_of(0), Some(5), "a late commit of the older one changes nothing");
+    }
+
+    #[test]
+    fn one_that_was_sent_back_stays_there_until_something_is_committed() {
+        let (ours, feeds) = ours(1);
+        ours.resolved(begin(&feeds));
+        feeds[0].attach(5);
+        let place = feeds[0].wanted(1).unwrap();
+        let back = Rewound { to: 2, unread: 2, lost: 0 };
+        feeds[0].rewind(place, back, Error::retry("log_cut", "it was cut back"));
+        assert_eq!(ours.start_of(0), Some(2));
+        feeds[0].attach(2);
+        assert_eq!(ours.start_of(0), Some(2), "its task may end before it has committed anything");
+        ours.committed(&feeds[0], 3);
+        assert_eq!(ours.start_of(0), Some(3));
     }
 
     #[test]
