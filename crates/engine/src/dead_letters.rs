@@ -25,6 +25,9 @@ const REASON_BYTES: usize = 4 * 1024;
 const KEPT_BYTES: usize = 64 * 1024;
 /// How many bytes of letters go into one record batch.
 const BATCH_BYTES: usize = 4 << 20;
+/// What a record costs beside its parts, and a header beside its own, at most.
+const AROUND_A_RECORD: usize = 128;
+const AROUND_A_HEADER: usize = 10;
 
 /// Why a record became a letter.
 #[derive(Debug, Clone)]
@@ -89,8 +92,6 @@ enum Out {
 /// Writes a partition task's letters.
 pub struct LetterWriter {
     out: Out,
-    /// How many bytes of letters go into one record batch.
-    batch_bytes: usize,
     pipeline: Arc<str>,
     source: Arc<str>,
     partition: u32,
@@ -122,17 +123,12 @@ impl LetterWriter {
         may_be_oversized: bool,
         metrics: Arc<PipelineMetrics>,
     ) -> Self {
-        let (out, record_bytes_max, batch_bytes) = match to {
-            DeadLetters::Log(topic) => (Out::Log(topic.clone()), record_bytes_max, BATCH_BYTES),
-            // What a letter adds to a record must find room too.
-            DeadLetters::Kafka(topic) => {
-                let most = topic.bytes_max();
-                (Out::Kafka(topic.writer()), record_bytes_max.min(most / 2), most / 4)
-            }
+        let out = match to {
+            DeadLetters::Log(topic) => Out::Log(topic.clone()),
+            DeadLetters::Kafka(topic) => Out::Kafka(topic.writer()),
         };
         Self {
             out,
-            batch_bytes,
             pipeline,
             source,
             partition,
@@ -155,14 +151,18 @@ impl LetterWriter {
             Out::Log(topic) => topic.options().codec,
             Out::Kafka(_) => Codec::Lz4,
         };
+        let bounds = self.bounds();
         let mut batches = Vec::new();
         let mut builder = BatchBuilder::new(codec);
         for verdict in verdicts {
-            self.push(&mut builder, now, records.get(verdict.source_row as usize), verdict);
-            if builder.bytes() > self.batch_bytes {
+            let record = records.get(verdict.source_row as usize);
+            let Cut { key, value, headers } = self.cut(bounds, record, verdict);
+            let bytes = key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len) + headers.len();
+            if !builder.is_empty() && builder.bytes() + bytes > bounds.batch {
                 batches.push(builder.finish());
                 builder.clear();
             }
+            builder.push(now, key, value, &headers);
         }
         if !builder.is_empty() {
             batches.push(builder.finish());
@@ -190,15 +190,34 @@ impl LetterWriter {
         .boxed())
     }
 
-    fn push(&self, builder: &mut BatchBuilder, now: i64, record: Record<'_>, verdict: &Verdict) {
-        let mut value = record.value;
-        let mut truncated = None;
-        if let Some(bytes) = value
-            && bytes.len() > self.record_bytes_max
-        {
-            truncated = Some(format!("{} {:08x}", bytes.len(), crc32c::crc32c(bytes)));
-            value = Some(&bytes[..KEPT_BYTES.min(bytes.len())]);
+    /// Asked for anew each time: a cluster may take less than it said, or more than before.
+    fn bounds(&self) -> Bounds {
+        match &self.out {
+            Out::Log(_) => {
+                Bounds { record: self.record_bytes_max, batch: BATCH_BYTES, letter: usize::MAX }
+            }
+            // What a letter adds to a record must find room too.
+            Out::Kafka(writer) => {
+                let most = writer.bytes_max();
+                Bounds {
+                    record: self.record_bytes_max.min(most / 2),
+                    batch: most / 4,
+                    letter: most.saturating_sub(AROUND_A_RECORD),
+                }
+            }
         }
+    }
+
+    fn cut<'r>(&self, bounds: Bounds, record: Record<'r>, verdict: &Verdict) -> Cut<'r> {
+        let mut value = record.value;
+        let mut is_cut = false;
+        if let Some(bytes) = value
+            && bytes.len() > bounds.record
+        {
+            is_cut = true;
+            value = Some(&bytes[..KEPT_BYTES.min(bounds.record)]);
+        }
+        let mut truncated = None;
         let mut own: Vec<Header<'_>> = Vec::new();
         for header in record.headers.iter() {
             if self.may_be_oversized && header.key == OVERSIZED_HEADER.as_bytes() {
@@ -211,7 +230,7 @@ impl LetterWriter {
             ("pipeline", self.pipeline.to_string()),
             ("step", verdict.step.to_string()),
             ("kind", verdict.kind.to_owned()),
-            ("reason", bounded(&verdict.reason).to_owned()),
+            ("reason", bounded(&verdict.reason, bounds.letter / 4).to_owned()),
             ("attempt", self.attempt.to_string()),
             ("source", self.source.to_string()),
             ("partition", self.partition.to_string()),
@@ -220,6 +239,24 @@ impl LetterWriter {
         ];
         if let Some([0, a, b, c, d, ..]) = record.value {
             notes.push(("schema_id", u32::from_be_bytes([*a, *b, *c, *d]).to_string()));
+        }
+        let noted = |(name, text): &(&str, String)| {
+            PREFIX.len() + name.len() + text.len() + AROUND_A_HEADER
+        };
+        // The note of what was cut has a length and a checksum.
+        let room = bounds.letter.saturating_sub(notes.iter().map(noted).sum::<usize>() + 64);
+        let headers = own.iter().map(|h| h.key.len() + h.value.map_or(0, <[u8]>::len));
+        let headers = headers.map(|bytes| bytes + AROUND_A_HEADER).sum();
+        let [key, kept] = [record.key, value].map(|part| part.map_or(0, <[u8]>::len));
+        let fit = fit(room, kept, key, headers);
+        value = value.map(|bytes| &bytes[..fit.value]);
+        is_cut |= fit.value < kept || !fit.key || !fit.headers;
+        if !fit.headers {
+            own.clear();
+        }
+        if is_cut {
+            let bytes = record.value.unwrap_or_default();
+            truncated = Some(format!("{} {:08x}", bytes.len(), crc32c::crc32c(bytes)));
         }
         if let Some(truncated) = truncated {
             notes.push(("truncated", truncated));
@@ -230,12 +267,44 @@ impl LetterWriter {
         }
         let mut headers = Vec::new();
         Headers::encode(own.into_iter(), &mut headers);
-        builder.push(now, record.key, value, &headers);
+        Cut { key: record.key.filter(|_| fit.key), value, headers }
     }
 }
 
-fn bounded(reason: &str) -> &str {
-    &reason[..reason.floor_char_boundary(REASON_BYTES)]
+/// How large things may be.
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
+    /// A value that is kept whole.
+    record: usize,
+    batch: usize,
+    /// A letter that is alone.
+    letter: usize,
+}
+
+/// What is kept of a record, with our notes.
+struct Cut<'r> {
+    key: Option<&'r [u8]>,
+    value: Option<&'r [u8]>,
+    headers: Vec<u8>,
+}
+
+/// What of a record finds room.
+#[derive(Debug, PartialEq, Eq)]
+struct Fit {
+    value: usize,
+    key: bool,
+    headers: bool,
+}
+
+/// Headers go first, then the key, then the end of the value.
+fn fit(room: usize, value: usize, key: usize, headers: usize) -> Fit {
+    let with_key = value.saturating_add(key) <= room;
+    let with_headers = with_key && value + key + headers <= room;
+    Fit { value: value.min(room), key: key == 0 || with_key, headers: headers == 0 || with_headers }
+}
+
+fn bounded(reason: &str, most: usize) -> &str {
+    &reason[..reason.floor_char_boundary(REASON_BYTES.min(most))]
 }
 
 impl Letter {
@@ -296,5 +365,23 @@ impl Letter {
             value: self.value.as_deref(),
             headers: Headers(&self.headers),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_letter_that_is_too_large_loses_headers_then_its_key_then_the_end_of_its_value() {
+        let kept = |room| {
+            let Fit { value, key, headers } = fit(room, 50, 20, 30);
+            (value, key, headers)
+        };
+        assert_eq!(kept(100), (50, true, true));
+        assert_eq!(kept(99), (50, true, false));
+        assert_eq!(kept(69), (50, false, false));
+        assert_eq!(kept(49), (49, false, false));
+        assert_eq!(fit(0, 0, 0, 0), Fit { value: 0, key: true, headers: true });
     }
 }

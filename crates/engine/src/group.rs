@@ -70,6 +70,8 @@ pub(crate) async fn follow(
                 pipeline.committer.forget(&partitions);
                 let slots = engine.take_out(&pipeline, &partitions);
                 abort(&pipeline, slots).await;
+                // What their tasks offered until they ended.
+                pipeline.committer.forget(&partitions);
             }
             Err(error) => {
                 // The group says it, and goes on trying: what may pass is told while it lasts.
