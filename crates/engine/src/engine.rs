@@ -659,8 +659,8 @@ async fn supervise(pipeline: Arc<Pipeline>, status: Arc<PartitionStatus>, stop: 
     let mut brake = Brake::new(pipeline.limits.max_dead_ratio);
     let mut backoff = Backoff::new();
     let mut last_panic = None;
-    // What it held for last, and when.
-    let mut held: Option<(&'static str, Instant)> = None;
+    // What it held for, and when last.
+    let mut held: BTreeMap<String, Instant> = BTreeMap::new();
     let mut begun_at = None;
     loop {
         let before = status.report().committed;
@@ -700,11 +700,10 @@ async fn supervise(pipeline: Arc<Pipeline>, status: Arc<PartitionStatus>, stop: 
                 if pipeline.home.tables.needs_reopen() {
                     pipeline.committer.fail();
                 }
-                let before = held.replace((error.kind(), Instant::now()));
-                let again = |(kind, when): (_, Instant)| {
-                    kind == error.kind() && when.elapsed() < HELD_AGAIN
-                };
-                if !before.is_some_and(again) {
+                // Which partition of a topic it was, and when, makes no other reason of it.
+                let same = reason.replace(|c: char| c.is_ascii_digit(), "");
+                held.retain(|_, when| when.elapsed() < HELD_AGAIN);
+                if held.insert(same, Instant::now()).is_none() {
                     tracing::error!(pipeline = %name, %partition, "holding: {reason}");
                     pipeline.metrics.error("partition", error.kind(), 1);
                 }

@@ -37,6 +37,9 @@ pub enum Fault {
     Hold,
     /// One bit in about so many bytes is flipped.
     Corrupt { every: u64 },
+    /// The same of bytes that are in the middle of text only: what is around records, and what is not
+    /// covered by their checksums, passes.
+    CorruptText { every: u64 },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

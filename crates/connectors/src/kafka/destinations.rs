@@ -74,6 +74,11 @@ impl Destinations {
         self.get(topic).await.map(|destination| destination.partitions)
     }
 
+    /// What a topic was when it was there and ours to write.
+    pub(super) fn known(&self, topic: &Arc<str>) -> Option<Destination> {
+        self.shared.known.lock().get(topic).map(|(_, destination)| *destination)
+    }
+
     pub(super) async fn get(&self, topic: &Arc<str>) -> Result<Destination> {
         let shared = &self.shared;
         let fresh = shared.cluster.options().metadata_refresh;

@@ -739,7 +739,9 @@ impl Actor {
             code => {
                 let error = answered(doing(), code);
                 let said = response.error_message.map(|m| m.as_str().to_owned());
-                if error.disposition() == Disposition::Stop {
+                // A right that is given back is one that was waited for: nothing was taken meanwhile.
+                let waits = error.kind() == "not_authorised" && self.coordinator.is_none();
+                if error.disposition() == Disposition::Stop && !waits {
                     return Err(match said {
                         Some(said) => error.because(said),
                         None => error,

@@ -309,7 +309,11 @@ async fn begin(
         Err(error) if named_by_row && error.disposition() == Disposition::Stop => {
             return Ok(Err(error.chain()));
         }
-        Err(error) => return Err(error),
+        // Its rows wait for their topic, or for the right to write it, where all others wait.
+        Err(error) => match destinations.known(topic) {
+            Some(known) if matches!(error.kind(), "no_topic" | "not_authorised") => known,
+            _ => return Err(error),
+        },
     };
     Ok(Ok(Building {
         topic: topic.clone(),

@@ -11,6 +11,8 @@ use std::thread;
 use std::time::Duration;
 
 const PIECE_BYTES_MAX: usize = 16 << 10;
+/// Names of topics, groups and members are shorter.
+const TEXT_LONG: u64 = 48;
 /// A peer that does not read must not keep a pump from seeing that its connection is over.
 const WRITE_WAIT: Duration = Duration::from_millis(100);
 
@@ -81,6 +83,7 @@ pub(super) fn run(shared: &Shared, link: &Link, direction: Direction, number: u6
         random: StdRng::seed_from_u64(shared.seed ^ (number << 1 | way).wrapping_mul(0x9E37_79B9)),
         version: u64::MAX,
         count: 0,
+        text: 0,
         holed: false,
     };
     // An error here is a peer that went away: the other pump and both peers see it by themselves.
@@ -99,6 +102,8 @@ struct Pump<'a> {
     version: u64,
     /// Bytes still to pass, or bytes until the next flip.
     count: u64,
+    /// How many bytes of text came in a row.
+    text: u64,
     /// Bytes were lost: what follows must not look like a stream without a hole.
     holed: bool,
 }
@@ -138,6 +143,10 @@ impl Pump<'_> {
                 }
                 Fault::Corrupt { every } => {
                     self.corrupt(piece, every);
+                    self.pass(to, piece)?;
+                }
+                Fault::CorruptText { every } => {
+                    self.corrupt_text(piece, every);
                     self.pass(to, piece)?;
                 }
                 Fault::BlackHoleAfter(_) => {
@@ -180,7 +189,7 @@ impl Pump<'_> {
                 Fault::CutAfter(bytes)
                 | Fault::ResetAfter(bytes)
                 | Fault::BlackHoleAfter(bytes) => bytes,
-                Fault::Corrupt { every } => self.gap(every),
+                Fault::Corrupt { every } | Fault::CorruptText { every } => self.gap(every),
                 _ => 0,
             };
         }
@@ -202,6 +211,24 @@ impl Pump<'_> {
             self.note(|passed| passed.bits_flipped += 1);
         }
         self.count -= (piece.len() - at) as u64;
+    }
+
+    fn corrupt_text(&mut self, piece: &mut [u8], every: u64) {
+        for byte in piece {
+            let is_text = byte.is_ascii_graphic() || *byte == b' ';
+            self.text = if is_text { self.text + 1 } else { 0 };
+            if self.text < TEXT_LONG {
+                continue;
+            }
+            if self.count > 0 {
+                self.count -= 1;
+                continue;
+            }
+            *byte ^= 1 << self.random.random_range(0..8);
+            self.text = 0;
+            self.count = self.gap(every);
+            self.note(|passed| passed.bits_flipped += 1);
+        }
     }
 
     /// Bytes until the next flip: `every` on average, wherever the stream is cut into pieces.

@@ -128,6 +128,24 @@ fn live_connections_are_cut_and_new_ones_refused_until_healed() {
 }
 
 #[test]
+fn only_text_is_flipped_where_that_is_asked_for() {
+    let (server, _ends) = echo();
+    let proxy = Proxy::start(server, 1).unwrap();
+    proxy.set(Direction::ToClient, Fault::CorruptText { every: 50 });
+    let mut stream = through(&proxy);
+    let part = [vec![1; 100], vec![b'x'; 100]].concat();
+    let sent = part.repeat(50);
+    let mut found = vec![0; sent.len()];
+    let mut writing = stream.try_clone().unwrap();
+    let bytes = sent.clone();
+    let writer = thread::spawn(move || writing.write_all(&bytes).unwrap());
+    stream.read_exact(&mut found).unwrap();
+    writer.join().unwrap();
+    let changed: Vec<usize> = (0..sent.len()).filter(|at| sent[*at] != found[*at]).collect();
+    assert!(!changed.is_empty() && changed.iter().all(|at| sent[*at] == b'x'), "{changed:?}");
+}
+
+#[test]
 fn a_black_hole_may_begin_after_so_many_bytes() {
     let (server, _ends) = echo();
     let proxy = Proxy::start(server, 1).unwrap();

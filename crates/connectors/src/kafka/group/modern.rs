@@ -42,6 +42,8 @@ struct Talk {
     all: bool,
     told_topics: BTreeSet<Arc<str>>,
     told_owned: BTreeSet<TopicPartition>,
+    /// The same of a heartbeat that was not answered yet.
+    telling: (BTreeSet<Arc<str>>, BTreeSet<TopicPartition>),
     /// What is to become ours, by the topics' ids: one of a topic that is gone is never taken for
     /// its successor's.
     assignment: Option<Assignment>,
@@ -55,7 +57,7 @@ impl Context {
         let mut talk = Talk::new();
         let mut taken_since = None;
         while !self.stop.is_cancelled() {
-            let request = self.request(&talk);
+            let request = self.request(&mut talk);
             let beat = tokio::select! {
                 beat = self.beat(request) => beat,
                 () = self.stop.cancelled() => break,
@@ -117,7 +119,8 @@ impl Context {
                 }
             }
             self.reconcile(&mut talk);
-            if talk.told_owned != self.ours.owned() && talk.revoking.is_none() {
+            let owned_is_new = talk.told_owned != self.ours.owned() && talk.revoking.is_none();
+            if owned_is_new || talk.told_topics != self.subscribed.borrow().names() {
                 continue;
             }
             self.wait(&mut talk).await;
@@ -169,7 +172,7 @@ impl Context {
         connection.call(&request, version, self.cluster.timeout()).await
     }
 
-    fn request(&self, talk: &Talk) -> ConsumerGroupHeartbeatRequest {
+    fn request(&self, talk: &mut Talk) -> ConsumerGroupHeartbeatRequest {
         let topics = self.subscribed.borrow().names();
         let owned = match talk.epoch {
             JOIN => BTreeSet::new(),
@@ -190,20 +193,17 @@ impl Context {
             let named = |topic: &Arc<str>| TopicName(StrBytes::from_string(topic.to_string()));
             request = request.with_subscribed_topic_names(Some(topics.iter().map(named).collect()));
         }
-        if talk.all || (owned != talk.told_owned && talk.revoking.is_none()) {
+        let tells_owned = talk.all || (owned != talk.told_owned && talk.revoking.is_none());
+        if tells_owned {
             request = request.with_topic_partitions(Some(self.by_id(&owned)));
         }
+        talk.telling = (topics, if tells_owned { owned } else { talk.told_owned.clone() });
         request
     }
 
     fn heard(self: &Arc<Self>, talk: &mut Talk, response: ConsumerGroupHeartbeatResponse) {
-        talk.told_topics = self.subscribed.borrow().names();
-        if talk.revoking.is_none() || talk.all {
-            talk.told_owned = match talk.epoch {
-                JOIN => BTreeSet::new(),
-                _ => self.ours.owned(),
-            };
-        }
+        // What has changed since the heartbeat was written is not told yet.
+        (talk.told_topics, talk.told_owned) = std::mem::take(&mut talk.telling);
         talk.all = false;
         talk.epoch = response.member_epoch;
         talk.every =
@@ -296,6 +296,7 @@ impl Talk {
             all: true,
             told_topics: BTreeSet::new(),
             told_owned: BTreeSet::new(),
+            telling: Default::default(),
             assignment: None,
             every: Duration::from_secs(3),
             revoking: None,
