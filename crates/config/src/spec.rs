@@ -529,7 +529,7 @@ pub enum EncodeSpec {
     JsonSchema(JsonSchemaEncode),
 }
 
-/// Under which subject a sink's schema is registered.
+// No help text of its own: what it is flattened into would take it over.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct SubjectSpec {
     /// The registry's subject. Named by `subject_strategy` unless given.
