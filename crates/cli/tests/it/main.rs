@@ -11,6 +11,7 @@ mod disk;
 mod examples;
 mod help;
 mod kafka;
+mod kafka_faults;
 mod kafka_group;
 mod kafka_source;
 mod migrate;

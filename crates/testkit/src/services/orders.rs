@@ -178,6 +178,7 @@ impl Client {
     /// Somebody who writes, each record once whatever happens meanwhile.
     pub fn feeder(&self) -> Feeder {
         let request = InitProducerIdRequest::default()
+            .with_transactional_id(None)
             .with_transaction_timeout_ms(TIMEOUT_MS)
             .with_producer_id((-1).into())
             .with_producer_epoch(-1);
@@ -241,6 +242,7 @@ impl Feeder {
             .with_name(topic_name(topic))
             .with_partition_data(vec![data]);
         let request = ProduceRequest::default()
+            .with_transactional_id(None)
             .with_acks(-1)
             .with_timeout_ms(1_000)
             .with_topic_data(vec![data]);
@@ -255,11 +257,6 @@ impl Feeder {
             }
         });
         *sequence += records.len() as i32;
-    }
-
-    /// A topic that was made again begins with nothing.
-    pub fn forget(&mut self, topic: &str) {
-        self.sequences.retain(|(of, _), _| of != topic);
     }
 }
 
