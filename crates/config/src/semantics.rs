@@ -499,6 +499,10 @@ fn dead_letters(value: &Value, reader: &mut Reader) {
 /// in one cluster. Whether two lists of brokers are one cluster is asked when it is planned.
 fn delivery(value: &Value, reader: &mut Reader) {
     if value["delivery"] != "exactly_once" {
+        // What it was meant to be is not known.
+        if value["delivery"].is_null() && reader.places.has("/delivery") {
+            return;
+        }
         for field in ["transactional_id", "transaction_timeout"] {
             if reader.places.has(&format!("/{field}")) {
                 let message = format!("`{field}` without `delivery: exactly_once`");

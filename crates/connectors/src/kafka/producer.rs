@@ -46,6 +46,9 @@ const BYTES_MAX: usize = 8 << 20;
 const BYTES_MAX_SHARED: usize = 32 << 20;
 /// What one request carries, if more than one batch.
 const REQUEST_BYTES: usize = 4 << 20;
+/// Requests of a transactional producer that one broker has: one that it works on, and one that it
+/// finds when that is done.
+const BUSY_MAX: usize = 2;
 /// How long a topic may be missing before it is gone: after it was made not every broker knows it.
 const MISSING_FOR: Duration = Duration::from_secs(30);
 /// How long the coordinator takes to end the transaction before this one.
@@ -139,6 +142,7 @@ impl Producer {
             round: 0,
             added: HashSet::new(),
             adding: false,
+            busy: HashMap::new(),
             lanes: HashMap::new(),
             flights: FuturesUnordered::new(),
             connecting: HashSet::new(),
@@ -279,6 +283,8 @@ struct Actor {
     /// it themselves.
     added: HashSet<Partition>,
     adding: bool,
+    /// How many requests of ours are under way to each broker.
+    busy: HashMap<i32, usize>,
     lanes: HashMap<Partition, Lane>,
     flights: FuturesUnordered<BoxFuture<'static, Flown>>,
     /// Brokers to which a connection is being made.
@@ -314,7 +320,13 @@ enum Flown {
     Connected(i32, Result<()>),
     Refreshed(Result<()>),
     Added(Vec<Partition>, Result<()>),
-    Answered { round: u64, batches: Vec<(Partition, i32)>, answer: Result<ProduceResponse> },
+    Answered {
+        round: u64,
+        /// Of a request that was ours alone.
+        node: Option<i32>,
+        batches: Vec<(Partition, i32)>,
+        answer: Result<ProduceResponse>,
+    },
 }
 
 impl Actor {
@@ -374,6 +386,7 @@ impl Actor {
                     }
                     self.flights.clear();
                     self.connecting.clear();
+                    self.busy.clear();
                     self.adding = false;
                     self.round += 1;
                     let _ = done.send(());
@@ -381,6 +394,7 @@ impl Actor {
                 Some(Order::Renumber(number, done)) => {
                     if self.number != Some(number) {
                         self.lanes.clear();
+                        self.busy.clear();
                         self.round += 1;
                     }
                     self.number = Some(number);
@@ -492,6 +506,9 @@ impl Actor {
                 }
                 match self.cluster.leader(&partition.0, partition.1) {
                     Some(led) if self.connecting.contains(&led.leader) => {}
+                    // What comes meanwhile goes together.
+                    Some(led)
+                        if self.busy.get(&led.leader).is_some_and(|busy| *busy >= BUSY_MAX) => {}
                     Some(led) => by_node.entry(led.leader).or_default().push(partition.clone()),
                     None => {
                         // The first time it may only not be known yet.
@@ -582,6 +599,7 @@ impl Actor {
         if self.coordinator.is_some() {
             self.shared.began.lock().get_or_insert_with(Instant::now);
         }
+        *self.busy.entry(node).or_default() += 1;
         let newer = self.number.is_some_and(|number| number.newer);
         let round = self.round;
         // Its place in the connection's order is taken before anything else is sent.
@@ -593,12 +611,13 @@ impl Actor {
             // The broker's own time-out comes first.
             Ok(answer) => async move {
                 let answer = answer.wait(timeout + timeout / 2).await;
-                Flown::Answered { round, batches, answer }
+                Flown::Answered { round, node: Some(node), batches, answer }
             }
             .boxed(),
-            Err(error) => {
-                async move { Flown::Answered { round, batches, answer: Err(error) } }.boxed()
+            Err(error) => async move {
+                Flown::Answered { round, node: Some(node), batches, answer: Err(error) }
             }
+            .boxed(),
         };
         self.flights.push(flight);
         true
@@ -615,12 +634,19 @@ impl Actor {
             lane.in_flight += 1;
             let batches = vec![(partition.clone(), item.sequence)];
             let answer = writes.submit(&self.cluster, partition, item.bytes.clone());
-            let flight = async move { Flown::Answered { round, batches, answer: answer.await } };
+            let flight =
+                async move { Flown::Answered { round, node: None, batches, answer: answer.await } };
             self.flights.push(flight.boxed());
         }
     }
 
     fn landed(&mut self, flown: Flown) -> Result<()> {
+        if let Flown::Answered { round, node: Some(node), .. } = &flown
+            && *round == self.round
+            && let Some(busy) = self.busy.get_mut(node)
+        {
+            *busy = busy.saturating_sub(1);
+        }
         match flown {
             Flown::Connected(node, connected) => {
                 self.connecting.remove(&node);
