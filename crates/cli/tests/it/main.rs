@@ -8,6 +8,7 @@ mod changes;
 mod checks;
 mod demo;
 mod disk;
+mod exactly_once;
 mod examples;
 mod help;
 mod kafka;
