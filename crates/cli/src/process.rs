@@ -75,7 +75,7 @@ impl Process {
             None => None,
         };
         let kafka = match &options.kafka {
-            Some(kafka) => Some(runtimes.io().block_on(kafka.listen())?),
+            Some(kafka) => Some(runtimes.clients().block_on(kafka.listen())?),
             None => None,
         };
         let address = http.as_ref().and_then(Http::address);
@@ -89,7 +89,7 @@ impl Process {
         }
         let broker = match (kafka, options.kafka) {
             (Some(listener), Some(kafka)) => {
-                let _inside = runtimes.io().enter();
+                let _inside = runtimes.clients().enter();
                 Some(kafka.open(listener, home.log.clone())?)
             }
             _ => None,
@@ -127,7 +127,7 @@ impl Process {
             ));
         }
         if let Some(broker) = broker {
-            runtimes.io().spawn(broker.serve(console.clone()));
+            runtimes.clients().spawn(broker.serve(console.clone()));
         }
         let pipelines = runtimes.pipelines().block_on(async {
             let plans = plan(files, &home, &engine, &shutdown).await?;

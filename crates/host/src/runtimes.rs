@@ -4,6 +4,7 @@
 //! ```text
 //! pipelines   partition tasks: decode, SQL, encode (CPU)
 //! io          sources, sinks, timers
+//! clients     what Kafka clients ask of the listener, where there is one
 //! console     admin socket, /metrics, health, schema registry
 //! ```
 
@@ -16,6 +17,8 @@ use tokio::runtime::{Builder, Handle, Runtime};
 pub struct Threads {
     pub pipelines: usize,
     pub io: usize,
+    /// None where there is no listener: the runtime is not made then.
+    pub clients: usize,
     pub console: usize,
 }
 
@@ -23,14 +26,15 @@ pub struct Threads {
 pub struct Runtimes {
     pipelines: Runtime,
     io: Runtime,
+    clients: Option<Runtime>,
     console: Runtime,
 }
 
 impl Default for Threads {
-    /// A pipeline thread for each core that this process may use; one each for the others.
+    /// A pipeline thread for each core that this process may use; one each for the others, and no clients.
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
-        Self { pipelines: cores, io: 1, console: 1 }
+        Self { pipelines: cores, io: 1, clients: 0, console: 1 }
     }
 }
 
@@ -39,6 +43,10 @@ impl Runtimes {
         Ok(Self {
             pipelines: build("pipelines", threads.pipelines, 64)?,
             io: build("io", threads.io, 64)?,
+            clients: match threads.clients {
+                0 => None,
+                threads => Some(build("clients", threads, 64)?),
+            },
             console: build("console", threads.console, 16)?,
         })
     }
@@ -51,13 +59,21 @@ impl Runtimes {
         self.io.handle()
     }
 
+    /// Those of `io` where there are none.
+    pub fn clients(&self) -> &Handle {
+        self.clients.as_ref().map_or_else(|| self.io(), Runtime::handle)
+    }
+
     pub fn console(&self) -> &Handle {
         self.console.handle()
     }
 
-    /// Ends all three, giving what still blocks a moment to finish.
+    /// Ends all of them, giving what still blocks a moment to finish.
     pub fn stop(self, patience: Duration) {
         self.console.shutdown_timeout(patience);
+        if let Some(clients) = self.clients {
+            clients.shutdown_timeout(patience);
+        }
         self.pipelines.shutdown_timeout(patience);
         self.io.shutdown_timeout(patience);
     }
@@ -79,15 +95,26 @@ mod tests {
 
     #[test]
     fn each_runtime_works_on_threads_of_its_own_name() {
-        let runtimes = Runtimes::start(Threads { pipelines: 2, io: 1, console: 1 }).unwrap();
+        let runtimes =
+            Runtimes::start(Threads { pipelines: 2, io: 1, clients: 2, console: 1 }).unwrap();
         for (name, handle) in [
             ("pipelines", runtimes.pipelines()),
             ("io", runtimes.io()),
+            ("clients", runtimes.clients()),
             ("console", runtimes.console()),
         ] {
             let task = handle.spawn(async { std::thread::current().name().map(str::to_owned) });
             assert_eq!(handle.block_on(task).unwrap().as_deref(), Some(name));
         }
+        runtimes.stop(Duration::from_secs(1));
+    }
+
+    #[test]
+    fn without_a_listener_there_are_no_threads_for_it() {
+        let runtimes = Runtimes::start(Threads { pipelines: 1, ..Threads::default() }).unwrap();
+        let task =
+            runtimes.clients().spawn(async { std::thread::current().name().map(str::to_owned) });
+        assert_eq!(runtimes.io().block_on(task).unwrap().as_deref(), Some("io"));
         runtimes.stop(Duration::from_secs(1));
     }
 }

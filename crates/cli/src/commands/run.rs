@@ -56,6 +56,9 @@ pub struct RunArgs {
     /// Where Kafka clients can read and write the topics; nowhere unless given
     #[arg(long, value_name = "ADDRESS:PORT", help_heading = "Kafka")]
     kafka_listen: Option<SocketAddr>,
+    /// Threads that serve Kafka clients; as many as there are cores unless given
+    #[arg(long, value_name = "N", help_heading = "Kafka", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    kafka_threads: Option<u16>,
     #[command(flatten)]
     kafka: KafkaArgs,
 }
@@ -89,6 +92,10 @@ impl RunArgs {
             threads: Threads {
                 pipelines: self.threads.map_or(threads.pipelines, usize::from),
                 io: usize::from(self.io_threads),
+                clients: match (self.kafka_listen, self.kafka_threads) {
+                    (None, _) => 0,
+                    (Some(_), given) => given.map_or(threads.pipelines, usize::from),
+                },
                 console: usize::from(self.console_threads),
             },
             http,

@@ -40,8 +40,9 @@ impl ServeArgs {
             data: global.data.clone(),
             threads: Threads {
                 // There are no pipelines: the cores are for the clients.
-                io: self.io_threads.map_or(threads.pipelines, usize::from),
+                clients: self.io_threads.map_or(threads.pipelines, usize::from),
                 pipelines: 1,
+                io: 1,
                 console: 1,
             },
             http: self.listen.map(|listen| HttpOptions { listen, registry_listen: None }),
