@@ -15,8 +15,11 @@ use millstream_log::{Reader, Topic};
 use millstream_tables::{Commit, Source};
 use std::collections::{BTreeSet, VecDeque};
 use std::ops::Range;
+use std::time::Duration;
 
 const READ_BYTES: usize = 1 << 20;
+/// After so long without a record a partition is asked whether it still has what was there.
+const QUIET: Duration = Duration::from_secs(1);
 const BATCH_ROWS: usize = 1_000;
 
 /// The letters that are in a topic when this is opened.
@@ -110,7 +113,7 @@ impl Letters {
                     return Ok(Some((letter, replayed)));
                 }
             }
-            if !reading.advance().await? {
+            if !reading.advance(&self.from).await? {
                 self.now = None;
             }
         }
@@ -140,13 +143,21 @@ impl Letters {
 
 impl Reading {
     /// Reads on; false at the end.
-    async fn advance(&mut self) -> anyhow::Result<bool> {
+    async fn advance(&mut self, from: &From) -> anyhow::Result<bool> {
         if self.next >= self.upto {
             return Ok(false);
         }
         let records = match &mut self.reader {
             Side::Log(reader) => reader.try_next()?,
-            Side::Kafka(reader) => reader.next().await?,
+            Side::Kafka(reader) => match tokio::time::timeout(QUIET, reader.next()).await {
+                Ok(records) => records?,
+                Err(_) => {
+                    // Retention may have taken what was there.
+                    let From::Kafka(source) = from else { return Ok(false) };
+                    let start = source.offset_of(self.partition, Place::Earliest).await?;
+                    return Ok(start < self.upto);
+                }
+            },
         };
         let Some(records) = records else { return Ok(false) };
         (self.next, self.row) = (records.next_offset(), 0);

@@ -8,6 +8,10 @@ use millstream_connectors::kafka::KafkaSource;
 use millstream_core::{PartitionReader, Place, Records, Source as _, Start};
 use millstream_log::{PartitionLog, Reader};
 use std::sync::Arc;
+use std::time::Duration;
+
+/// After so long without a record a partition is asked whether it still has what was there.
+const QUIET: Duration = Duration::from_secs(1);
 
 #[derive(Clone)]
 pub enum Partition {
@@ -71,7 +75,8 @@ impl Partition {
         Ok(match self {
             Partition::Log(log) => From::Log(Reader::new(log, offset, READ_BYTES)?),
             Partition::Kafka { source, index, .. } => {
-                From::Kafka { reader: source.reader(*index, Start::Offset(offset)).await?, offset }
+                let reader = source.reader(*index, Start::Offset(offset)).await?;
+                From::Kafka { reader, offset, source: source.clone(), index: *index }
             }
         })
     }
@@ -80,7 +85,7 @@ impl Partition {
 /// Reads a partition in order.
 pub enum From {
     Log(Reader),
-    Kafka { reader: Box<dyn PartitionReader>, offset: i64 },
+    Kafka { reader: Box<dyn PartitionReader>, offset: i64, source: Arc<KafkaSource>, index: u32 },
 }
 
 impl From {
@@ -109,13 +114,21 @@ impl From {
         match self {
             _ if self.offset() >= upto => Ok(None),
             From::Log(reader) => Ok(reader.try_next()?),
-            From::Kafka { reader, offset } => {
-                let records = reader.next().await?;
+            From::Kafka { reader, offset, source, index } => loop {
+                let records = match tokio::time::timeout(QUIET, reader.next()).await {
+                    Ok(records) => records?,
+                    Err(_) if upto == i64::MAX => continue,
+                    // Retention may have taken what was there.
+                    Err(_) if source.offset_of(*index, Place::Earliest).await? >= upto => {
+                        return Ok(None);
+                    }
+                    Err(_) => continue,
+                };
                 if let Some(records) = &records {
                     *offset = records.next_offset();
                 }
-                Ok(records)
-            }
+                return Ok(records);
+            },
         }
     }
 }
