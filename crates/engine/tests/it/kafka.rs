@@ -6,12 +6,12 @@ use millstream_config::Pipeline;
 use millstream_connectors::RecordColumns;
 use millstream_connectors::kafka::{
     Cluster, ClusterOptions, Destinations, GroupOptions, KafkaSink, KafkaSinkOptions, KafkaSource,
-    KafkaSourceOptions, OnLostOffset, Target, Topics,
+    KafkaSourceOptions, KafkaTopic, OnLostOffset, Target, Topics,
 };
-use millstream_core::{Batch, Change, Origin, Place, Sink, Source, Start};
-use millstream_engine::PartitionState;
+use millstream_core::{Batch, Change, Header, Headers, Origin, Place, Sink, Source, Start};
+use millstream_engine::{DeadLetters, Letters, PartitionState};
 use millstream_formats::json::JsonEncoder;
-use millstream_log::Codec;
+use millstream_log::{BatchBuilder, Codec};
 use millstream_testkit::events::{Checker, Event, Fate, Generator};
 use millstream_testkit::services::{self, Kafka, unique};
 use std::collections::BTreeMap;
@@ -292,6 +292,57 @@ async fn dead_letters_go_to_a_topic_of_the_cluster_whole_and_with_their_reason()
     sent.checker.arrived("dead", Fate::Dead, &letters, true, 0);
     assert_eq!(sent.checker.faults(), []);
     assert!(bench.home.log.topic(&dead).is_none(), "nothing of them is in the embedded log");
+}
+
+/// Bytes that do not pack.
+fn noise(seed: u64, count: usize) -> Vec<u8> {
+    let mut state = seed;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 56) as u8
+    };
+    (0..count).map(|_| next()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_letter_that_is_larger_than_its_topic_takes_is_cut_and_holds_nothing() {
+    let Some(kafka) = services::kafka() else { return };
+    let topic = topics(&kafka, 1);
+    let dead = format!("{topic}-dead");
+    kafka.create_topic(&dead, 1, &[("max.message.bytes", "20000")]);
+    let cluster = cluster(&kafka);
+    let (key, value) = (noise(1, 12_000), noise(2, 5_000));
+    let large = noise(3, 30_000);
+    let mut headers = Vec::new();
+    let header = Header { key: b"large", value: Some(&large) };
+    Headers::encode([header].into_iter(), &mut headers);
+    let mut builder = BatchBuilder::new(Codec::None);
+    builder.push(1_000, Some(&key), Some(&value), &headers);
+    let source = KafkaTopic::open(cluster.clone(), &topic).await.unwrap();
+    source.writer().append(0, vec![builder.finish()]).await.unwrap();
+    let events: Vec<Event> = {
+        let mut generator = Generator::new(15, 5);
+        let all = std::iter::from_fn(|| Some(generator.event()));
+        all.filter(|event| event.fate == Fate::Out).take(10).collect()
+    };
+    produce(&cluster, &topic, &events).await;
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::at(dir.path());
+    let brokers = kafka.bootstrap();
+    let letters =
+        format!("dead_letters: {{ topic: {dead}, kafka: {{ brokers: [\"{brokers}\"] }} }}");
+    let file = pipeline(dir.path(), &kafka, &topic, "metadata_refresh: 1s", &letters);
+    bench.start(&[file]).await;
+    until("all are in", || bench.counts(&topic) == (11, 10, 0, 1)).await;
+    bench.engine.drain(Duration::from_secs(10)).await;
+    let dead = DeadLetters::Kafka(KafkaTopic::open(cluster, &dead).await.unwrap());
+    let mut letters = Letters::open(&bench.home, &dead).await.unwrap();
+    let (letter, _) = letters.next().await.unwrap().unwrap();
+    assert_eq!(letter.key.as_deref(), Some(&key[..]));
+    assert_eq!(letter.value.as_deref(), Some(&value[..]));
+    assert_eq!(Headers(&letter.headers).iter().count(), 0, "they found no room");
+    assert!(letter.truncated.is_some(), "a replay would not give what the pipeline got");
+    assert!(letters.next().await.unwrap().is_none());
 }
 
 #[tokio::test(flavor = "multi_thread")]
