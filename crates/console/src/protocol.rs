@@ -10,6 +10,7 @@
 //! ```
 
 use crate::Error;
+use crate::service::{has_registry, is_on_kafka};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -361,11 +362,11 @@ impl Request {
                 Access::ReadOrEmpty
             }
             Request::RegisterSchema { elsewhere, .. } | Request::SetLevel { elsewhere, .. }
-                if elsewhere.registry.is_some() =>
+                if has_registry(elsewhere) =>
             {
                 Access::ReadTopicsOrEmpty
             }
-            Request::Produce { elsewhere, encode, .. } if !elsewhere.brokers.is_empty() => {
+            Request::Produce { topic, elsewhere, encode, .. } if is_on_kafka(elsewhere, topic) => {
                 match encode {
                     Some(Encode::Schema(_)) if elsewhere.registry.is_none() => Access::Write,
                     _ => Access::ReadTopicsOrEmpty,

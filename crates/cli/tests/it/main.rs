@@ -12,6 +12,7 @@ mod exactly_once;
 mod examples;
 mod help;
 mod kafka;
+mod kafka_commands;
 mod kafka_faults;
 mod kafka_group;
 mod kafka_source;

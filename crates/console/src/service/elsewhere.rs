@@ -81,14 +81,7 @@ impl Service {
             return Ok(SchemaRegistry::Embedded(self.home().registry.clone()));
         };
         let file = load(file)?;
-        let spec = &file.spec;
-        let sinks = (0..spec.sinks.len()).map(|sink| spec.sink_registry(sink));
-        let mut specs: Vec<&RegistrySpec> = [spec.registry.as_ref(), spec.source_registry()]
-            .into_iter()
-            .chain(sinks)
-            .flatten()
-            .collect();
-        specs.dedup();
+        let specs = registries_of(&file);
         match specs.as_slice() {
             [] => Ok(SchemaRegistry::Embedded(self.home().registry.clone())),
             [first, others @ ..] if others.iter().all(|other| other.url == first.url) => {
@@ -127,6 +120,32 @@ impl Service {
             unknown("topic", name, &known)
         ))
     }
+}
+
+/// Whether a topic is one of a cluster. What is wrong with a file is told by those who use it.
+pub fn is_on_kafka(elsewhere: &Elsewhere, topic: &str) -> bool {
+    let Elsewhere { file, brokers, .. } = elsewhere;
+    let by_file = || {
+        let file = load(file.as_ref()?).ok()?;
+        choose(&file, &named_by(&file), topic).ok()?.0.map(drop)
+    };
+    !brokers.is_empty() || by_file().is_some()
+}
+
+/// Whether a registry elsewhere is meant.
+pub fn has_registry(elsewhere: &Elsewhere) -> bool {
+    let Elsewhere { file, registry, .. } = elsewhere;
+    let by_file = |file| load(file).is_ok_and(|file| !registries_of(&file).is_empty());
+    registry.is_some() || file.as_ref().is_some_and(by_file)
+}
+
+fn registries_of(file: &PipelineFile) -> Vec<&RegistrySpec> {
+    let spec = &file.spec;
+    let sinks = (0..spec.sinks.len()).map(|sink| spec.sink_registry(sink));
+    let all = [spec.registry.as_ref(), spec.source_registry()].into_iter().chain(sinks);
+    let mut specs: Vec<&RegistrySpec> = all.flatten().collect();
+    specs.dedup();
+    specs
 }
 
 /// Reads a topic as a member of no group.

@@ -12,6 +12,8 @@ mod tables;
 mod tap;
 mod topics;
 
+pub(crate) use elsewhere::{has_registry, is_on_kafka};
+
 use crate::answers;
 use crate::protocol::Request;
 use crate::{Error, Result};
