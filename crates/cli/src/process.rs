@@ -30,6 +30,8 @@ pub struct Options {
     pub http: Option<HttpOptions>,
     /// None: no Kafka clients.
     pub kafka: Option<Kafka>,
+    /// A cluster or a registry that is away at the start is waited for.
+    pub waits: bool,
 }
 
 /// A running process. It must be ended by [`Process::end`].
@@ -106,7 +108,6 @@ impl Process {
         let (committer, committing) = Committer::new(home.clone(), interval, runtimes.io().clone());
         runtimes.io().spawn(committing);
         let engine = Engine::new(runtimes.pipelines().clone());
-        engine.awaits(Some("the pipelines are being started".into()));
         let service = Service::running(home.clone(), engine.clone(), address);
         if let Some(broker) = &broker {
             let service = service.clone();
@@ -115,22 +116,32 @@ impl Process {
             });
         }
         let console = CancellationToken::new();
-        runtimes.console().spawn(socket.serve(service.clone(), console.clone()));
-        if let Some(http) = http {
-            let meter = broker.as_ref().map(Broker::meter);
-            let collectors = Collectors::new(home.clone(), metrics.registry().clone(), meter);
-            runtimes.console().spawn(http.serve(
-                collectors,
-                engine.clone(),
-                home.registry.clone(),
-                console.clone(),
-            ));
-        }
-        if let Some(broker) = broker {
-            runtimes.clients().spawn(broker.serve(console.clone()));
-        }
+        // Who asks is answered once the pipelines are there, or while they are waited for.
+        let mut served = Some(|| {
+            runtimes.console().spawn(socket.serve(service.clone(), console.clone()));
+            if let Some(http) = http {
+                let meter = broker.as_ref().map(Broker::meter);
+                let collectors = Collectors::new(home.clone(), metrics.registry().clone(), meter);
+                runtimes.console().spawn(http.serve(
+                    collectors,
+                    engine.clone(),
+                    home.registry.clone(),
+                    console.clone(),
+                ));
+            }
+            if let Some(broker) = broker {
+                runtimes.clients().spawn(broker.serve(console.clone()));
+            }
+        });
         let pipelines = runtimes.pipelines().block_on(async {
-            let plans = plan(files, &home, &engine, &shutdown).await?;
+            let waits = |reason: String| {
+                engine.awaits(Some(reason));
+                if let Some(serve) = served.take() {
+                    serve();
+                }
+            };
+            let waits = options.waits.then_some(waits);
+            let plans = plan(files, &home, &shutdown, waits).await?;
             let mut pipelines = Vec::new();
             for plan in plans {
                 let name = plan.spec.pipeline.clone();
@@ -152,6 +163,9 @@ impl Process {
             engine.start(pipeline);
         }
         engine.awaits(None);
+        if let Some(serve) = served.take() {
+            serve();
+        }
         runtimes.io().spawn(keep_house(home.clone(), console.clone()));
         Ok(move |runtimes| Process {
             home,
@@ -203,17 +217,18 @@ impl Process {
     }
 }
 
-/// Checks the files against what there is. Waits while nothing is wrong with them but that a cluster
-/// or a registry which they name cannot be asked.
+/// Checks the files against what there is. With `waits`, who is told why, it goes on trying while
+/// nothing is wrong with them but that a cluster or a registry which they name cannot be asked.
 async fn plan(
     files: &[Pipeline],
     home: &Home,
-    engine: &Engine,
     shutdown: &Shutdown,
+    mut waits: Option<impl FnMut(String)>,
 ) -> Result<Vec<Plan>> {
     let bound = |file| millstream_engine::check_bound(file, home);
     let bound: Vec<Mistake> = files.iter().filter_map(bound).collect();
     let mut pause = AWAY_PAUSE;
+    let mut said = String::new();
     loop {
         let mut catalog = Catalog::new(home.clone());
         let planned = tokio::select! {
@@ -225,9 +240,9 @@ async fn plan(
             Ok(_) => return Err(Mistakes(bound).into()),
             Err(found) => Mistakes([bound.clone(), found.0].concat()),
         };
-        if !mistakes.are_failures() {
+        let Some(waits) = waits.as_mut().filter(|_| mistakes.are_failures()) else {
             return Err(mistakes.into());
-        }
+        };
         let mut reasons: Vec<String> = Vec::new();
         for mistake in mistakes.0 {
             if !reasons.contains(&mistake.message) {
@@ -235,10 +250,11 @@ async fn plan(
             }
         }
         let reason = format!("no pipeline is started yet: {}", reasons.join("; "));
-        if engine.awaited().as_ref() != Some(&reason) {
+        if said != reason {
             tracing::warn!("waiting: {reason}");
+            said.clone_from(&reason);
         }
-        engine.awaits(Some(reason));
+        waits(reason);
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             () = shutdown.wait() => {

@@ -164,6 +164,12 @@ impl RecordParts {
         }
     }
 
+    /// Whether any row may be one without a value.
+    #[inline]
+    pub fn has_tombstones(&self) -> bool {
+        self.tombstones.is_some()
+    }
+
     /// Whether the record has no value; the error is why the row cannot be such a one.
     #[inline]
     pub fn is_tombstone(&self, row: usize) -> Result<bool, String> {

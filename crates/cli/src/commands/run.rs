@@ -87,6 +87,8 @@ impl RunArgs {
             }
         };
         let options = Options {
+            // A run that is to end by itself has nobody who would start what it waits for.
+            waits: !self.until_end && !self.exit_when_idle,
             kafka: self.kafka.options(self.kafka_listen, &global.data)?,
             data: global.data.clone(),
             threads: Threads {

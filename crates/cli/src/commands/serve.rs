@@ -37,6 +37,7 @@ impl ServeArgs {
     pub fn run(self, global: &Global) -> Result<()> {
         let threads = Threads::default();
         let options = Options {
+            waits: false,
             data: global.data.clone(),
             threads: Threads {
                 // There are no pipelines: the cores are for the clients.

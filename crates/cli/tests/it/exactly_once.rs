@@ -38,7 +38,7 @@ struct World {
 
 impl World {
     fn new(kafka: &services::Kafka, name: &str, seed: u64) -> Self {
-        let brokers = kafka.bootstrap();
+        let brokers = brokers(kafka);
         let topic = unique(name);
         for suffix in ["", "-out", "-dead"] {
             kafka.create_topic(&format!("{topic}{suffix}"), PARTITIONS, &[]);
@@ -50,7 +50,7 @@ impl World {
             format!(
                 "pipeline: feed
 source: {{ file: events.jsonl, follow: true, format: {{ json: {{ columns: {COLUMNS} }} }} }}
-sinks: [{{ kafka: {{ brokers: [\"{brokers}\"], topic: {topic} }}, key: key, format: json }}]
+sinks: [{{ kafka: {{ brokers: {brokers}, topic: {topic} }}, key: key, format: json }}]
 "
             ),
         );
@@ -61,7 +61,7 @@ sinks: [{{ kafka: {{ brokers: [\"{brokers}\"], topic: {topic} }}, key: key, form
                 format!(
                     "pipeline: {topic}-collect-{suffix}
 source:
-  kafka: {{ brokers: [\"{brokers}\"], topic: {topic}-{suffix} }}
+  kafka: {{ brokers: {brokers}, topic: {topic}-{suffix} }}
   format: {{ json: {{ columns: {COLUMNS} }} }}
 sinks: [{{ topic: {suffix}, partitions: 1, key: key, format: json }}]
 "
@@ -84,7 +84,7 @@ sinks: [{{ topic: {suffix}, partitions: 1, key: key, format: json }}]
 
     /// A process of the pipeline in question, not started.
     fn worker(&self, kafka: &services::Kafka, source: &str, more: &str) -> Program {
-        let (brokers, topic) = (kafka.bootstrap(), &self.topic);
+        let (brokers, topic) = (brokers(kafka), &self.topic);
         let program = Program::new();
         program.write("fates.csv", "fate,what\nout,goes\ndead,goes too\n");
         program.write(
@@ -92,7 +92,7 @@ sinks: [{{ topic: {suffix}, partitions: 1, key: key, format: json }}]
             format!(
                 "pipeline: {topic}
 source:
-  kafka: {{ brokers: [\"{brokers}\"], topic: {topic}, {source} }}
+  kafka: {{ brokers: {brokers}, topic: {topic}, {source} }}
   format: {{ json: {{ columns: {COLUMNS} }} }}
 lookups:
   fates: {{ file: fates.csv, columns: {{ fate: string, what: string }} }}
@@ -100,8 +100,8 @@ steps:
   - sql: |
       SELECT i.key, i.seq, i.fate, i.crc, i.number, CAST(i.number AS BIGINT) AS n, f.what
       FROM input i JOIN fates f ON f.fate = i.fate
-sinks: [{{ kafka: {{ brokers: [\"{brokers}\"], topic: {topic}-out }}, key: key, format: json }}]
-dead_letters: {{ topic: {topic}-dead, kafka: {{ brokers: [\"{brokers}\"] }} }}
+sinks: [{{ kafka: {{ brokers: {brokers}, topic: {topic}-out }}, key: key, format: json }}]
+dead_letters: {{ topic: {topic}-dead, kafka: {{ brokers: {brokers} }} }}
 max_dead_ratio: 1
 delivery: exactly_once
 batch: {{ max_rows: 50 }}
@@ -112,10 +112,14 @@ batch: {{ max_rows: 50 }}
     }
 
     fn feed(&mut self, count: usize) {
+        let events: Vec<Event> = (0..count).map(|_| self.generator.event()).collect();
+        self.feed_these(&events);
+    }
+
+    fn feed_these(&mut self, events: &[Event]) {
         let mut lines = String::new();
-        for _ in 0..count {
-            let event = self.generator.event();
-            self.checker.sent(&event);
+        for event in events {
+            self.checker.sent(event);
             self.sent.0 += u64::from(event.fate == Fate::Out);
             self.sent.1 += u64::from(event.fate == Fate::Dead);
             lines.push_str(&(event.line() + "\n"));
@@ -171,6 +175,12 @@ batch: {{ max_rows: 50 }}
             &faults[..faults.len().min(5)]
         );
     }
+}
+
+/// As a pipeline file has them.
+fn brokers(kafka: &services::Kafka) -> String {
+    let quoted: Vec<_> = kafka.bootstrap().split(',').map(|b| format!("\"{b}\"")).collect();
+    format!("[{}]", quoted.join(", "))
 }
 
 fn collected(program: &Program, topic: &str) -> Vec<Event> {
@@ -291,6 +301,51 @@ fn a_process_whose_id_another_has_ends_with_a_sentence() {
     world.feed(50);
     world.check(&[&workers[0], &workers[1]]);
     assert_eq!(second.end(), 0);
+}
+
+/// A panic takes the transaction back for all partitions, and again until the record that causes it
+/// stands alone.
+#[test]
+fn a_record_that_panics_is_a_dead_letter_once() {
+    let Some(kafka) = services::kafka() else { return };
+    let mut world = World::new(&kafka, "panics", 14);
+    let worker = world.worker(&kafka, "session_timeout: 6s", "commit_interval: 40ms\n");
+    let running = worker.start_with(&["p.yaml"], &[("MILLSTREAM_PANIC_ON", Path::new("poison"))]);
+    world.feed(300);
+    world.feed_these(&[Event::new("poison".into(), 1, Fate::Dead)]);
+    world.feed(300);
+    world.check(&[&worker]);
+    let (_, text) = running.get("/metrics");
+    let count = |name: &str| -> u64 {
+        let line = text.lines().find(|line| line.starts_with(name)).unwrap();
+        line.rsplit_once(' ').unwrap().1.parse().unwrap()
+    };
+    assert!(count("millstream_panics_total") >= 2, "{text}");
+    assert!(count("millstream_transactions_total{end=\"aborted\"") >= 1, "{text}");
+    assert_eq!(running.end(), 0);
+}
+
+/// Brokers that lead, coordinate or keep the group die under a running pipeline.
+#[test]
+fn brokers_that_die_cost_no_row_and_repeat_none() {
+    let Some(kafka) = services::kafka_cluster() else { return };
+    let mut world = World::new(&kafka, "brokers", 15);
+    let worker = world.worker(&kafka, "session_timeout: 30s", "commit_interval: 40ms\n");
+    let running = worker.start(&["p.yaml"]);
+    for broker in 1..=3 {
+        world.feed(300);
+        std::thread::sleep(Duration::from_millis(500));
+        kafka.kill(broker);
+        for _ in 0..10 {
+            world.feed(100);
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        kafka.start(broker);
+        world.feed(100);
+        std::thread::sleep(Duration::from_secs(3));
+    }
+    world.check(&[&worker]);
+    assert_eq!(running.end(), 0);
 }
 
 /// What the tests above would see if it were done wrong.

@@ -59,6 +59,10 @@ fn a_cluster_that_is_not_there_yet_is_waited_for() {
     assert_eq!(said.code, 1, "{}", said.err);
     assert!(said.err.contains(&format!("no broker of {door} answers")), "{}", said.err);
 
+    // A script that waits for the end learns it.
+    let said = program.run(&["run", "p.yaml", "--exit-when-idle", "--listen", "off"]);
+    assert_eq!(said.code, 1, "{}", said.err);
+
     let running = program.start(&["p.yaml"]);
     eventually("it says what it waits for", || {
         log_of(&program).contains("waiting: no pipeline is started yet").then_some(())

@@ -20,7 +20,7 @@ pub(super) struct Feed {
     pub topic: Arc<str>,
     pub topic_id: Uuid,
     pub index: i32,
-    /// The offset after the last record that may be read.
+    /// The offset after the last record that may be read; -1 while nobody has said.
     end: AtomicI64,
     state: Mutex<State>,
     ready: Notify,
@@ -71,7 +71,7 @@ impl Feed {
             topic,
             topic_id,
             index,
-            end: AtomicI64::new(0),
+            end: AtomicI64::new(-1),
             state: Mutex::new(State {
                 reader: 0,
                 attached: false,
@@ -89,8 +89,13 @@ impl Feed {
         }
     }
 
+    /// Until a broker has said where it ends there may be something to read: who waits for the end
+    /// must not take this for it.
     pub fn end(&self) -> i64 {
-        self.end.load(Ordering::Relaxed)
+        match self.end.load(Ordering::Relaxed) {
+            -1 => self.state.lock().position + 1,
+            end => end,
+        }
     }
 
     pub fn set_end(&self, end: i64) {
@@ -328,5 +333,21 @@ impl PartitionReader for Reader {
 
     fn end_offset(&self) -> i64 {
         self.feed.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_takes_an_end_that_is_not_known_for_reached() {
+        let feed = Feed::new(0, "t".into(), Uuid::nil(), 0);
+        feed.attach(7);
+        assert_eq!(feed.end(), 8);
+        feed.set_end(7);
+        assert_eq!(feed.end(), 7);
+        feed.set_end(0);
+        assert_eq!(feed.end(), 0, "an empty partition");
     }
 }

@@ -3,8 +3,6 @@
 //! It does with epochs what Kafka does: refuses requests with another leader's epoch than its own, and
 //! answers a fetch after an epoch that ends earlier in its log with that end.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests, outside of #[test] functions")]
-
 use super::cluster::topic_name;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::api_versions_response::ApiVersion;

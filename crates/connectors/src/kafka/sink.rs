@@ -142,6 +142,7 @@ impl KafkaSink {
             Target::Column(name) => Some(Texts::of(&batch.rows, name)?),
         };
         let mut refused = encoded.rejected.iter().cloned().peekable();
+        let all_have_values = encoded.rejected.is_empty() && !parts.has_tombstones();
         self.next_partition = self.next_partition.wrapping_add(1);
         let mut topics: Vec<Result<Building, String>> = Vec::new();
         let mut place_of: HashMap<Arc<str>, usize> = HashMap::new();
@@ -151,13 +152,17 @@ impl KafkaSink {
             if !settled.rows.is_empty() && settled.rows.contains(&(row as u32)) {
                 continue;
             }
-            let unencodable = refused.next_if(|(refused, _)| *refused as usize == row);
-            let value = match (parts.is_tombstone(row), unencodable) {
-                (Ok(true), _) => None,
-                (Ok(false), None) => Some(encoded.row(row)),
-                (Ok(false), Some((_, why))) | (Err(why), _) => {
-                    rejected.push((row as u32, why));
-                    continue;
+            let value = if all_have_values {
+                Some(encoded.row(row))
+            } else {
+                let unencodable = refused.next_if(|(refused, _)| *refused as usize == row);
+                match (parts.is_tombstone(row), unencodable) {
+                    (Ok(true), _) => None,
+                    (Ok(false), None) => Some(encoded.row(row)),
+                    (Ok(false), Some((_, why))) | (Err(why), _) => {
+                        rejected.push((row as u32, why));
+                        continue;
+                    }
                 }
             };
             let at = match &names {

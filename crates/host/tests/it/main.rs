@@ -13,7 +13,8 @@ const ROLE: &str = "MILLSTREAM_TEST_ROLE";
 #[test]
 fn child() {
     let Ok(role) = std::env::var(ROLE) else { return };
-    let runtimes = Runtimes::start(Threads { pipelines: 1, io: 1, console: 1 }).unwrap();
+    let runtimes =
+        Runtimes::start(Threads { pipelines: 1, io: 1, clients: 0, console: 1 }).unwrap();
     let shutdown = Shutdown::on_signals(runtimes.io()).unwrap();
     println!("\nready");
     runtimes.pipelines().block_on(shutdown.wait());

@@ -84,7 +84,7 @@ fn reads(old: &str, new: &str, level: Level) -> Vec<String> {
 
 #[test]
 fn verdicts_are_those_of_the_table() {
-    let file = |body| format!("syntax = \"proto3\"; package p; message M {{ {body} }}");
+    let file = |body: &str| format!("syntax = \"proto3\"; package p; message M {{ {body} }}");
     judge(&[FIELDS], |old, new, level| reads(&file(old), &file(new), level));
 }
 

@@ -55,6 +55,7 @@ impl DemoArgs {
         let files = millstream_config::load_many(&home.pipelines(), &ProcessEnv)?;
         output::out(screen::picture(home.events))?;
         let options = Options {
+            waits: false,
             data: global.data.clone(),
             threads: Threads::default(),
             kafka: None,

@@ -103,13 +103,18 @@ impl Ledger {
     pub fn look(ledger: &Mutex<Ledger>, client: &Client, hidden_for: Duration) -> io::Result<()> {
         let places = ledger.lock().unwrap().places.clone();
         let committed = client.committed(&places.source, &places.source)?;
-        Self::read_on(ledger, client, &places.source)?;
         let begun = Instant::now();
         loop {
+            Self::read_on(ledger, client, &places.source)?;
             Self::read_on(ledger, client, &places.out)?;
             Self::read_on(ledger, client, &places.dead)?;
             let mut ledger = ledger.lock().unwrap();
             let undone = ledger.undone(&committed);
+            let is_hidden =
+                committed.iter().any(|(partition, upto)| *upto > ledger.end(*partition));
+            if is_hidden && begun.elapsed() < hidden_for {
+                continue;
+            }
             if undone.is_empty() {
                 ledger.is_done_below(&committed);
                 return Ok(());
@@ -174,6 +179,11 @@ impl Ledger {
         }
     }
 
+    /// Where a partition of the source ends, as far as it was seen.
+    fn end(&self, partition: i32) -> i64 {
+        self.upto.get(&(self.places.source.clone(), partition)).copied().unwrap_or(0)
+    }
+
     fn undone(&self, committed: &BTreeMap<i32, i64>) -> Vec<(i32, i64)> {
         let mut undone = Vec::new();
         for (partition, upto) in committed {
@@ -190,8 +200,8 @@ impl Ledger {
     fn is_done_below(&mut self, committed: &BTreeMap<i32, i64>) {
         self.looks += 1;
         for (partition, offset) in committed {
-            let end = self.upto.get(&(self.places.source.clone(), *partition)).copied();
-            self.checker.committed(*partition as u32, *offset, end.unwrap_or(0));
+            let end = self.end(*partition);
+            self.checker.committed(*partition as u32, *offset, end);
             self.done_below.insert(*partition, *offset);
         }
     }

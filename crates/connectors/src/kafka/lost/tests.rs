@@ -1,8 +1,6 @@
 //! Logs that are cut back, served by a broker that is a script: what a real one does in an unclean
 //! election, in every version of the protocol.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests, outside of #[test] functions")]
-
 use super::super::cluster::Cluster;
 use super::super::feed::{Feed, Place, Reader};
 use super::super::fetcher::{FetchOptions, Fetcher, OnLostOffset};

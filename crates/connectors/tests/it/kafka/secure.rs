@@ -201,3 +201,37 @@ async fn tokens_that_run_out_are_renewed_without_losing_the_place() {
     assert_eq!((lost, revoked), (0, 0));
     member.leave().await;
 }
+
+/// Where the broker lets a login hold only for a time (`connections.max.reauth.ms`), a new connection
+/// takes over before that, whatever the mechanism: nobody loses rows or a place.
+#[tokio::test(flavor = "multi_thread")]
+async fn logins_that_hold_for_a_time_are_renewed_before_it_is_over() {
+    let Some(kafka) = services::kafka() else { return };
+    let files = kafka.files();
+    let one = async |mechanism: Mechanism| {
+        let topic = unique("logins");
+        kafka.create_topic(&topic, 2, KEEP);
+        let mut options = options(&kafka.brokers(Listener::SaslTls));
+        options.tls = Some(tls(&files));
+        options.sasl = Some(sasl(&files, mechanism));
+        let cluster = Cluster::new(options, Handle::current()).unwrap();
+        let member = Member::join(source(&cluster, reading(&topic, &topic)).await);
+        until("all are ours", || member.owned() == 2).await;
+        let sent = events(52, 1_200);
+        let target = Target::Topic(topic.as_str().into());
+        let mut sink = sink(&cluster, target, Codec::Lz4, &rows(&sent[..1]));
+        for part in sent.chunks(100) {
+            let receipt = sink.write(&batch(rows(part))).await.unwrap();
+            tokio::time::timeout(PATIENCE, receipt.durable).await.unwrap().unwrap();
+            tokio::time::sleep(Duration::from_millis(400)).await;
+        }
+        until("all are read", || member.seen() >= sent.len()).await;
+        let (seen, moved) = {
+            let notes = member.notes.lock();
+            (notes.seen.len(), notes.lost + notes.revoked)
+        };
+        assert_eq!((seen, moved), (sent.len(), 0), "{mechanism:?}");
+        member.leave().await;
+    };
+    tokio::join!(one(Mechanism::Plain), one(Mechanism::ScramSha256), one(Mechanism::ScramSha512));
+}
