@@ -31,6 +31,6 @@ pub use format::{Decoded, Decoder, Encoded, Encoder};
 pub use lookup::{Found, Lookup, LookupKey};
 pub use records::{Header, Headers, Record, Records, RecordsBuilder};
 pub use schemas::{Guid, RegisteredSchema, SchemaKind, Schemas};
-pub use sink::{Receipt, Sink};
+pub use sink::{Beginning, Receipt, Sink};
 pub use source::{Change, Group, Partition, PartitionReader, Place, Release, Source, Start};
 pub use transactions::Transactions;

@@ -71,6 +71,12 @@ pub trait Source: Send + Sync {
         Partition { source: self.name().into(), index: partition }
     }
 
+    /// What offsets of one partition belong to, for whoever keeps them with what they were made to.
+    fn identity_of(&self, partition: u32) -> String {
+        let _ = partition;
+        self.identity()
+    }
+
     /// The offset at which a partition ends now, where that is known without asking.
     fn end_of(&self, _partition: u32) -> Option<i64> {
         None

@@ -39,6 +39,13 @@ pub struct Verdict {
     pub reason: String,
 }
 
+impl From<&Verdict> for Rejection {
+    fn from(verdict: &Verdict) -> Self {
+        let Verdict { source_row, kind, reason, .. } = verdict;
+        Self { source_row: *source_row, kind, reason: reason.clone() }
+    }
+}
+
 impl From<(&Arc<str>, Rejection)> for Verdict {
     fn from((step, rejection): (&Arc<str>, Rejection)) -> Self {
         let Rejection { source_row, kind, reason } = rejection;

@@ -228,6 +228,13 @@ impl Source for KafkaSource {
         }
     }
 
+    fn identity_of(&self, partition: u32) -> String {
+        match self.ours.feed(partition) {
+            Some(feed) => format!("kafka:{}:{}", feed.topic, feed.topic_id),
+            None => self.identity(),
+        }
+    }
+
     fn end_of(&self, partition: u32) -> Option<i64> {
         self.ours.feed(partition).map(|feed| feed.end())
     }

@@ -24,8 +24,8 @@ use futures::stream::FuturesOrdered;
 use futures::{FutureExt, StreamExt};
 use millstream_connectors::file::OVERSIZED_HEADER;
 use millstream_core::{
-    Checkpoint, Counts, Decoded, Decoder, Disposition, Error, Partition, PartitionReader, Place,
-    Records, Rejection, Result, Run, Sink, Start, fault,
+    Beginning, Checkpoint, Counts, Decoded, Decoder, Disposition, Error, Partition,
+    PartitionReader, Place, Records, Rejection, Result, Run, Sink, Start, fault,
 };
 use std::collections::{BTreeMap, HashSet};
 use std::future::poll_fn;
@@ -161,8 +161,12 @@ impl<'a> Task<'a> {
         let mut reader = pipeline.source.reader(self.partition, Start::Offset(from)).await?;
         self.status.begin(from);
         self.brake.back_to(from);
-        let sinks = pipeline.sinks.iter().map(|sink| (sink.open)()).collect::<Result<Vec<_>>>()?;
+        let mut sinks =
+            pipeline.sinks.iter().map(|sink| (sink.open)()).collect::<Result<Vec<_>>>()?;
         let place = pipeline.source.place_of(self.partition);
+        let identity = pipeline.source.identity_of(self.partition);
+        let beginning = Beginning { place: place.clone(), identity, from };
+        sinks.iter_mut().for_each(|sink| sink.begin(&beginning));
         let gate = pipeline.exactly_once.as_ref().map(|to| to.gate.clone());
         let mut state = Loop {
             decoder: (pipeline.decoder)()?,

@@ -8,7 +8,7 @@ use crate::pipeline::Pipeline;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use millstream_core::{
-    Ack, Batch, Checkpoint, Disposition, Error, Receipt, Records, Result, Run, fault,
+    Ack, Batch, Checkpoint, Disposition, Error, Receipt, Records, Rejection, Result, Run, fault,
 };
 use std::collections::HashSet;
 use std::future::poll_fn;
@@ -33,6 +33,10 @@ impl<'a> Loop<'a> {
         let rows_in = batch.records.len() as u64;
         self.commit_early_if("commit_before_ack", batch.run).await;
         self.task.brake.check(rows_in, dead_rows(&verdicts)).map_err(braked)?;
+        let dead: Vec<Rejection> = verdicts.iter().map(Rejection::from).collect();
+        for sink in &mut self.sinks {
+            sink.stems_from(&batch.records, &dead);
+        }
         for (at, rows) in flowed.outputs.iter().enumerate() {
             if rows.is_empty() {
                 continue;
