@@ -10,6 +10,7 @@
 //! editors. Nothing here opens what a file names, secrets excepted.
 
 mod cases;
+mod cql;
 mod document;
 mod env;
 mod formats;
@@ -27,6 +28,7 @@ mod values;
 mod yaml;
 
 pub use cases::*;
+pub use cql::*;
 pub use document::{
     Document, Pipeline, TestFile, json_schema, parse, parse_as, parse_tests, tests_json_schema,
 };

@@ -112,19 +112,26 @@ fn registry_options(options: &Value, path: &str, reader: &mut Reader) {
         }
     }
     tls(&options["tls"], path, reader);
-    let has = |reader: &Reader, name: &str| {
-        !options[name].is_null() || reader.places.has(&format!("{path}/{name}"))
-    };
-    let [name, password, token] = ["username", "password", "token"].map(|name| has(reader, name));
-    if name != password {
-        let message = "`username` and `password` go together";
-        reader.at_key(path, message, Some("give both, or none".into()));
-    }
-    if token && (name || password) {
+    if name_and_password(options, path, reader) && has(options, path, "token", reader) {
         let message = "`token` and `username` exclude each other";
         let path = format!("{path}/token");
         reader.at_key(&path, message, Some("keep one of them".into()));
     }
+}
+
+/// Whether there is a name or a password; one needs the other.
+fn name_and_password(options: &Value, path: &str, reader: &mut Reader) -> bool {
+    let [name, password] = ["username", "password"].map(|name| has(options, path, name, reader));
+    if name != password {
+        let message = "`username` and `password` go together";
+        reader.at_key(path, message, Some("give both, or none".into()));
+    }
+    name || password
+}
+
+/// Whether a field is written, be it with a mistake.
+fn has(options: &Value, path: &str, name: &str, reader: &Reader) -> bool {
+    !options[name].is_null() || reader.places.has(&format!("{path}/{name}"))
 }
 
 fn tls(tls: &Value, path: &str, reader: &mut Reader) {
@@ -259,6 +266,7 @@ fn lookups(value: &Value, reader: &mut Reader) {
         if let Some(file) = lookup["file"].as_str() {
             lookup_file(file, lookup, &path, reader);
         }
+        cql_lookup(lookup, &path, reader);
         let written = items(&value["sinks"])
             .any(|(_, sink)| lookup["table"].is_string() && sink["table"] == lookup["table"]);
         if written && lookup["consistent"] != true {
@@ -302,6 +310,54 @@ fn lookup_file(file: &str, lookup: &Value, path: &str, reader: &mut Reader) {
                     .into(),
             ),
         ),
+    }
+}
+
+fn cql_lookup(lookup: &Value, path: &str, reader: &mut Reader) {
+    let cql = &lookup["cql"];
+    if cql.is_null() {
+        return;
+    }
+    cql_cluster(cql, &format!("{path}/cql"), reader);
+    if !lookup["range"].is_null() {
+        let message = "a table of Cassandra is asked by equality, not by a range";
+        let hint = "remove `range`, and join by the table's key";
+        reader.at_key(&format!("{path}/range"), message, Some(hint.into()));
+    }
+    if !cql["max_rows"].is_null() && cql["rows"] != "all" {
+        let message = "`max_rows` has no use: a key gives its first row";
+        let hint = "write `rows: all` beside it, or remove it";
+        reader.at_key(&format!("{path}/cql/max_rows"), message, Some(hint.into()));
+    }
+}
+
+fn cql_sink(cql: &Value, path: &str, reader: &mut Reader) {
+    if cql.is_null() {
+        return;
+    }
+    cql_cluster(cql, path, reader);
+    let conditional = cql["operation"] == "insert_if_not_exists";
+    let excluding: [(&str, &str, bool); 4] = [
+        ("ttl_column", "`ttl` and `ttl_column` exclude each other", !cql["ttl"].is_null()),
+        ("timestamp", "`timestamp` and `operation: insert_if_not_exists` exclude each other", conditional),
+        ("ttl", "what is deleted has no `ttl`", cql["operation"] == "delete"),
+        ("ttl_column", "what is deleted has no `ttl_column`", cql["operation"] == "delete"),
+    ];
+    for (field, message, excluded) in excluding {
+        if excluded && !cql[field].is_null() {
+            reader.at_key(&format!("{path}/{field}"), message, Some("keep one of them".into()));
+            return;
+        }
+    }
+}
+
+/// What goes together in the options of a cluster.
+fn cql_cluster(cql: &Value, path: &str, reader: &mut Reader) {
+    tls(&cql["tls"], path, reader);
+    name_and_password(cql, path, reader);
+    if !cql["rack"].is_null() && cql["datacenter"].is_null() {
+        let message = "`rack` without a `datacenter`";
+        reader.at_key(&format!("{path}/rack"), message, Some("add `datacenter:`".into()));
     }
 }
 
@@ -359,11 +415,15 @@ fn sink_fields<'v>(
 ) {
     let path = format!("/sinks/{index}");
     kafka_sink(&sink["kafka"], &format!("{path}/kafka"), &value["source"]["kafka"], reader);
+    cql_sink(&sink["cql"], &format!("{path}/cql"), reader);
     let named = ["name", "table", "topic"].into_iter().find(|field| sink[*field].is_string());
     let label = match named {
         Some(field) => Some((field, sink[field].as_str().unwrap_or_default())),
         None if sink["kafka"]["topic"].is_string() => {
             Some(("kafka", sink["kafka"]["topic"].as_str().unwrap_or_default()))
+        }
+        None if sink["cql"]["table"].is_string() => {
+            Some(("cql", sink["cql"]["table"].as_str().unwrap_or_default()))
         }
         None => (sink["discard"] == true).then_some(("discard", "discard")),
     };

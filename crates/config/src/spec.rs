@@ -5,7 +5,7 @@
 //! against the schema of these structs before serde sees it.
 
 use crate::{
-    Columns, Delimiter, KafkaCluster, KafkaSink, KafkaSource, Period, Ratio, RegistrySpec, Size,
+    Columns, CqlLookup, CqlSink, Delimiter, KafkaCluster, KafkaSink, KafkaSource, Period, Ratio, RegistrySpec, Size,
     SubjectStrategy,
 };
 use indexmap::IndexMap;
@@ -282,7 +282,7 @@ pub struct TextDecode {
     pub columns: Option<Columns>,
 }
 
-/// A store to look rows up in: a `table` or a `file`.
+/// A store to look rows up in: a `table`, a `file` or `cql`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LookupSpec {
     #[serde(flatten)]
@@ -316,6 +316,7 @@ pub struct LookupSpec {
 pub enum LookupFrom {
     Table(TableLookup),
     File(FileLookup),
+    Cql(Box<CqlLookup>),
 }
 
 /// An embedded table.
@@ -390,7 +391,7 @@ pub struct StepSpec {
     pub sql: String,
 }
 
-/// Where rows go: a `table`, a `topic`, `kafka`, or `discard`.
+/// Where rows go: a `table`, a `topic`, `kafka`, `cql`, or `discard`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SinkSpec {
     /// A name for metrics and errors. The table's or topic's own unless given.
@@ -411,6 +412,7 @@ pub enum SinkTo {
     Table(TableSink),
     Topic(TopicSink),
     Kafka(Box<KafkaSink>),
+    Cql(Box<CqlSink>),
     Discard(DiscardSink),
 }
 
@@ -676,6 +678,7 @@ impl PipelineSpec {
             SinkTo::Table(_) => "table",
             SinkTo::Topic(_) => "topic",
             SinkTo::Kafka(_) => "kafka",
+            SinkTo::Cql(_) => "cql",
             SinkTo::Discard(_) => return base.to_owned(),
         };
         match self.sinks.iter().filter(|other| other.label() == base).count() {
@@ -718,6 +721,7 @@ impl SinkSpec {
             (None, SinkTo::Table(to)) => &to.table,
             (None, SinkTo::Topic(to)) => &to.topic,
             (None, SinkTo::Kafka(to)) => to.kafka.label(),
+            (None, SinkTo::Cql(to)) => &to.cql.table,
             (None, SinkTo::Discard(_)) => "discard",
         }
     }

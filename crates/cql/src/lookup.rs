@@ -144,6 +144,19 @@ impl Table {
         ))
     }
 
+    /// The same, and whether these types go into its key's.
+    pub fn takes_key(&self, key: &LookupKey, types: &[DataType]) -> Result<(), String> {
+        let LookupKey::Equal(names) = key else {
+            return Err("a CQL table is asked by equality, not by a range".into());
+        };
+        self.can_be_asked_by(names)?;
+        for (name, data_type) in names.iter().zip(types) {
+            let writer = Writer::new(data_type, self.column(name)?);
+            writer.map_err(|why| format!("the key `{name}`: {why}"))?;
+        }
+        Ok(())
+    }
+
     pub(crate) fn is_counter(&self, name: &str) -> bool {
         matches!(self.column(name), Ok(ColumnType::Native(NativeType::Counter)))
     }

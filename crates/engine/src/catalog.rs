@@ -20,7 +20,7 @@ pub struct Catalog {
     /// Topics and tables that a pipeline with mistakes writes: what they will hold is not known.
     untold_topics: BTreeSet<String>,
     untold_tables: BTreeSet<String>,
-    asks_kafka: bool,
+    asks_elsewhere: bool,
 }
 
 /// The columns of a table and its key.
@@ -41,18 +41,19 @@ impl Catalog {
             subjects: BTreeMap::new(),
             untold_topics: BTreeSet::new(),
             untold_tables: BTreeSet::new(),
-            asks_kafka: true,
+            asks_elsewhere: true,
         }
     }
 
-    /// For those who read and write nothing: clusters are not asked for what a file names of them.
-    pub fn without_kafka(mut self) -> Self {
-        self.asks_kafka = false;
+    /// For those who read and write nothing: no cluster and no store is asked for what a file names
+    /// of it.
+    pub fn asking_nobody(mut self) -> Self {
+        self.asks_elsewhere = false;
         self
     }
 
-    pub fn asks_kafka(&self) -> bool {
-        self.asks_kafka
+    pub fn asks_elsewhere(&self) -> bool {
+        self.asks_elsewhere
     }
 
     pub fn home(&self) -> &Home {

@@ -132,6 +132,7 @@ impl Plan {
                             format!("topic {topic} of {partitions} partitions")
                         }
                         SinkPlan::Kafka { to, .. } => format!("kafka {to}"),
+                        SinkPlan::Cql { to } => format!("cql {to}"),
                         SinkPlan::Discard => "nowhere".to_owned(),
                     },
                     schema: schema_of(&sink.to).map(|schema| schema.text.clone()),
@@ -155,7 +156,7 @@ impl Plan {
 fn schema_of(to: &SinkPlan) -> Option<&TopicSchema> {
     match to {
         SinkPlan::Topic { schema, .. } | SinkPlan::Kafka { schema, .. } => schema.as_ref(),
-        SinkPlan::Table(_) | SinkPlan::Discard => None,
+        SinkPlan::Table(_) | SinkPlan::Cql { .. } | SinkPlan::Discard => None,
     }
 }
 

@@ -25,6 +25,7 @@ mod budget;
 mod cases;
 mod catalog;
 mod commit;
+mod cql;
 mod dead_letters;
 mod engine;
 mod explain;
@@ -51,7 +52,7 @@ mod waits;
 pub use bound::{check_bound, source_id};
 pub use cases::{CaseReport, run_case};
 pub use catalog::{Catalog, TableShape};
-pub use commit::Committer;
+pub use commit::{Committer, ExactlyOnce};
 pub use dead_letters::{DeadLetters, Letter};
 pub use engine::{
     Engine, LookupReport, PipelineReport, partitions_of, reset_at_rest, reset_offsets,

@@ -2,6 +2,7 @@
 //! schemas, opens its look-ups, binds its offsets.
 
 use crate::budget::Budget;
+use crate::cql::{self, Sessions};
 use crate::commit::{Committer, ExactlyOnce};
 use crate::dead_letters::DeadLetters;
 use crate::flow::{Flow, FlowStep, Node};
@@ -34,7 +35,7 @@ use millstream_core::{Decoder, Error, Lookup, SchemaKind, Schemas, Source, Start
 use millstream_formats::{avro, csv, json, json_schema, protobuf, text};
 use millstream_log::{Codec, Topic, TopicOptions};
 use millstream_sql::LookupUse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
@@ -74,12 +75,13 @@ pub async fn open(
         }
     }
     let outputs = sinks.iter().map(|sink| sink.input).collect();
-    let flow = open_steps(&spec, steps, outputs, file, home, &metrics, &waits)?;
+    let mut stores = Stores { file, home, io, cql: Sessions::default() };
+    let flow = open_steps(&spec, steps, outputs, &mut stores, &metrics, &waits).await?;
     let mut ready = Vec::new();
     for (at, sink) in sinks.into_iter().enumerate() {
         let to = &spec.sinks[at].to;
         ready.push(
-            open_sink(sink, to, file, home, io, &waits.troubles, &metrics, transactions.as_ref())
+            open_sink(sink, to, &mut stores, &waits.troubles, &metrics, transactions.as_ref())
                 .await?,
         );
     }
@@ -215,24 +217,36 @@ async fn open_source_to(
     Ok(OpenedSource { source, topic, start })
 }
 
+/// What the look-ups and sinks of a pipeline are opened with. Connections live on `io`.
+pub struct Stores<'a> {
+    pub file: &'a PipelineFile,
+    pub home: &'a Home,
+    pub io: &'a Handle,
+    pub cql: Sessions,
+}
+
 /// The steps with their look-ups opened.
-pub fn open_steps(
+pub async fn open_steps(
     spec: &PipelineSpec,
     steps: Vec<PlannedStep>,
     outputs: Vec<Node>,
-    file: &PipelineFile,
-    home: &Home,
+    stores: &mut Stores<'_>,
     metrics: &Arc<PipelineMetrics>,
     waits: &Arc<Waits>,
 ) -> anyhow::Result<Flow> {
     let cache_bytes = cache_bytes(spec, &steps);
-    open_flow(steps, outputs, |used| {
+    let mut opened = VecDeque::new();
+    for used in steps.iter().flat_map(|step| step.query.lookups()) {
         let bytes = cache_bytes.get(&used.name).copied().unwrap_or_default();
-        open_lookup(used, &spec.lookups[&used.name], bytes, file, home, metrics, waits)
+        let lookup = &spec.lookups[&used.name];
+        opened.push_back(open_lookup(used, lookup, bytes, stores, metrics, waits).await?);
+    }
+    open_flow(steps, outputs, |used| {
+        opened.pop_front().ok_or_else(|| anyhow!("look-up {} was not opened", used.name))
     })
 }
 
-/// Binds every step's look-ups.
+/// Binds every step's look-ups, which are asked for in order.
 pub fn open_flow(
     steps: Vec<PlannedStep>,
     outputs: Vec<Node>,
@@ -416,22 +430,26 @@ fn is_cached(spec: &LookupSpec) -> bool {
     !in_memory && !spec.consistent && spec.cache.max_entries > 0
 }
 
-fn open_lookup(
+async fn open_lookup(
     used: &LookupUse,
     spec: &LookupSpec,
     cache_bytes: usize,
-    file: &PipelineFile,
-    home: &Home,
+    stores: &mut Stores<'_>,
     metrics: &Arc<PipelineMetrics>,
     waits: &Arc<Waits>,
 ) -> anyhow::Result<Arc<dyn Lookup>> {
     let store: Arc<dyn Lookup> = match &spec.from {
         LookupFrom::Table(from) => {
-            Arc::new(TableStore::open(&home.tables, &from.table, &used.key)?)
+            Arc::new(TableStore::open(&stores.home.tables, &from.table, &used.key)?)
         }
         LookupFrom::File(from) => {
-            let path = file.resolve(&from.file);
+            let path = stores.file.resolve(&from.file);
             Arc::new(open_file_lookup(from, path, &used.key).map_err(|e| anyhow!(e))?)
+        }
+        LookupFrom::Cql(from) => {
+            let Stores { file, io, cql, .. } = stores;
+            let cluster = cql.get(&from.cql.cluster, file, io).await.map_err(unreached)?;
+            cql::lookup(cluster, &from.cql, spec.timeout.0, used).await?
         }
     };
     let policy = Policy {
@@ -444,30 +462,29 @@ fn open_lookup(
         }),
         dead_letter: spec.on_failure == OnFailure::DeadLetter,
         retries: spec.retries,
-        timeout: spec.timeout.0,
+        // Of a store that is asked in several requests each has its time.
+        timeout: (!matches!(spec.from, LookupFrom::Cql(_))).then_some(spec.timeout.0),
     };
     let guarded =
         Guarded::new(&used.name, store, &used.key_types, policy, metrics.clone(), waits.clone())?;
     Ok(Arc::new(guarded))
 }
 
-#[expect(clippy::too_many_arguments, reason = "what a sink is opened with, put together once")]
 async fn open_sink(
     planned: PlannedSink,
     to: &SinkTo,
-    file: &PipelineFile,
-    home: &Home,
-    io: &Handle,
+    stores: &mut Stores<'_>,
     troubles: &Troubles,
     metrics: &PipelineMetrics,
     transactions: Option<&Arc<KafkaTransactions>>,
 ) -> anyhow::Result<PipelineSink> {
+    let Stores { file, home, io, cql } = stores;
     let name = planned.name.clone();
     let (rows, bytes) = metrics.sink(&name);
     let target = match to {
         SinkTo::Topic(to) => Target::Topic(to.topic.clone()),
         SinkTo::Table(to) => Target::Table(to.table.clone()),
-        SinkTo::Kafka(_) | SinkTo::Discard(_) => Target::Other,
+        SinkTo::Kafka(_) | SinkTo::Cql(_) | SinkTo::Discard(_) => Target::Other,
     };
     let mut aside = None;
     let open: OpenSink = match (planned.to, to) {
@@ -548,10 +565,19 @@ async fn open_sink(
                 }
             }
         }
+        (SinkPlan::Cql { .. }, SinkTo::Cql(to)) => {
+            let cluster = cql.get(&to.cql.cluster, file, io).await.map_err(unreached)?;
+            let table = cql::table(cluster, &to.cql, &planned.schema).await.map_err(unreached)?;
+            Box::new(move || Ok(table.sink()))
+        }
         (SinkPlan::Discard, _) => Box::new(|| Ok(Box::new(DiscardSink))),
         _ => bail!("the plan of sink {name} does not fit its file"),
     };
     Ok(PipelineSink { name, target, open, aside, rows, bytes })
+}
+
+fn unreached(error: Error) -> anyhow::Error {
+    anyhow!(error.chain())
 }
 
 /// The id of a sink's schema.

@@ -1,10 +1,11 @@
 //! What a pipeline would write, without writing or committing anything.
 
+use crate::cql::Sessions;
 use crate::dead_letters::Verdict;
 use crate::flow::Flowed;
 use crate::kafka;
 use crate::metrics::Metrics;
-use crate::open::{self, OpenedSource};
+use crate::open::{self, OpenedSource, Stores};
 use crate::plan::Plan;
 use crate::positions::Positions;
 use crate::waits::Waits;
@@ -57,7 +58,9 @@ pub async fn preview(
     let metrics = Arc::new(Metrics::new().pipeline(&spec.pipeline, None));
     let waits = Arc::new(Waits::default());
     let outputs = sinks.iter().map(|sink| sink.input).collect();
-    let flow = open::open_steps(&spec, steps, outputs, file, home, &metrics, &waits)?;
+    let io = Handle::current();
+    let mut stores = Stores { file, home, io: &io, cql: Sessions::default() };
+    let flow = open::open_steps(&spec, steps, outputs, &mut stores, &metrics, &waits).await?;
     let positions = Positions::new(&decoded, positions);
     let decode: Arc<str> = "decode".into();
     let mut shown = Preview {

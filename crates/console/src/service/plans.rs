@@ -150,7 +150,7 @@ impl Service {
 
     /// A case brings its own rows: the topic that they would come from need not be there.
     async fn plan_to_test(&self, loaded: &Loaded) -> Result<Vec<Plan>, Mistakes> {
-        let mut catalog = self.catalog(loaded).without_kafka();
+        let mut catalog = self.catalog(loaded).asking_nobody();
         let written: Vec<&str> = loaded
             .pipelines
             .iter()

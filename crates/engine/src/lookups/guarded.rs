@@ -75,19 +75,16 @@ impl Guarded {
         let mut attempt = 0;
         let mut backoff = Duration::from_millis(20);
         loop {
-            let answer = tokio::time::timeout(self.policy.timeout, self.store.get_many(keys)).await;
+            let answer = within(self.policy.timeout, self.store.get_many(keys)).await;
             let error = match answer {
-                Ok(Ok(found)) => {
+                Ok(found) => {
                     if attempt > 0 {
                         self.waits.clear(&self.name);
                     }
                     return Ok(found);
                 }
-                Ok(Err(error)) if error.disposition() != Disposition::Retry => return Err(error),
-                Ok(Err(error)) => error,
-                Err(_) => {
-                    Error::retry("timeout", format!("no answer within {:?}", self.policy.timeout))
-                }
+                Err(error) if error.disposition() != Disposition::Retry => return Err(error),
+                Err(error) => error,
             };
             attempt += 1;
             self.pipeline_metrics.retry(&self.name, error.kind());
@@ -167,14 +164,13 @@ impl Guarded {
         let name = self.name.clone();
         tokio::spawn(async move {
             let Ok(rows) = cache.converter.convert_columns(keys.columns()) else { return };
-            let asked = AssertUnwindSafe(tokio::time::timeout(timeout, store.get_many(&keys)));
+            let asked = AssertUnwindSafe(within(timeout, store.get_many(&keys)));
             let found = match asked.catch_unwind().await {
-                Ok(Ok(Ok(found))) => found,
+                Ok(Ok(found)) => found,
                 failed => {
                     let kind = match failed {
-                        Ok(Ok(Err(error))) => error.kind(),
-                        Ok(_) => "timeout",
-                        Err(_) => "panic",
+                        Ok(Err(error)) => error.kind(),
+                        _ => "panic",
                     };
                     metrics.error(&name, kind, 1);
                     return rows.iter().for_each(|key| cache.not_refreshed(key.as_ref()));
@@ -208,5 +204,17 @@ impl Lookup for Guarded {
     fn served(&self, rows: u64, found: u64) {
         self.metrics.rows.inc_by(rows);
         self.metrics.found.inc_by(found);
+    }
+}
+
+/// A store's answer, if there is one in time.
+async fn within<T>(
+    timeout: Option<Duration>,
+    answer: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    let Some(timeout) = timeout else { return answer.await };
+    match tokio::time::timeout(timeout, answer).await {
+        Ok(answer) => answer,
+        Err(_) => Err(Error::retry("timeout", format!("no answer within {timeout:?}"))),
     }
 }

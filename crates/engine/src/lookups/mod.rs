@@ -26,7 +26,8 @@ pub struct Policy {
     /// Rows become dead letters after `retries`, instead of holding the partition.
     pub dead_letter: bool,
     pub retries: u32,
-    pub timeout: Duration,
+    /// Of a whole call, unless the store bounds its requests itself.
+    pub timeout: Option<Duration>,
 }
 
 #[derive(Debug, Clone)]

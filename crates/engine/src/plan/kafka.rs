@@ -118,7 +118,7 @@ impl Planner<'_> {
 
     /// The cluster, when it is to be asked and not known to be away.
     fn kafka_cluster(&mut self, options: &KafkaCluster, path: &str) -> Option<Cluster> {
-        if !self.catalog.asks_kafka() || self.away.contains(&options.brokers) {
+        if !self.catalog.asks_elsewhere() || self.away.contains(&options.brokers) {
             return None;
         }
         match kafka::cluster(options, self.file, &Handle::current()) {

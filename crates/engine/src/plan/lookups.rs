@@ -5,7 +5,7 @@ use arrow_schema::{Schema, SchemaRef};
 use millstream_config::{LookupFrom, LookupSpec, PipelineSpec};
 use millstream_connectors::file::{FileLookup, FileLookupOptions, rows};
 use millstream_core::LookupKey;
-use millstream_sql::{KEY_COLUMNS, KEY_RANGE, Query};
+use millstream_sql::{KEY_COLUMNS, KEY_RANGE, LookupUse, Query};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -27,13 +27,18 @@ pub fn open_file_lookup(
 
 impl Planner<'_> {
     /// The columns of each look-up, and the names of those whose columns are not known.
-    pub(super) fn lookup_schemas(
+    pub(super) async fn lookup_schemas(
         &mut self,
         spec: &PipelineSpec,
     ) -> (BTreeMap<String, SchemaRef>, Vec<String>) {
         let mut schemas = BTreeMap::new();
         for (name, lookup) in &spec.lookups {
             match &lookup.from {
+                LookupFrom::Cql(from) => {
+                    if let Some(columns) = self.cql_lookup(name, &from.cql).await {
+                        schemas.insert(name.clone(), columns);
+                    }
+                }
                 LookupFrom::Table(from) if self.catalog.is_untold_table(&from.table) => {}
                 LookupFrom::Table(from) => match self.catalog.table(&from.table) {
                     Some(table) => {
@@ -92,7 +97,7 @@ impl Planner<'_> {
     pub(super) fn check_keys(&mut self, step: usize, spec: &PipelineSpec, query: &Query) {
         for used in query.lookups() {
             let Some(lookup) = spec.lookups.get(&used.name) else { continue };
-            if let Err((message, hint)) = self.check_key(lookup, &used.name, &used.key) {
+            if let Err((message, hint)) = self.check_key(lookup, used) {
                 let line = 0;
                 let path = format!("/steps/{step}/sql");
                 let mistake = self.file.mistake_in_block(&path, line, 1, message, Some(hint));
@@ -104,9 +109,9 @@ impl Planner<'_> {
     fn check_key(
         &self,
         lookup: &LookupSpec,
-        name: &str,
-        key: &LookupKey,
+        used: &LookupUse,
     ) -> Result<(), (String, String)> {
+        let (name, key) = (&used.name, &used.key);
         match (key, &lookup.range) {
             (LookupKey::Range { start, end }, Some([s, e])) if s == start && e == end => {}
             (LookupKey::Range { start, end }, _) => {
@@ -125,7 +130,11 @@ impl Planner<'_> {
             }
             _ => {}
         }
-        let LookupFrom::Table(from) = &lookup.from else { return Ok(()) };
+        let from = match &lookup.from {
+            LookupFrom::Table(from) => from,
+            LookupFrom::Cql(_) => return self.check_cql_key(name, key, &used.key_types),
+            LookupFrom::File(_) => return Ok(()),
+        };
         let Some(table) = self.catalog.table(&from.table) else { return Ok(()) };
         let all: Vec<_> = table.partition_key.iter().chain(&table.clustering).collect();
         let columns = match key {
@@ -159,7 +168,7 @@ impl Planner<'_> {
 }
 
 /// Tells the SQL by which columns a look-up can be asked.
-fn declared(columns: &Schema, what: &str, names: String) -> SchemaRef {
+pub(super) fn declared(columns: &Schema, what: &str, names: String) -> SchemaRef {
     let metadata = [(what.to_owned(), names)].into();
     Arc::new(Schema::new_with_metadata(columns.fields().clone(), metadata))
 }

@@ -1,6 +1,7 @@
 //! From a pipeline file to a plan: every name looked up, every type checked against the real
 //! schemas, all mistakes found before a row flows. Planning changes nothing; `open` does.
 
+mod cql;
 mod kafka;
 mod lookups;
 mod order;
@@ -12,6 +13,7 @@ pub use sinks::encoder;
 pub use source::kind_name;
 
 use crate::catalog::Catalog;
+use crate::cql::Sessions;
 use crate::flow::Node;
 use crate::positions;
 use crate::registries::SchemaRegistry;
@@ -21,6 +23,7 @@ use millstream_config::{
     PipelineSpec, RegistrySpec, SinkTo,
 };
 use millstream_core::{Disposition, Error, SchemaKind};
+use millstream_cql::Table;
 use millstream_formats::{avro, protobuf};
 use millstream_sql::Query;
 use millstream_tables::TableSpec;
@@ -82,6 +85,10 @@ pub enum SinkPlan {
         to: String,
         schema: Option<TopicSchema>,
     },
+    /// A table of Cassandra or ScyllaDB.
+    Cql {
+        to: String,
+    },
     Discard,
 }
 
@@ -117,7 +124,7 @@ pub async fn plan_all(
                     match &sink.to {
                         SinkTo::Topic(to) => catalog.cannot_tell_topic(&to.topic),
                         SinkTo::Table(to) => catalog.cannot_tell_table(&to.table),
-                        SinkTo::Kafka(_) | SinkTo::Discard(_) => {}
+                        SinkTo::Kafka(_) | SinkTo::Cql(_) | SinkTo::Discard(_) => {}
                     }
                 }
                 mistakes.extend(found);
@@ -129,7 +136,14 @@ pub async fn plan_all(
 
 /// Plans one pipeline, and notes in the catalog what it will make.
 pub async fn plan(file: &PipelineFile, catalog: &mut Catalog) -> Result<Plan, Vec<Mistake>> {
-    let mut planner = Planner { file, catalog, mistakes: Vec::new(), away: Vec::new() };
+    let mut planner = Planner {
+        file,
+        catalog,
+        mistakes: Vec::new(),
+        away: Vec::new(),
+        cql: Sessions::default(),
+        cql_tables: BTreeMap::new(),
+    };
     let planned = planner.plan().await;
     match planned {
         Some(plan) if planner.mistakes.is_empty() => Ok(plan),
@@ -144,8 +158,11 @@ struct Planner<'a> {
     file: &'a PipelineFile,
     catalog: &'a mut Catalog,
     mistakes: Vec<Mistake>,
-    /// The brokers of clusters that did not answer.
+    /// The brokers or nodes of clusters that did not answer.
     away: Vec<Vec<String>>,
+    cql: Sessions,
+    /// The tables of look-ups by the look-up's name.
+    cql_tables: BTreeMap<String, Table>,
 }
 
 impl Planner<'_> {
@@ -185,7 +202,7 @@ impl Planner<'_> {
     async fn plan(&mut self) -> Option<Plan> {
         let spec = self.file.spec.clone();
         let source = self.source(&spec).await;
-        let (lookups, untold) = self.lookup_schemas(&spec);
+        let (lookups, untold) = self.lookup_schemas(&spec).await;
         let Some((partitions, whole, reader)) = source else {
             for at in 0..spec.steps.len() {
                 self.step(at, &spec, None, &lookups);

@@ -77,7 +77,7 @@ fn cache() -> CacheOptions {
 }
 
 fn policy(cache: Option<CacheOptions>) -> Policy {
-    Policy { cache, dead_letter: false, retries: 2, timeout: Duration::from_secs(5) }
+    Policy { cache, dead_letter: false, retries: 2, timeout: Some(Duration::from_secs(5)) }
 }
 
 struct Guard {
@@ -249,7 +249,7 @@ async fn a_store_that_stays_away_is_given_up_where_the_file_says_so() {
     assert_eq!(g.store.asked().len(), 4);
 
     let slow =
-        Policy { timeout: Duration::from_millis(20), dead_letter: true, retries: 0, cache: None };
+        Policy { timeout: Some(Duration::from_millis(20)), dead_letter: true, retries: 0, cache: None };
     let g = guard(slow);
     g.store.delay_ms.store(5_000, Ordering::Relaxed);
     let error = g.get(&[2]).await.unwrap_err();
