@@ -4,5 +4,6 @@
 mod lookup;
 mod secure;
 mod sink;
+mod slow;
 mod support;
 mod types;

@@ -2,5 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "what does not unwrap fails its test")]
 
+mod cql_proxy;
 mod proxy;
 mod services;

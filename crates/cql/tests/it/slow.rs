@@ -1,0 +1,85 @@
+//! A store of which some answers are slow: what is written and found is the same, in the same order.
+
+use crate::support::{World, ask, longs, options, shown, texts, world};
+use arrow_array::RecordBatch;
+use arrow_schema::DataType;
+use millstream_core::Batch;
+use millstream_cql::{Cluster, CqlSinkOptions, CqlTable, Execution, Nulls, Operation, Ttl};
+use millstream_testkit::cql_proxy::{Asked, CqlProxy, Hold, Way};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::runtime::Handle;
+
+/// A cluster behind a proxy that makes a third of the requests slow.
+async fn behind_a_proxy(world: &World) -> (CqlProxy, Arc<Cluster>) {
+    let node = world.cassandra.nodes()[0].parse().unwrap();
+    let proxy = CqlProxy::start(node, 11).unwrap();
+    let [least, most] = [5, 25].map(Duration::from_millis);
+    let hold = Hold { share: 0.3, way: Way::Either, least, most };
+    proxy.hold(Asked::Select, Some(hold));
+    proxy.hold(Asked::Insert, Some(hold));
+    let mut options = options(&world.cassandra);
+    options.nodes = vec![proxy.address().to_string()];
+    let cluster = Cluster::connect(options, &Handle::current()).await.unwrap();
+    (proxy, cluster)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slow_answers_change_nothing_but_time() {
+    let Some(mut world) = world().await else { return };
+    world.cql("CREATE TABLE KS.counted (id text PRIMARY KEY, n bigint)").await;
+    let (proxy, cluster) = behind_a_proxy(&world).await;
+    world.cluster = cluster;
+    world.cluster.refresh().await.unwrap();
+    let sink = CqlSinkOptions {
+        keyspace: world.keyspace.clone(),
+        table: "counted".into(),
+        operation: Operation::Insert,
+        columns: None,
+        ttl: Ttl::Table,
+        timestamp: None,
+        nulls: Nulls::Unset,
+        batch_rows: 1,
+        batch_bytes: 10_000,
+        concurrency: 64,
+        retries: 0,
+        execution: Execution {
+            consistency: millstream_cql::Consistency::LocalQuorum,
+            timeout: Duration::from_secs(10),
+            speculative_after: None,
+        },
+    };
+    let keys: Vec<String> = (0..50).map(|key| format!("key {key}")).collect();
+    let names: Vec<_> = keys.iter().map(|key| Some(key.as_str())).collect();
+    let rows = |n: i64| {
+        let columns = [("id", texts(&names)), ("n", longs(&vec![Some(n); names.len()]))];
+        RecordBatch::try_from_iter_with_nullable(columns.map(|(name, of)| (name, of, true)))
+    };
+    let schema = rows(0).unwrap().schema();
+    let table = CqlTable::open(world.cluster.clone(), sink, &schema).await.unwrap();
+    let mut sink = table.sink();
+    // The same keys each time: a write that overtook the one before would be the one that is read.
+    let mut durable = Vec::new();
+    for n in 0..10 {
+        let receipt = sink.write(&Batch::same(rows(n).unwrap())).await.unwrap();
+        assert!(receipt.rejected.is_empty());
+        durable.push(receipt.durable);
+    }
+    for durable in durable {
+        durable.await.unwrap();
+    }
+    let mut options = world.options("counted");
+    options.group = 4;
+    let lookup = world.lookup(options, &[("id", DataType::Utf8)]).await.unwrap();
+    let found = ask(&lookup, vec![("id", texts(&names))]).await.unwrap();
+    for at in 0..names.len() {
+        let row = found.of(at);
+        assert_eq!(row.len(), 1, "{}", keys[at]);
+        assert_eq!(shown(&found.rows, "id", row.start), keys[at]);
+        assert_eq!(shown(&found.rows, "n", row.start), "9", "{}", keys[at]);
+    }
+    let (selects, inserts) = (proxy.seen(Asked::Select), proxy.seen(Asked::Insert));
+    assert_eq!(inserts.requests, 500);
+    assert!((100..200).contains(&inserts.held), "{inserts:?}");
+    assert!(selects.requests >= 13 && selects.held > 0, "{selects:?}");
+}
