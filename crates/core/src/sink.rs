@@ -24,6 +24,7 @@ pub struct Beginning {
 ///
 /// ```text
 ///  begin(from) ─► stems_from(records) ─► write(batch), its parts ─► stems_from(records) ─► …
+///                                     flush() and settled(upto) at any time between
 /// ```
 #[async_trait]
 pub trait Sink: Send {
@@ -41,6 +42,16 @@ pub trait Sink: Send {
     /// stored does not say that they were.
     fn stems_from(&mut self, records: &Arc<Records>, dead: &[Rejection]) {
         let _ = (records, dead);
+    }
+
+    /// Nothing more comes until what was accepted is durable: the source has ended, the partition is
+    /// given up, or as much is under way as may be. A sink that collects rows finishes what it has.
+    fn flush(&mut self) {}
+
+    /// Every record below this offset is done: its rows are durable in all sinks, or it is durable in
+    /// the dead letters.
+    fn settled(&mut self, upto: i64) {
+        let _ = upto;
     }
 
     /// After an error nothing of this batch was accepted, and the same batch may be given again.

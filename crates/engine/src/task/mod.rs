@@ -230,6 +230,10 @@ impl<'a> Loop<'a> {
             self.report(reader);
             let room = reading && self.has_room();
             let may_fetch = self.share.may_fetch();
+            let fetches = room && may_fetch;
+            if !fetches && self.working.len() == 0 && !self.outstanding.is_empty() {
+                self.flush();
+            }
             let had_more = reader.end_offset() > self.task.status.position();
             let fetch = Instant::now();
             let status = self.task.status;
@@ -255,7 +259,7 @@ impl<'a> Loop<'a> {
                     }
                 }
                 () = poll_fn(|context| self.share.poll_turn(context)), if room && !may_fetch => {}
-                records = fetched, if room && may_fetch => match records? {
+                records = fetched, if fetches => match records? {
                     Some(records) => {
                         if had_more {
                             pipeline.metrics.fetch.observe(fetch.elapsed().as_secs_f64());
@@ -303,6 +307,7 @@ impl<'a> Loop<'a> {
             while let Some(worked) = self.working.next().await {
                 self.write(worked?).await?;
             }
+            self.flush();
             while let Some(settled) = self.outstanding.next().await {
                 self.settle(settled)?;
             }

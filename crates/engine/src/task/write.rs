@@ -205,6 +205,7 @@ impl<'a> Loop<'a> {
 
     /// After an error: what was written before it need not be written again.
     pub(super) async fn settle_what_was_written(&mut self) {
+        self.flush();
         let settled = async {
             while !self.lost
                 && let Some(settled) = self.outstanding.next().await
@@ -233,11 +234,18 @@ impl<'a> Loop<'a> {
         let committed_early = EARLY.iter().any(|bug| fault::bug(bug));
         if !committed_early && self.checkpoint.finish(batch.run) {
             self.commit();
+            let upto = self.checkpoint.upto();
+            self.sinks.iter_mut().for_each(|sink| sink.settled(upto));
         }
         if let Some(ticket) = ticket {
             ticket.done();
         }
         Ok(())
+    }
+
+    /// Tells the sinks that what they have is waited for.
+    pub(super) fn flush(&mut self) {
+        self.sinks.iter_mut().for_each(|sink| sink.flush());
     }
 
     fn commit(&self) {
