@@ -339,7 +339,11 @@ fn cql_sink(cql: &Value, path: &str, reader: &mut Reader) {
     let conditional = cql["operation"] == "insert_if_not_exists";
     let excluding: [(&str, &str, bool); 4] = [
         ("ttl_column", "`ttl` and `ttl_column` exclude each other", !cql["ttl"].is_null()),
-        ("timestamp", "`timestamp` and `operation: insert_if_not_exists` exclude each other", conditional),
+        (
+            "timestamp",
+            "`timestamp` and `operation: insert_if_not_exists` exclude each other",
+            conditional,
+        ),
         ("ttl", "what is deleted has no `ttl`", cql["operation"] == "delete"),
         ("ttl_column", "what is deleted has no `ttl_column`", cql["operation"] == "delete"),
     ];

@@ -5,8 +5,8 @@
 //! against the schema of these structs before serde sees it.
 
 use crate::{
-    Columns, CqlLookup, CqlSink, Delimiter, KafkaCluster, KafkaSink, KafkaSource, Period, Ratio, RegistrySpec, Size,
-    SubjectStrategy,
+    Columns, CqlLookup, CqlSink, Delimiter, KafkaCluster, KafkaSink, KafkaSource, Period, Ratio,
+    RegistrySpec, Size, SubjectStrategy,
 };
 use indexmap::IndexMap;
 use schemars::JsonSchema;

@@ -6,6 +6,7 @@ mod bad_input;
 mod both_ways;
 mod changes;
 mod checks;
+mod cql;
 mod demo;
 mod disk;
 mod exactly_once;

@@ -1,0 +1,225 @@
+//! A pipeline file that names real Cassandra, as look-up and as sink.
+
+use crate::program::{Program, eventually};
+use millstream_testkit::events::{Checker, Event, Fate, Generator};
+use millstream_testkit::services::{self, Cassandra, unique};
+use scylla::client::session::Session;
+use scylla::client::session_builder::SessionBuilder;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::time::Duration;
+use tokio::runtime::Runtime;
+
+const COLUMNS: &str = "{ key: string, seq: bigint, fate: string, crc: string, number: string }";
+const KEYS: u64 = 40;
+
+/// A keyspace of one's own.
+struct Store {
+    cassandra: Cassandra,
+    keyspace: String,
+    runtime: Runtime,
+    session: Session,
+}
+
+impl Store {
+    fn new() -> Option<Self> {
+        let cassandra = services::cassandra()?;
+        let runtime = Runtime::new().unwrap();
+        let files = cassandra.files();
+        let builder =
+            SessionBuilder::new().known_nodes(cassandra.nodes()).user(&files.user, &files.password);
+        let session = builder.build();
+        let session = runtime.block_on(session).unwrap();
+        let store =
+            Self { cassandra, keyspace: unique("pipe").replace('-', "_"), runtime, session };
+        let replication = "{'class': 'SimpleStrategy', 'replication_factor': 1}";
+        store.cql(&format!("CREATE KEYSPACE KS WITH replication = {replication}"));
+        store.cql("CREATE TABLE KS.places (key text PRIMARY KEY, place text, since timestamp)");
+        store.cql(
+            "CREATE TABLE KS.events (key text, seq bigint, fate text, crc text, number text, \
+             place text, PRIMARY KEY (key, seq))",
+        );
+        for key in 0..KEYS {
+            store.cql(&format!(
+                "INSERT INTO KS.places (key, place) VALUES ('k{key}', 'place-{key}')"
+            ));
+        }
+        Some(store)
+    }
+
+    /// Executes a statement; `KS` in it is the keyspace.
+    fn cql(&self, statement: &str) {
+        let statement = statement.replace("KS", &self.keyspace);
+        let done = self.runtime.block_on(self.session.query_unpaged(statement.as_str(), ()));
+        done.unwrap_or_else(|error| panic!("{statement}: {error}"));
+    }
+
+    /// What was stored, with what the look-up found.
+    fn events(&self) -> Vec<Event> {
+        let text =
+            format!("SELECT key, seq, fate, crc, number, place FROM {}.events", self.keyspace);
+        let rows = self.runtime.block_on(self.session.query_unpaged(text, ())).unwrap();
+        let rows = rows.into_rows_result().unwrap();
+        let rows = rows.rows::<(String, i64, String, String, String, String)>().unwrap();
+        let mut events: Vec<Event> = rows
+            .map(|row| {
+                let (key, seq, fate, crc, number, place) = row.unwrap();
+                assert_eq!(place, key.replace('k', "place-"));
+                let row = serde_json::json!({
+                    "key": key, "seq": seq, "fate": fate, "crc": crc, "number": number
+                });
+                serde_json::from_value(row).unwrap()
+            })
+            .collect();
+        events.sort_by_key(|event| event.seq);
+        events
+    }
+
+    /// The options of the cluster, as a pipeline file has them.
+    fn cluster(&self) -> String {
+        let nodes: Vec<_> = self.cassandra.nodes().iter().map(|n| format!("\"{n}\"")).collect();
+        let files = self.cassandra.files();
+        format!(
+            "nodes: [{}], username: {}, password: {{ file: password }}, keyspace: {}",
+            nodes.join(", "),
+            files.user,
+            self.keyspace
+        )
+    }
+
+    fn program(&self) -> Program {
+        let program = Program::new();
+        let path = program.write("password", self.cassandra.files().password + "\n");
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600))
+            .unwrap();
+        program.write("p.yaml", self.pipeline("", ""));
+        program
+    }
+
+    fn pipeline(&self, lookup: &str, sink: &str) -> String {
+        let cluster = self.cluster();
+        format!(
+            "pipeline: p
+source: {{ file: events.jsonl, follow: true, format: {{ json: {{ columns: {COLUMNS} }} }} }}
+lookups:
+  places:
+    cql: {{ {cluster}, table: places{lookup} }}
+    cache: {{ max_entries: 20, ttl: 1s }}
+steps:
+  - sql: |
+      SELECT i.key, i.seq, i.fate, i.crc, i.number, p.place
+      FROM input i JOIN places p ON p.key = i.key
+      WHERE i.fate <> 'drop' AND CAST(i.number AS BIGINT) >= 0
+sinks: [{{ cql: {{ {cluster}, table: events{sink} }} }}]
+max_dead_ratio: 1
+batch: {{ max_rows: 50 }}
+"
+        )
+    }
+}
+
+fn append(program: &Program, lines: &str) {
+    let path = program.path("events.jsonl");
+    let mut file = OpenOptions::new().create(true).append(true).open(path).unwrap();
+    file.write_all(lines.as_bytes()).unwrap();
+}
+
+#[test]
+fn rows_are_looked_up_and_stored_across_kills() {
+    let Some(store) = Store::new() else { return };
+    let program = store.program();
+    append(&program, "");
+    program.ok(&["check", "p.yaml"]);
+    let mut generator = Generator::new(71, KEYS);
+    let mut checker = Checker::default();
+    let mut out = 0;
+    for _ in 0..5 {
+        let running = program.start(&["p.yaml"]);
+        let events: Vec<Event> = (0..300).map(|_| generator.event()).collect();
+        for part in events.chunks(60) {
+            part.iter().for_each(|event| checker.sent(event));
+            out += part.iter().filter(|event| event.fate == Fate::Out).count();
+            append(&program, &part.iter().map(|event| event.line() + "\n").collect::<String>());
+            std::thread::sleep(Duration::from_millis(30));
+        }
+        drop(running);
+    }
+    let running = program.start(&["p.yaml"]);
+    eventually("all are stored", || (store.events().len() == out).then_some(()));
+    assert_eq!(running.end(), 0);
+    checker.arrived("out", Fate::Out, &store.events(), false, 0);
+    assert_eq!(checker.faults(), []);
+}
+
+#[test]
+fn check_tells_what_the_store_has_not() {
+    let Some(store) = Store::new() else { return };
+    let program = store.program();
+    append(&program, "");
+    let told = |text: String| {
+        program.write("p.yaml", text);
+        let said = program.run(&["check", "p.yaml"]);
+        assert_eq!(said.code, 2, "{}{}", said.out, said.err);
+        said.err
+    };
+    let wrong = |from: &str, to: &str| told(store.pipeline("", "").replace(from, to));
+    let text = wrong("table: places", "table: palces");
+    assert!(text.contains("there is no table `palces`"), "{text}");
+    let text = wrong("table: events", "table: evnets");
+    assert!(text.contains("there is no table `evnets`"), "{text}");
+    let text = wrong("ON p.key = i.key", "ON p.place = i.key");
+    assert!(text.contains("it is asked by key"), "{text}");
+    let text = wrong("i.crc, i.number", "i.crc, i.seq AS number");
+    assert!(text.contains("column `number`"), "{text}");
+    let text = wrong("i.key, i.seq,", "i.key,");
+    assert!(text.contains("the rows have no `seq`"), "{text}");
+    let text = told(store.pipeline(", columns: { key: string, place: bigint }", ""));
+    assert!(text.contains("`place` of"), "{text}");
+    assert!(text.contains("write `place: string`"), "{text}");
+    let text = told(store.pipeline("", ", ttl: 30000d"));
+    assert!(text.contains("for 20 years at most"), "{text}");
+    let text = told(store.pipeline("", ", ttl: 3d, ttl_column: crc"));
+    assert!(text.contains("exclude each other"), "{text}");
+    let secret = store.cassandra.files().password;
+    program.write("password", "wrong");
+    program.write("p.yaml", store.pipeline("", ""));
+    let said = program.run(&["check", "p.yaml"]);
+    assert!(said.err.contains("user") || said.err.contains("assword"), "{}", said.err);
+    assert!(!said.err.contains(&secret));
+}
+
+#[test]
+fn cases_run_without_the_cluster_where_columns_are_declared() {
+    let program = Program::new();
+    let pipeline = |columns: &str| {
+        format!(
+            "pipeline: p
+source: {{ file: events.jsonl, format: {{ json: {{ columns: {{ key: string }} }} }} }}
+lookups:
+  places:
+    cql: {{ nodes: [\"127.0.0.1:9\"], keyspace: k, table: places{columns} }}
+steps: [{{ sql: \"SELECT i.key, p.place FROM input i JOIN places p ON p.key = i.key\" }}]
+sinks: [{{ cql: {{ nodes: [\"127.0.0.1:9\"], keyspace: k, table: events }} }}]
+"
+        )
+    };
+    program.write(
+        "p.test.yaml",
+        "cases:
+  - name: found
+    input: [{ key: a }, { key: b }]
+    lookups: { places: [{ key: a, place: here }] }
+    expect: { rows: [{ key: a, place: here }], filtered: 1 }
+",
+    );
+    program.write("events.jsonl", "");
+    program.write("p.yaml", pipeline(", columns: { key: string, place: string }"));
+    program.ok(&["test", "p.yaml"]);
+    program.write("p.yaml", pipeline(""));
+    let said = program.run(&["test", "p.yaml"]);
+    assert_eq!(said.code, 2, "{}", said.err);
+    assert!(said.err.contains("declare its `columns:`"), "{}", said.err);
+    let said = program.run(&["check", "p.yaml"]);
+    assert_eq!(said.code, 1, "{}", said.err);
+    assert!(said.err.contains("127.0.0.1:9 cannot be reached"), "{}", said.err);
+}
