@@ -33,23 +33,24 @@ pub(crate) enum Marker {
 #[derive(Debug)]
 pub(crate) struct Layout {
     pub markers: Vec<Marker>,
-    /// The markers of the partition key, and of the whole primary key.
-    pub partition: Vec<usize>,
-    pub key: Vec<usize>,
+    /// The markers of the partition key, and of the whole primary key that begins with it.
+    pub partition: Range<usize>,
+    pub key: Range<usize>,
     pub timestamp: Option<usize>,
     pub nulls: Nulls,
     pub operation: Operation,
 }
 
-/// A row's cells, ready for the wire.
+/// A row's place among the cells of its batch.
 #[derive(Debug, Clone)]
 pub(crate) struct Statement {
     /// The row of the batch that it was made of last.
-    pub row: u32,
-    /// All rows that it stands for.
-    pub rows: Vec<u32>,
-    cells: Vec<Cell>,
-    bytes: Vec<u8>,
+    row: u32,
+    /// The other rows that it stands for.
+    earlier: Vec<u32>,
+    /// Its first cell.
+    cell: usize,
+    bytes: usize,
 }
 
 #[derive(Debug, Clone)]
@@ -64,29 +65,58 @@ enum Cell {
 pub(crate) struct Encoded {
     pub rounds: Vec<Vec<Statement>>,
     pub rejected: Vec<(u32, String)>,
+    cells: Vec<Cell>,
+    /// Each value with its length before it: without that two keys could look alike.
+    bytes: Vec<u8>,
+    width: usize,
 }
+
+const LENGTH: usize = 4;
 
 impl Layout {
     pub fn encode(&self, rows: &RecordBatch) -> Encoded {
         let columns = rows.columns();
+        let width = self.markers.len();
         let mut rejected = Vec::new();
-        let mut rounds: Vec<Vec<Statement>> = Vec::new();
-        // In which round a key was last, and where.
-        let mut last: AHashMap<Vec<u8>, (usize, usize)> = AHashMap::with_capacity(rows.num_rows());
+        let mut statements = Vec::with_capacity(rows.num_rows());
+        let mut cells = Vec::with_capacity(rows.num_rows() * width);
+        let mut bytes = Vec::new();
         for row in 0..rows.num_rows() {
-            let statement = match self.statement(columns, row) {
-                Ok(statement) => statement,
+            let (cell, start) = (cells.len(), bytes.len());
+            match self.row(columns, row, &mut cells, &mut bytes) {
+                Ok(()) => statements.push(Statement {
+                    row: row as u32,
+                    earlier: Vec::new(),
+                    cell,
+                    bytes: bytes.len() - start,
+                }),
                 Err(why) => {
                     rejected.push((row as u32, why));
-                    continue;
+                    cells.truncate(cell);
+                    bytes.truncate(start);
                 }
-            };
-            let key = statement.key(&self.key);
-            let place = match last.get(&key) {
+            }
+        }
+        let rounds = self.rounds(statements, &mut cells, &bytes);
+        Encoded { rounds, rejected, cells, bytes, width }
+    }
+
+    fn rounds(
+        &self,
+        statements: Vec<Statement>,
+        cells: &mut [Cell],
+        bytes: &[u8],
+    ) -> Vec<Vec<Statement>> {
+        let mut rounds: Vec<Vec<Statement>> = Vec::new();
+        // In which round a key was last, and where.
+        let mut last: AHashMap<&[u8], (usize, usize)> = AHashMap::with_capacity(statements.len());
+        for statement in statements {
+            let key = slice(&cells[statement.cell..], &self.key, bytes);
+            let place = match last.get(key) {
                 Some((round, at)) => {
                     let before = &mut rounds[*round][*at];
-                    if self.is_collapsed(before, &statement) {
-                        before.overlay(statement);
+                    if self.is_collapsed(before, &statement, cells, bytes) {
+                        overlay(before, statement, cells, self.markers.len());
                         continue;
                     }
                     round + 1
@@ -99,28 +129,39 @@ impl Layout {
             last.insert(key, (place, rounds[place].len()));
             rounds[place].push(statement);
         }
-        Encoded { rounds, rejected }
+        rounds
     }
 
     /// Two writes of one row with one timestamp would leave the larger value, not the later.
-    fn is_collapsed(&self, before: &Statement, after: &Statement) -> bool {
+    fn is_collapsed(
+        &self,
+        before: &Statement,
+        after: &Statement,
+        cells: &[Cell],
+        bytes: &[u8],
+    ) -> bool {
         if self.operation == Operation::InsertIfNotExists {
             return false;
         }
         let Some(marker) = self.timestamp else { return false };
-        before.value(marker) == after.value(marker) && before.value(marker).is_some()
+        let [before, after] = [before, after].map(|one| match &cells[one.cell + marker] {
+            Cell::Value(range) => Some(&bytes[range.clone()]),
+            Cell::Null | Cell::Unset => None,
+        });
+        before == after && before.is_some()
     }
 
-    fn statement(&self, columns: &[ArrayRef], row: usize) -> Result<Statement, String> {
-        let mut statement = Statement {
-            row: row as u32,
-            rows: vec![row as u32],
-            cells: Vec::with_capacity(self.markers.len()),
-            bytes: Vec::new(),
-        };
+    /// Appends the cells of a row; after an error there may be some of them.
+    fn row(
+        &self,
+        columns: &[ArrayRef],
+        row: usize,
+        cells: &mut Vec<Cell>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), String> {
         for marker in &self.markers {
-            let start = statement.bytes.len();
-            let out = &mut statement.bytes;
+            let length_at = out.len();
+            out.extend_from_slice(&[0; LENGTH]);
             let there = match marker {
                 Marker::Column { column, writer, is_key } => {
                     let there = writer.write(&columns[*column], row, out)?;
@@ -145,33 +186,42 @@ impl Layout {
                 },
             };
             let is_column = matches!(marker, Marker::Column { .. });
-            let end = statement.bytes.len();
-            statement.cells.push(match (there, self.nulls) {
-                (true, _) => Cell::Value(start..end),
+            let value = length_at + LENGTH..out.len();
+            out[length_at..value.start].copy_from_slice(&(value.len() as u32).to_ne_bytes());
+            cells.push(match (there, self.nulls) {
+                (true, _) => Cell::Value(value),
                 (false, Nulls::Delete) if is_column => Cell::Null,
                 (false, _) => Cell::Unset,
             });
         }
-        Ok(statement)
+        Ok(())
     }
 
     /// Which of a round's statements go together: those of one partition, up to a number and a size.
-    pub fn units(&self, round: &[Statement], rows_max: usize, bytes_max: usize) -> Vec<Vec<usize>> {
-        let mut open: AHashMap<Vec<u8>, (Vec<usize>, usize)> = AHashMap::new();
+    pub fn units(
+        &self,
+        encoded: &Encoded,
+        round: &[Statement],
+        rows_max: usize,
+        bytes_max: usize,
+    ) -> Vec<Vec<usize>> {
+        // Where the partition is the whole key, no other row of the round is in it.
+        if rows_max <= 1 || self.partition == self.key {
+            return (0..round.len()).map(|at| vec![at]).collect();
+        }
+        let mut open: AHashMap<&[u8], (Vec<usize>, usize)> = AHashMap::new();
         let mut units = Vec::new();
         for (at, statement) in round.iter().enumerate() {
-            if rows_max <= 1 {
-                units.push(vec![at]);
-                continue;
-            }
-            let (unit, bytes) = open.entry(statement.key(&self.partition)).or_default();
-            let full = unit.len() >= rows_max || *bytes + statement.bytes.len() > bytes_max;
+            let cells = &encoded.cells[statement.cell..];
+            let partition = slice(cells, &self.partition, &encoded.bytes);
+            let (unit, bytes) = open.entry(partition).or_default();
+            let full = unit.len() >= rows_max || *bytes + statement.bytes > bytes_max;
             if full && !unit.is_empty() {
                 units.push(std::mem::take(unit));
                 *bytes = 0;
             }
             unit.push(at);
-            *bytes += statement.bytes.len();
+            *bytes += statement.bytes;
         }
         let mut rest: Vec<_> = open.into_values().map(|(unit, _)| unit).collect();
         rest.retain(|unit| !unit.is_empty());
@@ -180,54 +230,61 @@ impl Layout {
     }
 }
 
-impl Statement {
-    pub fn len(&self) -> usize {
-        self.bytes.len()
-    }
-
-    fn value(&self, marker: usize) -> Option<&[u8]> {
-        match &self.cells[marker] {
-            Cell::Value(range) => Some(&self.bytes[range.clone()]),
-            Cell::Null | Cell::Unset => None,
-        }
-    }
-
-    /// The bytes of some markers, told apart by their lengths.
-    fn key(&self, markers: &[usize]) -> Vec<u8> {
-        let mut key = Vec::with_capacity(32);
-        for marker in markers {
-            let value = self.value(*marker).unwrap_or_default();
-            key.extend_from_slice(&(value.len() as u32).to_ne_bytes());
-            key.extend_from_slice(value);
-        }
-        key
-    }
-
-    /// Writes a later row of the same key and time over this one.
-    fn overlay(&mut self, later: Statement) {
-        for (cell, new) in self.cells.iter_mut().zip(&later.cells) {
-            match new {
-                Cell::Value(range) => {
-                    let start = self.bytes.len();
-                    self.bytes.extend_from_slice(&later.bytes[range.clone()]);
-                    *cell = Cell::Value(start..self.bytes.len());
-                }
-                Cell::Null => *cell = Cell::Null,
-                Cell::Unset => {}
-            }
-        }
-        self.row = later.row;
-        self.rows.extend(later.rows);
+/// The values of some markers that stand side by side, none of them null.
+fn slice<'a>(cells: &[Cell], markers: &Range<usize>, bytes: &'a [u8]) -> &'a [u8] {
+    match &cells[markers.clone()] {
+        [Cell::Value(first), .., Cell::Value(last)] => &bytes[first.start - LENGTH..last.end],
+        [Cell::Value(alone)] => &bytes[alone.start - LENGTH..alone.end],
+        _ => &[],
     }
 }
 
-impl SerializeRow for Statement {
+/// Writes a later row of the same key and time over this one.
+fn overlay(before: &mut Statement, later: Statement, cells: &mut [Cell], width: usize) {
+    for at in 0..width {
+        match cells[later.cell + at].clone() {
+            Cell::Unset => {}
+            new => cells[before.cell + at] = new,
+        }
+    }
+    before.earlier.push(before.row);
+    before.earlier.extend(later.earlier);
+    before.row = later.row;
+    before.bytes = before.bytes.max(later.bytes);
+}
+
+impl Encoded {
+    /// What a statement is executed with.
+    pub fn values(&self, statement: &Statement) -> Values<'_> {
+        let cells = &self.cells[statement.cell..statement.cell + self.width];
+        Values { cells, bytes: &self.bytes }
+    }
+}
+
+impl Statement {
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// All rows of the batch that it stands for.
+    pub fn rows(&self) -> impl ExactSizeIterator<Item = u32> {
+        (0..self.earlier.len() + 1).map(|at| self.earlier.get(at).copied().unwrap_or(self.row))
+    }
+}
+
+/// A row's cells, ready for the wire.
+pub(crate) struct Values<'a> {
+    cells: &'a [Cell],
+    bytes: &'a [u8],
+}
+
+impl SerializeRow for Values<'_> {
     fn serialize(
         &self,
         _: &RowSerializationContext<'_>,
         writer: &mut RowWriter,
     ) -> Result<(), SerializationError> {
-        for cell in &self.cells {
+        for cell in self.cells {
             let out = writer.make_cell_writer();
             match cell {
                 Cell::Value(range) => {
@@ -293,5 +350,106 @@ pub(crate) fn micros_of(data_type: &DataType) -> Option<Scale> {
         DataType::Timestamp(unit, _) => Some(Scale::to(TimeUnit::Microsecond, *unit)),
         DataType::Int64 => Some(Scale::Multiply(1)),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow_array::{Int64Array, StringArray};
+    use scylla::cluster::metadata::{ColumnType, NativeType};
+    use std::sync::Arc;
+
+    fn texts(values: &[Option<&str>]) -> ArrayRef {
+        Arc::new(StringArray::from(values.to_vec()))
+    }
+
+    /// `INSERT .. (a, b, v, w) .. USING TIMESTAMP t`, of which `a` is the partition.
+    fn layout(timestamp: bool) -> Layout {
+        let text = ColumnType::Native(NativeType::Text);
+        let mut markers: Vec<_> = (0..4)
+            .map(|column| {
+                let writer = Writer::new(&DataType::Utf8, &text).unwrap();
+                Marker::Column { column, writer, is_key: column < 2 }
+            })
+            .collect();
+        markers.push(Marker::Timestamp(4, Scale::Multiply(1)));
+        Layout {
+            markers,
+            partition: 0..1,
+            key: 0..2,
+            timestamp: timestamp.then_some(4),
+            nulls: Nulls::Unset,
+            operation: Operation::Insert,
+        }
+    }
+
+    fn rows(columns: [&[Option<&str>]; 4], times: &[i64]) -> RecordBatch {
+        let [a, b, v, w] = columns.map(texts);
+        let t: ArrayRef = Arc::new(Int64Array::from(times.to_vec()));
+        let columns = [("a", a), ("b", b), ("v", v), ("w", w), ("t", t)];
+        let columns = columns.into_iter().map(|(name, column)| (name, column, true));
+        RecordBatch::try_from_iter_with_nullable(columns).unwrap()
+    }
+
+    /// The cells of a statement, and the rows that it stands for.
+    fn shown(encoded: &Encoded, statement: &Statement) -> (Vec<Option<String>>, Vec<u32>) {
+        let values = encoded.values(statement);
+        let text = |range: &Range<usize>| String::from_utf8_lossy(&values.bytes[range.clone()]);
+        let cells = values.cells[..4].iter().map(|cell| match cell {
+            Cell::Value(range) => Some(text(range).into_owned()),
+            Cell::Null | Cell::Unset => None,
+        });
+        (cells.collect(), statement.rows().collect())
+    }
+
+    #[test]
+    fn keys_that_look_alike_when_joined_are_two() {
+        let rows = rows(
+            [
+                &[Some("x"), Some("xy"), Some("x"), Some("xy")],
+                &[Some("yz"), Some("z"), Some("yz"), Some("")],
+                &[Some("1"), Some("2"), Some("3"), Some("4")],
+                &[None; 4],
+            ],
+            &[1, 2, 3, 4],
+        );
+        let layout = layout(true);
+        let encoded = layout.encode(&rows);
+        let rounds: Vec<Vec<_>> = encoded
+            .rounds
+            .iter()
+            .map(|r| r.iter().map(|s| shown(&encoded, s).0[2].clone().unwrap()).collect())
+            .collect();
+        assert_eq!(rounds, [vec!["1", "2", "4"], vec!["3"]]);
+        let units = layout.units(&encoded, &encoded.rounds[0], 10, 1000);
+        let mut sizes: Vec<_> = units.iter().map(Vec::len).collect();
+        sizes.sort();
+        assert_eq!(sizes, [1, 2], "x alone, both of xy together");
+        assert_eq!(layout.units(&encoded, &encoded.rounds[0], 1, 1000).len(), 3);
+        assert_eq!(layout.units(&encoded, &encoded.rounds[0], 10, 1).len(), 3);
+    }
+
+    #[test]
+    fn rows_of_one_key_and_time_become_one_that_keeps_what_the_later_leaves_out() {
+        let all = rows(
+            [
+                &[Some("a"), None, Some("a"), Some("a")],
+                &[Some("b"), Some("b"), Some("b"), Some("b")],
+                &[Some("1"), Some("no key"), Some("2"), None],
+                &[Some("w"), None, None, Some("later")],
+            ],
+            &[7, 7, 7, 7],
+        );
+        let encoded = layout(true).encode(&all);
+        assert_eq!(encoded.rejected.len(), 1);
+        assert_eq!((encoded.rejected[0].0, encoded.rounds.len()), (1, 1));
+        let (cells, stands_for) = shown(&encoded, &encoded.rounds[0][0]);
+        let expected = ["a", "b", "2", "later"].map(|text| Some(text.to_owned()));
+        assert_eq!(cells, expected);
+        assert_eq!(stands_for, [0, 2, 3]);
+        // The store's own times tell them apart: one after the other.
+        let encoded = layout(false).encode(&all);
+        assert_eq!(encoded.rounds.iter().map(Vec::len).collect::<Vec<_>>(), [1, 1, 1]);
     }
 }

@@ -10,7 +10,7 @@
 //! is never written twice at a time, and the driver stamps each request later than the one before.
 
 use crate::cluster::{Cluster, Execution};
-use crate::encode::{Layout, Marker, Statement, micros_of};
+use crate::encode::{Encoded, Layout, Marker, Statement, micros_of};
 use crate::error;
 use crate::lookup::{Table, quoted};
 use crate::pace::Pace;
@@ -81,7 +81,7 @@ pub struct CqlTable {
     options: CqlSinkOptions,
     layout: Layout,
     statement: String,
-    prepared: Mutex<Option<PreparedStatement>>,
+    prepared: Mutex<Option<Arc<PreparedStatement>>>,
     pace: Pace,
     /// Whether a request may be sent twice.
     idempotent: bool,
@@ -124,7 +124,7 @@ impl CqlTable {
         format!("writing {}.{}", self.options.keyspace, self.options.table)
     }
 
-    async fn prepare(&self) -> Result<PreparedStatement> {
+    async fn prepare(&self) -> Result<Arc<PreparedStatement>> {
         if let Some(prepared) = &*self.prepared.lock() {
             return Ok(prepared.clone());
         }
@@ -133,41 +133,57 @@ impl CqlTable {
         let profile = self.cluster.profile(&self.options.execution);
         prepared.set_execution_profile_handle(Some(profile.into_handle()));
         prepared.set_is_idempotent(self.idempotent);
+        let prepared = Arc::new(prepared);
         *self.prepared.lock() = Some(prepared.clone());
         Ok(prepared)
     }
 
     /// Stores these statements; what the store refuses is told row by row.
-    fn store<'a>(
+    async fn store(
+        &self,
+        encoded: &Encoded,
+        round: &[Statement],
+        unit: Vec<usize>,
+    ) -> Result<Vec<(u32, String)>> {
+        let refused = match self.patiently(encoded, round, &unit).await {
+            Ok(()) => return Ok(Vec::new()),
+            Err(error) if error.disposition() == Disposition::Reject => error,
+            Err(error) => return Err(error),
+        };
+        if let [alone] = unit[..] {
+            let why = refused.chain();
+            return Ok(round[alone].rows().map(|row| (row, why.clone())).collect());
+        }
+        self.halves(encoded, round, unit).await
+    }
+
+    fn halves<'a>(
         &'a self,
+        encoded: &'a Encoded,
         round: &'a [Statement],
         unit: Vec<usize>,
     ) -> BoxFuture<'a, Result<Vec<(u32, String)>>> {
         async move {
-            let refused = match self.patiently(round, &unit).await {
-                Ok(()) => return Ok(Vec::new()),
-                Err(error) if error.disposition() == Disposition::Reject => error,
-                Err(error) => return Err(error),
-            };
-            if let [alone] = unit[..] {
-                let why = refused.chain();
-                return Ok(round[alone].rows.iter().map(|row| (*row, why.clone())).collect());
-            }
             let (first, second) = unit.split_at(unit.len() / 2);
-            let mut rejected = self.store(round, first.to_vec()).await?;
-            rejected.extend(self.store(round, second.to_vec()).await?);
+            let mut rejected = self.store(encoded, round, first.to_vec()).await?;
+            rejected.extend(self.store(encoded, round, second.to_vec()).await?);
             Ok(rejected)
         }
         .boxed()
     }
 
     /// Tries again what may come right by itself.
-    async fn patiently(&self, round: &[Statement], unit: &[usize]) -> Result<()> {
+    async fn patiently(
+        &self,
+        encoded: &Encoded,
+        round: &[Statement],
+        unit: &[usize],
+    ) -> Result<()> {
         let mut pause = Duration::from_millis(20);
         let mut left = self.options.retries;
         loop {
             let _turn = self.pace.turn().await;
-            let error = match self.request(round, unit).await {
+            let error = match self.request(encoded, round, unit).await {
                 Ok(()) => {
                     self.pace.went_well();
                     return Ok(());
@@ -190,19 +206,19 @@ impl CqlTable {
         }
     }
 
-    async fn request(&self, round: &[Statement], unit: &[usize]) -> Result<()> {
+    async fn request(&self, encoded: &Encoded, round: &[Statement], unit: &[usize]) -> Result<()> {
         let prepared = self.prepare().await?;
         let session = &self.cluster.session;
         let sent = if let [alone] = unit {
-            session.execute_unpaged(&prepared, &round[*alone]).await
+            session.execute_unpaged(&prepared, encoded.values(&round[*alone])).await
         } else {
             let mut batch = CqlBatch::new(BatchType::Unlogged);
             batch.set_is_idempotent(self.idempotent);
             batch.set_execution_profile_handle(prepared.get_execution_profile_handle().cloned());
             for _ in unit {
-                batch.append_statement(prepared.clone());
+                batch.append_statement(PreparedStatement::clone(&prepared));
             }
-            let values: Vec<_> = unit.iter().map(|at| &round[*at]).collect();
+            let values: Vec<_> = unit.iter().map(|at| encoded.values(&round[*at])).collect();
             session.batch(&batch, values).await
         };
         sent.map(drop).map_err(|error| error::of_execution(error, &self.what()))
@@ -215,15 +231,16 @@ struct CqlSink(Arc<CqlTable>);
 impl Sink for CqlSink {
     async fn write(&mut self, batch: &Batch) -> Result<Receipt> {
         let table = &*self.0;
-        let encoded = table.layout.encode(&batch.rows);
-        let mut rejected = encoded.rejected;
+        let mut encoded = table.layout.encode(&batch.rows);
+        let mut rejected = std::mem::take(&mut encoded.rejected);
+        let encoded = &encoded;
         let (mut rows, mut bytes) = (0, 0);
         for round in &encoded.rounds {
             let (rows_max, bytes_max) = (table.options.batch_rows, table.options.batch_bytes);
-            let units = table.layout.units(round, rows_max, bytes_max);
-            rows += round.iter().map(|statement| statement.rows.len() as u64).sum::<u64>();
-            bytes += round.iter().map(|statement| statement.len() as u64).sum::<u64>();
-            let stored = units.into_iter().map(|unit| table.store(round, unit));
+            let units = table.layout.units(encoded, round, rows_max, bytes_max);
+            rows += round.iter().map(|statement| statement.rows().len() as u64).sum::<u64>();
+            bytes += round.iter().map(|statement| statement.bytes() as u64).sum::<u64>();
+            let stored = units.into_iter().map(|unit| table.store(encoded, round, unit));
             let mut stored =
                 stream::iter(stored).buffer_unordered(table.options.concurrency.max(1));
             // Every answer is awaited: nothing of a batch is under way when it is given again.
@@ -383,15 +400,12 @@ impl Plan {
             true => markers.extend(extra),
             false => drop(markers.splice(0..0, extra)),
         }
-        let places = |names: &[String]| -> Vec<usize> {
-            names.iter().filter_map(|name| place_of.get(name).copied()).collect()
-        };
-        let mut whole = places(&table.partition_key);
-        whole.extend(places(&table.clustering));
+        // The key's markers stand side by side in every statement, the partition's first.
+        let first = key.first().and_then(|name| place_of.get(*name)).copied().unwrap_or(0);
         let layout = Layout {
             markers,
-            partition: places(&table.partition_key),
-            key: whole,
+            partition: first..first + table.partition_key.len(),
+            key: first..first + key.len(),
             timestamp,
             nulls: options.nulls,
             operation: options.operation,
