@@ -7,6 +7,7 @@ use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
 use std::fs::OpenOptions;
 use std::io::Write;
+use std::path::Path;
 use std::time::Duration;
 use tokio::runtime::Runtime;
 
@@ -222,4 +223,51 @@ sinks: [{{ cql: {{ nodes: [\"127.0.0.1:9\"], keyspace: k, table: events }} }}]
     let said = program.run(&["check", "p.yaml"]);
     assert_eq!(said.code, 1, "{}", said.err);
     assert!(said.err.contains("127.0.0.1:9 cannot be reached"), "{}", said.err);
+}
+
+#[test]
+fn the_example_runs() {
+    let Some(store) = Store::new() else { return };
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/cassandra");
+    for statement in std::fs::read_to_string(folder.join("visits.cql")).unwrap().split(';') {
+        if !statement.trim().is_empty() {
+            store.cql(&statement.replace("shop", &store.keyspace));
+        }
+    }
+    let program = Program::new();
+    for file in ["visits.yaml", "visits.test.yaml", "visits.jsonl"] {
+        let text = std::fs::read_to_string(folder.join(file)).unwrap();
+        program
+            .write(file, text.replace("keyspace: shop", &format!("keyspace: {}", store.keyspace)));
+    }
+    let files = store.cassandra.files();
+    let run = |args: &[&str]| {
+        let mut command = program.command(args);
+        command.env("CASSANDRA", store.cassandra.nodes()[0].as_str());
+        command.env("CASSANDRA_USER", &files.user).env("CASSANDRA_PASSWORD", &files.password);
+        let done = command.output().unwrap();
+        assert!(done.status.success(), "{args:?}: {}", String::from_utf8_lossy(&done.stderr));
+        String::from_utf8_lossy(&done.stdout).into_owned()
+    };
+    run(&["check", "visits.yaml"]);
+    assert!(run(&["test", "visits.yaml"]).contains("0 failed"));
+    run(&["run", "visits.yaml", "--until-end", "--listen", "off"]);
+    let text = format!("SELECT customer, page, name, TTL(page) FROM {}.visits", store.keyspace);
+    let rows = store.runtime.block_on(store.session.query_unpaged(text, ())).unwrap();
+    let rows = rows.into_rows_result().unwrap();
+    let rows = rows.rows::<(i64, String, Option<String>, Option<i32>)>().unwrap();
+    let mut rows: Vec<_> = rows.map(Result::unwrap).collect();
+    rows.sort();
+    assert!(rows.iter().all(|row| row.3.is_some()), "{rows:?}");
+    let named: Vec<_> = rows.iter().map(|row| (row.0, &*row.1, row.2.as_deref())).collect();
+    assert_eq!(
+        named,
+        [
+            (1, "/", Some("Ada")),
+            (1, "/cart", Some("Ada")),
+            (2, "/cart", Some("Grace")),
+            (3, "/", None)
+        ]
+    );
+    assert!(program.ok(&["dead-letters", "list"]).contains("key is null"));
 }
