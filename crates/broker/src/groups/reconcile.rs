@@ -283,6 +283,18 @@ impl Group {
     fn update(&mut self, now: Instant, beat: &Beat) -> Result<(), Refused> {
         let Some(member) = self.members.get_mut(&beat.member) else { return Ok(()) };
         member.deadline = now + self.session;
+        // Also what it said before and keeps.
+        let bytes = member.bytes_after(beat);
+        let has_room = match &mut member.held {
+            Some(held) => self.room.change(held, bytes),
+            none => {
+                *none = self.room.hold(bytes);
+                none.is_some()
+            }
+        };
+        if !has_room {
+            return Err((ResponseError::GroupMaxSizeReached, "the groups have no room"));
+        }
         (member.client, member.host) = (beat.client.clone(), beat.host.clone());
         if let Some(rebalance) = beat.rebalance {
             member.rebalance = rebalance;
@@ -290,13 +302,8 @@ impl Group {
         if beat.rack.is_some() {
             member.rack = beat.rack.clone();
         }
-        let said = beat.topics.is_some() || beat.regex.is_some() || beat.assignor.is_some();
-        if said || member.held.is_none() {
+        if beat.topics.is_some() || beat.regex.is_some() || beat.assignor.is_some() {
             self.planned = None;
-            // What it had before counts until it is replaced.
-            let held = self.room.hold(beat.bytes());
-            let full = (ResponseError::GroupMaxSizeReached, "the groups have no room");
-            member.held = Some(held.ok_or(full)?);
         }
         if let Some(topics) = &beat.topics {
             member.topics = topics.clone();
@@ -449,20 +456,47 @@ impl Group {
     }
 }
 
-impl Beat {
-    /// About what a member that says this takes.
-    fn bytes(&self) -> usize {
+impl Member {
+    /// About what it takes once it has said this.
+    fn bytes_after(&self, beat: &Beat) -> usize {
         let len = |text: &Option<String>| text.as_ref().map_or(0, String::len);
-        let topics: usize = self.topics.iter().flatten().map(|name| 64 + name.len()).sum();
-        let pattern = if self.regex.is_some() { PATTERN_BYTES } else { 0 };
-        let names = self.member.len() + self.client.len() + len(&self.instance) + len(&self.rack);
+        let topics = beat.topics.as_ref().unwrap_or(&self.topics);
+        let topics: usize = topics.iter().map(|name| 64 + name.len()).sum();
+        let has_pattern = beat.regex.as_ref().map_or(self.regex.is_some(), |said| !said.is_empty());
+        let pattern = if has_pattern { PATTERN_BYTES } else { 0 };
+        let rack = if beat.rack.is_some() { len(&beat.rack) } else { len(&self.rack) };
+        let names = beat.member.len() + beat.client.len() + len(&self.instance) + rack;
         MEMBER_BYTES + 2 * names + topics + pattern
     }
-}
 
-impl Member {
     fn wants(&self, topic: &str) -> bool {
         self.topics.contains(topic)
             || self.regex.as_ref().is_some_and(|regex| regex.is_match(topic))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_member_keeps_counts_also_where_it_said_it_before() {
+        let room = Room::new(PATTERN_BYTES + 4 * MEMBER_BYTES);
+        let mut group = Group::new(Duration::from_secs(9), 9, room.clone());
+        let (now, known) = (Instant::now(), Known::default());
+        let beat = |epoch: i32| Beat { member: "m".to_owned(), epoch, ..Beat::default() };
+        let joins = Beat { regex: Some("a.*".to_owned()), ..beat(JOIN) };
+        let mut epoch = group.heartbeat(now, joins, &known).unwrap().epoch;
+        let has_room = |bytes: usize| room.hold(bytes).is_some();
+        assert!(!has_room(PATTERN_BYTES));
+        let named = Beat { topics: Some(["t".to_owned()].into()), ..beat(epoch) };
+        epoch = group.heartbeat(now, named, &known).unwrap().epoch;
+        assert!(!has_room(PATTERN_BYTES), "it has its pattern still");
+        let long = Beat { rack: Some("r".repeat(10 * MEMBER_BYTES)), ..beat(epoch) };
+        let refused = group.heartbeat(now, long, &known).unwrap_err();
+        assert_eq!(refused.0, ResponseError::GroupMaxSizeReached);
+        let without = Beat { regex: Some(String::new()), ..beat(epoch) };
+        group.heartbeat(now, without, &known).unwrap();
+        assert!(has_room(PATTERN_BYTES));
     }
 }

@@ -27,6 +27,20 @@ impl Room {
         self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).ok()?;
         Some(Held { taken: self.taken.clone(), bytes })
     }
+
+    /// Makes a part of this room larger or smaller; false, and as it was, where there is no room.
+    pub fn change(&self, held: &mut Held, bytes: usize) -> bool {
+        let fits = |taken: usize| {
+            let others = taken.checked_sub(held.bytes)?;
+            others.checked_add(bytes).filter(|taken| *taken <= self.max)
+        };
+        let is_changed = bytes == held.bytes
+            || self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok();
+        if is_changed {
+            held.bytes = bytes;
+        }
+        is_changed
+    }
 }
 
 impl Drop for Held {
@@ -48,6 +62,10 @@ mod tests {
         drop(held);
         assert!(room.hold(7).is_none() && room.hold(6).is_some());
         drop(rest);
+        let mut held = room.hold(4).unwrap();
+        assert!(room.change(&mut held, 9) && !room.change(&mut held, 11));
+        assert!(room.hold(2).is_none() && room.change(&mut held, 1) && room.hold(9).is_some());
+        drop(held);
         assert!(room.hold(10).is_some());
     }
 }
