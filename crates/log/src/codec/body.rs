@@ -7,6 +7,8 @@ use std::cell::RefCell;
 
 /// What a thread keeps of buffers that are not in use.
 const KEPT_MAX: usize = 4 << 20;
+/// As many as a thread has under way at a time. The oldest go first: batches may have become larger.
+const BUFFERS_MAX: usize = 128;
 /// A buffer is taken again, or handed out, when it has at most this many times the bytes needed.
 const LARGER: usize = 3;
 
@@ -125,10 +127,14 @@ impl Drop for Shared {
 fn give(room: Vec<u8>) {
     // A thread that ends keeps nothing.
     let _ = KEPT.try_with(|kept| {
+        if room.is_empty() || room.capacity() > KEPT_MAX {
+            return;
+        }
         let mut kept = kept.borrow_mut();
-        let bytes: usize = kept.iter().map(Vec::capacity).sum();
-        if !room.is_empty() && bytes + room.capacity() <= KEPT_MAX {
-            kept.push(room);
+        kept.push(room);
+        let mut bytes: usize = kept.iter().map(Vec::capacity).sum();
+        while bytes > KEPT_MAX || kept.len() > BUFFERS_MAX {
+            bytes -= kept.remove(0).capacity();
         }
     });
 }
@@ -164,6 +170,21 @@ mod tests {
         body.extend_from_slice(b"little");
         assert_eq!(body.into_bytes(), &b"little"[..]);
         assert!(Body::with_room(50_000).room.len() >= 50_000, "the large one is free again");
+    }
+
+    #[test]
+    fn small_ones_do_not_keep_out_larger_ones() {
+        let small = |_| {
+            let mut body = Body::with_room(1 << 10);
+            body.extend_from_slice(&[0; 1 << 10]);
+            body.into_bytes()
+        };
+        drop((0..(KEPT_MAX >> 10)).map(small).collect::<Vec<Bytes>>());
+        assert!(KEPT.with(|kept| kept.borrow().len()) <= BUFFERS_MAX);
+        let mut body = Body::with_room(1 << 20);
+        body.extend_from_slice(&[0; 1 << 20]);
+        drop(body.into_bytes());
+        assert!(Body::with_room(1 << 20).room.len() >= 1 << 20, "it came back");
     }
 
     #[test]
