@@ -113,6 +113,11 @@ pub trait Group: Send + Sync {
     /// Cancel safe.
     async fn next(&self) -> Result<Change>;
 
+    /// Whether everything that is ours was told: what is not told yet may have rows to read.
+    fn has_told_all(&self) -> bool {
+        true
+    }
+
     /// Where an assigned partition begins: at its last commit, or where the options say.
     /// `None` when it is not ours.
     fn start_of(&self, partition: u32) -> Option<i64>;

@@ -354,8 +354,7 @@ impl Engine {
         let pipelines = self.shared.pipelines.lock();
         pipelines.values().all(|running| {
             running.look_at_ends();
-            running.group.as_ref().is_none_or(|group| group.assigned)
-                && running.partitions.iter().all(|slot| slot.status.is_idle())
+            running.has_all() && running.partitions.iter().all(|slot| slot.status.is_idle())
         })
     }
 
@@ -370,8 +369,7 @@ impl Engine {
                 matches!(state, PartitionState::Holding | PartitionState::Stopped)
                     || slot.status.is_idle()
             };
-            running.group.as_ref().is_none_or(|group| group.assigned)
-                && running.partitions.iter().all(over)
+            running.has_all() && running.partitions.iter().all(over)
         })
     }
 
@@ -601,6 +599,14 @@ impl Running {
             slot.task.take_if(|task| task.ended.is_cancelled());
         }
         self.spawn(shared);
+    }
+
+    /// Whether nothing else is known to become its own. Its group may find out where some partitions
+    /// begin before others.
+    fn has_all(&self) -> bool {
+        let Some(group) = &self.group else { return true };
+        let told = || self.pipeline.source.group().is_none_or(|group| group.has_told_all());
+        group.assigned && told()
     }
 
     /// A task that waits or holds does not see its source grow.

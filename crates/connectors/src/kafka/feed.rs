@@ -13,6 +13,9 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+/// So many fetches in a row do not overtake what is told of the end.
+const BEYOND_MAX: u32 = 5;
+
 /// A partition that is ours.
 pub(super) struct Feed {
     /// The source's number of it.
@@ -27,6 +30,8 @@ pub(super) struct Feed {
 }
 
 struct State {
+    /// How often a fetch from here brought a batch beyond the end.
+    beyond: u32,
     /// Which reader the queue is for. A later one makes an earlier one's fetches stale.
     reader: u64,
     attached: bool,
@@ -73,6 +78,7 @@ impl Feed {
             index,
             end: AtomicI64::new(-1),
             state: Mutex::new(State {
+                beyond: 0,
                 reader: 0,
                 attached: false,
                 position: 0,
@@ -106,6 +112,7 @@ impl Feed {
     pub(super) fn attach(&self, offset: i64) -> u64 {
         let mut state = self.state.lock();
         state.reader += 1;
+        state.beyond = 0;
         state.attached = true;
         state.position = offset;
         state.queue.clear();
@@ -186,6 +193,7 @@ impl Feed {
         let mut state = self.state.lock();
         state.fetched = Instant::now();
         let Some(mut chunk) = chunk.filter(|_| state.is_at(place)) else { return };
+        state.beyond = 0;
         chunk.skip(std::mem::take(&mut state.skipped));
         chunk.take_eras().into_iter().for_each(|era| state.eras.add(era));
         state.position = chunk.next_offset();
@@ -193,6 +201,17 @@ impl Feed {
         state.queue.push_back(chunk);
         drop(state);
         self.ready.notify_one();
+    }
+
+    /// A fetch from `place` brought a batch beyond the partition's end. What is told of the end may be
+    /// a moment older than the batch, so that only one which stays there is not where it says.
+    pub fn stays_beyond(&self, place: Place) -> bool {
+        let mut state = self.state.lock();
+        if !state.is_at(place) {
+            return false;
+        }
+        state.beyond += 1;
+        state.beyond >= BEYOND_MAX
     }
 
     /// Goes on at a later offset: so many records are lost before it.

@@ -156,14 +156,15 @@ impl Fetcher {
                 continue;
             };
             if self.nodes.lock().insert(led.leader) {
-                self.cluster.io().spawn(self.clone().poll(led.leader));
+                let polling = Polling { fetcher: self.clone(), node: led.leader };
+                self.cluster.io().spawn(polling.run());
             }
         }
         leaderless
     }
 
     /// Fetches from one broker for as long as it leads something that is read.
-    async fn poll(self: Arc<Self>, node: i32) {
+    async fn poll(&self, node: i32) {
         let mut backoff = Backoff::new();
         loop {
             let room = self.room.notified();
@@ -172,10 +173,7 @@ impl Fetcher {
             let Wanted { feeds, full } = self.wanted(node);
             if feeds.is_empty() {
                 if !full {
-                    self.trouble.goes_on(node.into());
-                    let mut nodes = self.nodes.lock();
-                    nodes.remove(&node);
-                    return;
+                    return self.trouble.goes_on(node.into());
                 }
                 tokio::select! {
                     () = room => {}
@@ -321,7 +319,11 @@ impl Fetcher {
                 let aborted = partition.aborted_transactions.unwrap_or_default();
                 let aborted = aborted.iter().map(|t| (t.first_offset, t.producer_id.0)).collect();
                 let end = partition.high_watermark;
-                match Chunk::new(records, place.offset, end, aborted) {
+                match Chunk::new(records.clone(), place.offset, end, aborted) {
+                    Ok(None) => match Chunk::beyond(&records, place.offset, end) {
+                        Some(error) if feed.stays_beyond(place) => feed.fail(place, error),
+                        _ => feed.deliver(place, None),
+                    },
                     Ok(chunk) => feed.deliver(place, chunk),
                     Err(error) => feed.fail(place, error),
                 }
@@ -368,6 +370,24 @@ impl Fetcher {
                 }
             }
         }
+    }
+}
+
+/// The loop over one broker: however it ends, another may be begun.
+struct Polling {
+    fetcher: Arc<Fetcher>,
+    node: i32,
+}
+
+impl Polling {
+    async fn run(self) {
+        self.fetcher.poll(self.node).await;
+    }
+}
+
+impl Drop for Polling {
+    fn drop(&mut self) {
+        self.fetcher.nodes.lock().remove(&self.node);
     }
 }
 

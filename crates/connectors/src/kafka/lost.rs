@@ -91,7 +91,8 @@ impl Fetcher {
                 _ => begin,
             },
         };
-        let from = from.clamp(begin, place.offset);
+        // Retention may have taken all that was read, and more.
+        let from = from.min(place.offset).max(begin);
         let Feed { topic, index, .. } = feed;
         Ok(Lost {
             kind: "log_cut",
@@ -102,7 +103,7 @@ impl Fetcher {
             ),
             earliest: from,
             latest: end,
-            unread: from,
+            unread: from.min(place.offset),
         })
     }
 

@@ -335,6 +335,10 @@ impl Actor {
             let failure = Failure::from(error);
             *self.shared.failed.lock() = Some(failure.clone());
             self.give_up(&failure);
+            // Nothing more of it is to be sent. In a transaction what was sent has to land first.
+            if self.coordinator.is_none() {
+                self.flights.clear();
+            }
             // What comes later is told at once.
             loop {
                 tokio::select! {

@@ -97,6 +97,14 @@ impl Chunk {
         }))
     }
 
+    /// What is wrong where the first batch ends beyond where the partition does, and goes on doing so.
+    pub fn beyond(bytes: &[u8], from: i64, end: i64) -> Option<Error> {
+        let batch = Batch::read(bytes, from).ok()?;
+        let is_beyond = batch.bytes <= bytes.len() && batch.next_offset() > end;
+        let told = || format!("a batch says {}, the partition ends at {end}", batch.base_offset);
+        is_beyond.then(|| damaged(from, told()))
+    }
+
     /// The broker had removed this many records before these.
     pub fn skip(&mut self, records: u64) {
         self.skipped += records;
@@ -485,6 +493,11 @@ mod tests {
         // One beyond the end is left for the next fetch, with all that follows.
         let found = Chunk::new(three(1 << 40), 17, 41, vec![]).unwrap().unwrap();
         assert_eq!(found.next_offset(), 18);
+        let rest = batch(Codec::None, 1 << 40, &["c", "d"]);
+        assert!(Chunk::new(rest.clone().into(), 18, 41, vec![]).unwrap().is_none());
+        assert!(Chunk::beyond(&rest, 18, 41).is_some());
+        assert!(Chunk::beyond(&rest[..rest.len() - 1], 18, 41).is_none(), "it is cut off");
+        assert!(Chunk::beyond(&rest, 18, (1 << 40) + 2).is_none());
         assert!(Chunk::new(three(18), 18, 41, vec![]).is_err(), "the first lies before");
         for base in [i64::MAX, i64::MAX - 2] {
             let bytes = batch(Codec::None, base, &["a", "b"]).into();

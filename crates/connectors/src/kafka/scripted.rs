@@ -62,6 +62,12 @@ pub(super) struct Script {
     pub settings: Result<Vec<(&'static str, &'static str)>, i16>,
     /// Epochs, each with the offset after its last record.
     pub epochs: Vec<(i32, i64)>,
+    /// The batch with this offset says that it is somewhere else.
+    pub displaced: Option<i64>,
+    /// What retention has taken by the time that somebody asks for the beginning.
+    pub start_soon: i64,
+    /// There is a second partition, led by whoever listens at this port.
+    pub other: Option<u16>,
 }
 
 pub(super) struct Broker {
@@ -77,6 +83,9 @@ impl Default for Script {
             start: 0,
             settings: Ok(Vec::new()),
             epochs: Vec::new(),
+            displaced: None,
+            start_soon: 0,
+            other: None,
         }
     }
 }
@@ -139,7 +148,9 @@ impl Script {
                     for _ in from..next {
                         builder.push(0, None, Some(format!("epoch {epoch}").as_bytes()), &[]);
                     }
-                    let mut batch = builder.finish().into_bytes_at(from);
+                    let displaced = self.displaced.is_some_and(|at| (from..next).contains(&at));
+                    let base = from + if displaced { 1 << 40 } else { 0 };
+                    let mut batch = builder.finish().into_bytes_at(base);
                     batch[12..16].copy_from_slice(&epoch.to_be_bytes());
                     bytes.extend(batch);
                 }
@@ -211,7 +222,7 @@ impl Script {
                 let request = ListOffsetsRequest::decode(&mut body, version).unwrap();
                 let earliest = request.topics[0].partitions[0].timestamp == -2;
                 let told = ListOffsetsPartitionResponse::default().with_offset(if earliest {
-                    self.start
+                    self.start.max(self.start_soon)
                 } else {
                     self.end()
                 });
@@ -328,18 +339,24 @@ impl Script {
     }
 
     fn metadata(&self, port: u16) -> MetadataResponse {
-        let broker = MetadataResponseBroker::default()
-            .with_node_id(1.into())
-            .with_host(StrBytes::from_static_str("127.0.0.1"))
-            .with_port(i32::from(port));
-        let partition = MetadataResponsePartition::default()
-            .with_leader_id(1.into())
-            .with_leader_epoch(self.leader_epoch());
+        let nodes = [Some(port), self.other].into_iter().flatten().zip(1..);
+        let brokers = nodes.clone().map(|(port, node)| {
+            MetadataResponseBroker::default()
+                .with_node_id(node.into())
+                .with_host(StrBytes::from_static_str("127.0.0.1"))
+                .with_port(i32::from(port))
+        });
+        let partitions = nodes.map(|(_, node)| {
+            MetadataResponsePartition::default()
+                .with_partition_index(node - 1)
+                .with_leader_id(node.into())
+                .with_leader_epoch(self.leader_epoch())
+        });
         let topic = MetadataResponseTopic::default()
             .with_name(Some(topic_name(TOPIC)))
             .with_topic_id(topic_id())
-            .with_partitions(vec![partition]);
-        MetadataResponse::default().with_brokers(vec![broker]).with_topics(vec![topic])
+            .with_partitions(partitions.collect());
+        MetadataResponse::default().with_brokers(brokers.collect()).with_topics(vec![topic])
     }
 }
 

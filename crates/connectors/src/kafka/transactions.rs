@@ -153,12 +153,12 @@ impl Transactions for KafkaTransactions {
         }
         self.producer.begin();
         fault::point("kafka.offsets_due");
-        group.commit_in(&self.coordinator, number, offsets).await?;
+        let committed = group.commit_in(&self.coordinator, number, offsets).await?;
         fault::point("kafka.offsets_sent");
         let next = self.coordinator.end(number, true).await?;
         fault::point("kafka.transaction_committed");
         self.become_number(next).await;
-        group.committed(offsets);
+        group.committed(&committed);
         Ok(())
     }
 

@@ -130,6 +130,13 @@ impl Writes {
 
 impl State {
     fn next(&mut self) -> Next {
+        // Nobody waits for what a producer that is gone has left: its rows come again, from here or
+        // from whoever has the partition now, and must not be followed by old ones.
+        self.queue.retain(|part| {
+            let is_left = part.answer.is_closed();
+            self.bytes -= if is_left { part.bytes.len() } else { 0 };
+            !is_left
+        });
         if self.queue.is_empty() {
             self.sending = false;
             return Next::Nothing;
@@ -205,21 +212,20 @@ fn tell(parts: Vec<Part>, answer: Result<ProduceResponse>) {
 mod tests {
     use super::*;
 
-    fn part(partition: i32, bytes: usize) -> Part {
-        Part {
-            partition: ("t".into(), partition),
-            bytes: vec![partition as u8; bytes].into(),
-            answer: oneshot::channel().0,
-        }
+    type Answers = Vec<oneshot::Receiver<Result<ProduceResponse>>>;
+
+    fn part(partition: i32, bytes: usize) -> (Part, oneshot::Receiver<Result<ProduceResponse>>) {
+        let (answer, answered) = oneshot::channel();
+        let bytes = vec![partition as u8; bytes].into();
+        (Part { partition: ("t".into(), partition), bytes, answer }, answered)
     }
 
-    fn state(parts: &[(i32, usize)]) -> State {
-        State {
-            queue: parts.iter().map(|(partition, bytes)| part(*partition, *bytes)).collect(),
-            bytes: parts.iter().map(|(_, bytes)| bytes).sum(),
-            in_flight: 0,
-            sending: true,
-        }
+    /// With those who wait for the answers.
+    fn state(parts: &[(i32, usize)]) -> (State, Answers) {
+        let (queue, answers) =
+            parts.iter().map(|(partition, bytes)| part(*partition, *bytes)).unzip();
+        let bytes = parts.iter().map(|(_, bytes)| bytes).sum();
+        (State { queue, bytes, in_flight: 0, sending: true }, answers)
     }
 
     /// The sizes tell batches of a partition apart.
@@ -236,7 +242,7 @@ mod tests {
 
     #[test]
     fn a_request_has_one_batch_of_a_partition_and_keeps_their_order() {
-        let mut state = state(&[(0, 10), (1, 11), (0, 20), (0, 30), (2, 12), (1, 21)]);
+        let (mut state, _answers) = state(&[(0, 10), (1, 11), (0, 20), (0, 30), (2, 12), (1, 21)]);
         assert_eq!(next(&mut state).unwrap(), [(0, 10), (1, 11), (2, 12)]);
         assert_eq!(next(&mut state).unwrap(), [(0, 20), (1, 21)]);
         assert!(next(&mut state).is_none(), "two are under way, and little waits");
@@ -249,7 +255,7 @@ mod tests {
     #[test]
     fn one_that_does_not_fit_is_not_overtaken_by_its_partition() {
         let large = REQUEST_BYTES - 5;
-        let mut state = state(&[(0, large), (1, 10), (1, 1), (2, 5)]);
+        let (mut state, _answers) = state(&[(0, large), (1, 10), (1, 1), (2, 5)]);
         assert_eq!(next(&mut state).unwrap(), [(0, large), (2, 5)]);
         assert_eq!(next(&mut state).unwrap(), [(1, 10)]);
         state.in_flight = 0;
@@ -257,9 +263,18 @@ mod tests {
     }
 
     #[test]
+    fn what_a_producer_that_is_gone_has_left_is_not_sent() {
+        let (mut state, mut answers) = state(&[(0, 10), (1, 11), (0, 20), (1, 21)]);
+        answers.remove(2);
+        answers.remove(1);
+        assert_eq!(next(&mut state).unwrap(), [(0, 10), (1, 21)]);
+        assert_eq!((state.bytes, next(&mut state).unwrap().len()), (0, 0));
+    }
+
+    #[test]
     fn much_that_waits_does_not_wait_for_the_first_two() {
         let parts: Vec<_> = (0..7).map(|_| (0, WORTH_A_REQUEST)).collect();
-        let mut state = state(&parts);
+        let (mut state, _answers) = state(&parts);
         for _ in 0..IN_FLIGHT_MAX {
             assert_eq!(next(&mut state).unwrap().len(), 1);
         }
@@ -268,12 +283,7 @@ mod tests {
 
     #[test]
     fn each_batch_is_told_of_its_own_partition() {
-        let (parts, answers): (Vec<_>, Vec<_>) = (0..3)
-            .map(|index| {
-                let (answer, answered) = oneshot::channel();
-                (Part { answer, ..part(index, 1) }, answered)
-            })
-            .unzip();
+        let (parts, answers): (Vec<_>, Vec<_>) = (0..3).map(|index| part(index, 1)).unzip();
         let say = |index, code| {
             PartitionProduceResponse::default().with_index(index).with_error_code(code)
         };

@@ -4,7 +4,7 @@ use super::*;
 use crate::metrics::Metrics;
 use async_trait::async_trait;
 use millstream_connectors::HomeOptions;
-use millstream_core::{Change, Partition, Result};
+use millstream_core::{Change, Partition, Result, Transactions};
 use std::collections::VecDeque;
 use tokio::sync::mpsc;
 
@@ -49,15 +49,24 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let dir = tempfile::tempdir().expect("a directory");
-        let home = Home::open(dir.path(), HomeOptions::default()).expect("a home");
-        let (tables, _) = Committer::new(home, Duration::from_millis(1), Handle::current());
         let (asks, asked) = mpsc::channel(1);
         let (answers, told) = mpsc::channel(1);
         let group = Scripted { asked: asks, answers: tokio::sync::Mutex::new(told) };
-        let stop = CancellationToken::new();
-        let committer = tables.for_group(Arc::new(group), false, Duration::from_millis(1), stop);
+        let world = Self::with(|tables, _| {
+            let stop = CancellationToken::new();
+            tables.for_group(Arc::new(group), false, Duration::from_millis(1), stop)
+        });
+        Self { asked, answers, ..world }
+    }
+
+    /// One whose commits go elsewhere.
+    fn with(to: impl FnOnce(&Committer, Arc<PipelineMetrics>) -> Committer) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let home = Home::open(dir.path(), HomeOptions::default()).expect("a home");
+        let (tables, _) = Committer::new(home, Duration::from_millis(1), Handle::current());
         let metrics = Arc::new(Metrics::new().pipeline("p", None));
+        let committer = to(&tables, metrics.clone());
+        let (asked, answers) = (mpsc::channel(1).1, mpsc::channel(1).0);
         Self { committer, metrics, asked, answers, _dir: dir }
     }
 
@@ -127,6 +136,40 @@ async fn what_is_offered_after_the_tables_were_opened_again_is_committed() {
     world.expect(&[(&[(1, 5)], Some(vec![1]))]).await;
     flushed.await.unwrap();
     assert_eq!(world.committed(1), 5);
+}
+
+/// Notes what is committed.
+#[derive(Default)]
+struct Noted(Mutex<Vec<(u32, i64)>>);
+
+#[async_trait]
+impl Transactions for Noted {
+    async fn commit(&self, offsets: &[(u32, i64)]) -> Result<()> {
+        self.0.lock().extend_from_slice(offsets);
+        Ok(())
+    }
+
+    async fn abort(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn rows_of_a_partition_that_is_lost_as_the_gate_closes_are_not_committed() {
+    let noted = Arc::new(Noted::default());
+    let to = ExactlyOnce { gate: Arc::default(), transactions: noted.clone() };
+    let world = World::with(|tables, metrics| {
+        // Nothing is committed but by this test.
+        let stop = CancellationToken::new();
+        stop.cancel();
+        tables.for_transactions(to.clone(), metrics, Duration::from_millis(1), stop)
+    });
+    world.offer(&[(0, 7), (1, 5)]);
+    assert!(to.gate.close().await, "all is settled");
+    world.committer.forget(&[0]);
+    transactional::commit(&world.committer.shared, &to, &world.metrics).await;
+    assert!(noted.0.lock().is_empty(), "the transaction has rows of both");
+    assert!(to.gate.is_broken());
 }
 
 fn place(index: u32) -> Partition {

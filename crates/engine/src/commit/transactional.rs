@@ -43,9 +43,13 @@ pub(super) async fn run(shared: Arc<Shared>, to: ExactlyOnce, metrics: Arc<Pipel
 }
 
 /// All that was written is settled, and nothing is written meanwhile.
-async fn commit(shared: &Shared, to: &ExactlyOnce, metrics: &PipelineMetrics) {
+pub(super) async fn commit(shared: &Shared, to: &ExactlyOnce, metrics: &PipelineMetrics) {
     let (batch, upto): (HashMap<Owner, Pending>, u64) = {
         let mut state = shared.state.lock();
+        // What was forgotten since the gate was closed is written, and would come again.
+        if to.gate.is_broken() {
+            return;
+        }
         (std::mem::take(&mut state.pending), *shared.offered.borrow())
     };
     if !batch.is_empty() {

@@ -41,6 +41,9 @@ const YIELD_EVERY: Duration = Duration::from_millis(2);
 /// What takes longer than this is said to be waited for.
 const SAID_AFTER: Duration = Duration::from_secs(1);
 
+/// Why there is a decoder.
+const DECODER: &str = "only the one who prepares it takes it, and gives it back";
+
 /// How a partition task came to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
@@ -114,7 +117,8 @@ struct Settled {
 /// The task's state while it runs.
 struct Loop<'a> {
     task: Task<'a>,
-    decoder: Box<dyn Decoder>,
+    /// Taken while it fetches what it needs, so that what was written is settled meanwhile.
+    decoder: Option<Box<dyn Decoder>>,
     sinks: Vec<Box<dyn Sink>>,
     letters: LetterWriter,
     place: Partition,
@@ -169,7 +173,7 @@ impl<'a> Task<'a> {
         sinks.iter_mut().for_each(|sink| sink.begin(&beginning));
         let gate = pipeline.exactly_once.as_ref().map(|to| to.gate.clone());
         let mut state = Loop {
-            decoder: (pipeline.decoder)()?,
+            decoder: Some((pipeline.decoder)()?),
             letters: pipeline.letter_writer(place.clone()),
             place,
             task: self,
@@ -177,12 +181,14 @@ impl<'a> Task<'a> {
             checkpoint: Checkpoint::new(from),
             rows_in_flight: 0,
             share: pipeline.budget.share(),
-            working: Worked::new(gate),
+            working: Worked::new(gate.clone()),
             outstanding: FuturesOrdered::new(),
             lost: false,
         };
         let ended = state.run(reader.as_mut()).await;
-        if ended.is_err() {
+        // A transaction that this has broken takes back what was written, and who waited here would be
+        // told of that, not of the error.
+        if ended.is_err() && !gate.is_some_and(|gate| gate.is_broken()) {
             state.settle_what_was_written().await;
         }
         state.forget_in_flight();
@@ -293,16 +299,21 @@ impl<'a> Loop<'a> {
     async fn accept(&mut self, records: Records) -> Result<()> {
         self.task.pipeline.metrics.rows_skipped.inc_by(records.skipped());
         if !self.is_careful() {
-            return self.decode(records).await;
+            return self.decode(records).await.map(drop);
         }
         for row in 0..records.len() {
             let record = records.slice_rows(row, row + 1);
-            match self.task.suspects.condemned.get(&records.offset(row)) {
+            let condemned = self.task.suspects.condemned.get(&records.offset(row)).cloned();
+            let is_under_way = match condemned {
                 Some(panic) => {
-                    let reason = format!("processing it panics: {panic}");
-                    self.condemn(record, reason);
+                    self.condemn(record, format!("processing it panics: {panic}"));
+                    true
                 }
                 None => self.decode(record).await?,
+            };
+            // What comes after a record that stays undone would be written, and not committed.
+            if !is_under_way {
+                return Ok(());
             }
             while let Some(worked) = self.working.next().await {
                 self.write(worked?).await?;
@@ -336,8 +347,8 @@ impl<'a> Loop<'a> {
         }));
     }
 
-    /// Decodes records and sets them on their way.
-    async fn decode(&mut self, records: Records) -> Result<()> {
+    /// Decodes records and sets them on their way. False when it was asked to stop before it could.
+    async fn decode(&mut self, records: Records) -> Result<bool> {
         let pipeline: &'a Arc<Pipeline> = self.task.pipeline;
         let mut batch = self.open(records);
         let records = batch.records.clone();
@@ -345,11 +356,12 @@ impl<'a> Loop<'a> {
 
         if !self.prepare(&records).await? {
             // Its run stays open: it is read again after the next start.
-            return Ok(());
+            return Ok(false);
         }
         self.suspect(&records);
         let timer = Timer::start(&pipeline.metrics.decode);
-        let mut decoded = self.decoder.decode(&records)?;
+        let decoder = self.decoder.as_mut().expect(DECODER);
+        let mut decoded = decoder.decode(&records)?;
         batch.tombstones = passed_over(&records, &decoded);
         let refused = self.refuse(&records);
         if !refused.is_empty() {
@@ -382,7 +394,7 @@ impl<'a> Loop<'a> {
             current.set(first, next);
             work.as_mut().poll(context)
         })));
-        Ok(())
+        Ok(true)
     }
 
     /// Fetches what decoding needs, waiting while the registry cannot be asked. False when it was
@@ -390,17 +402,24 @@ impl<'a> Loop<'a> {
     async fn prepare(&mut self, records: &Records) -> Result<bool> {
         let partition = self.task.status.called(self.task.pipeline.source.name());
         let what = format!("schema registry, partition {partition}");
-        let prepared = self.prepare_or_wait(records, &what).await;
+        let mut decoder = self.decoder.take().expect(DECODER);
+        let prepared = self.prepare_or_wait(&mut *decoder, records, &what).await;
+        self.decoder = Some(decoder);
         self.task.pipeline.waits.clear(&what);
         prepared
     }
 
-    async fn prepare_or_wait(&mut self, records: &Records, what: &str) -> Result<bool> {
+    async fn prepare_or_wait(
+        &mut self,
+        decoder: &mut dyn Decoder,
+        records: &Records,
+        what: &str,
+    ) -> Result<bool> {
         let pipeline: &'a Arc<Pipeline> = self.task.pipeline;
         let stop = self.task.stop.clone();
         let mut backoff = Backoff::new();
         loop {
-            let mut preparing = self.decoder.prepare(records);
+            let mut preparing = decoder.prepare(records);
             let mut slow = std::pin::pin!(tokio::time::sleep(SAID_AFTER));
             let mut is_slow = false;
             let error = loop {
@@ -417,6 +436,8 @@ impl<'a> Loop<'a> {
                         let waits = format!("partition {partition}: asking for its schemas");
                         pipeline.waits.set(what, &waits);
                     }
+                    // Others may wait for it: a transaction ends when all that is in it is settled.
+                    Some(settled) = self.outstanding.next() => self.settle(settled)?,
                     never = self.working.drive() => match never {},
                 }
             };

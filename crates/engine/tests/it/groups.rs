@@ -4,10 +4,12 @@ use crate::harness::{Bench, FakeSink, numbered, simple, written};
 use async_trait::async_trait;
 use futures::FutureExt;
 use millstream_core::{
-    Change, Group, Partition, PartitionReader, Place, Receipt, Release, Result, Source, Start,
+    Change, Error, Group, Partition, PartitionReader, Place, Receipt, Release, Result, Source,
+    Start, Transactions,
 };
-use millstream_engine::PartitionState;
+use millstream_engine::{ExactlyOnce, PartitionState};
 use parking_lot::Mutex;
+use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -17,6 +19,7 @@ use tokio::sync::{Notify, mpsc};
 struct Played {
     changes: tokio::sync::Mutex<mpsc::Receiver<Change>>,
     commits: Mutex<Vec<i64>>,
+    has_more: AtomicBool,
 }
 
 #[async_trait]
@@ -26,6 +29,10 @@ impl Group for Played {
             Some(change) => Ok(change),
             None => std::future::pending().await,
         }
+    }
+
+    fn has_told_all(&self) -> bool {
+        !self.has_more.load(Ordering::Acquire)
     }
 
     fn start_of(&self, _partition: u32) -> Option<i64> {
@@ -38,6 +45,16 @@ impl Group for Played {
     }
 
     async fn leave(&self) {}
+}
+
+impl Played {
+    fn new(changes: mpsc::Receiver<Change>) -> Arc<Self> {
+        Arc::new(Self {
+            changes: tokio::sync::Mutex::new(changes),
+            commits: Mutex::default(),
+            has_more: AtomicBool::new(false),
+        })
+    }
 }
 
 /// A source whose partitions such a group shares out.
@@ -84,8 +101,7 @@ async fn a_partition_is_not_released_while_a_reset_waits_for_its_last_rows() {
     bench.topic("in", 1);
     bench.produce("in", 0, &numbered(0..10)).await;
     let (tells, changes) = mpsc::channel(4);
-    let changes = tokio::sync::Mutex::new(changes);
-    let group = Arc::new(Played { changes, commits: Mutex::default() });
+    let group = Played::new(changes);
     let played = group.clone();
     let (let_go, was_written) = (Arc::new(Notify::new()), Arc::new(AtomicBool::new(false)));
     let (wait, note) = (let_go.clone(), was_written.clone());
@@ -129,6 +145,79 @@ async fn a_partition_is_not_released_while_a_reset_waits_for_its_last_rows() {
     assert!(was_written.load(Ordering::Acquire), "its rows were still being written");
     assert_eq!(group.commits.lock().first(), Some(&10));
     let _ = reset.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_idle_who_will_be_given_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::at(dir.path());
+    bench.topic("in", 2);
+    bench.produce("in", 0, &numbered(0..10)).await;
+    let (tells, changes) = mpsc::channel(4);
+    let group = Played::new(changes);
+    group.has_more.store(true, Ordering::Release);
+    let played = group.clone();
+    bench
+        .start_with(&simple(dir.path(), ""), |pipeline| {
+            let source = std::mem::replace(&mut pipeline.source, Box::new(Gone));
+            pipeline.source = Box::new(Shared { source, group: played });
+            pipeline.source_topic = None;
+            pipeline.grouped = true;
+        })
+        .await;
+    tells.send(Change::Assigned(vec![0])).await.unwrap();
+    bench.until("committed", |_| group.commits.lock().last() == Some(&10)).await;
+    assert!(!bench.engine.is_idle() && !bench.engine.is_at_rest());
+    group.has_more.store(false, Ordering::Release);
+    bench.idle().await;
+    assert!(bench.engine.is_at_rest());
+}
+
+/// Takes every transaction.
+struct Taken(Arc<Played>);
+
+#[async_trait]
+impl Transactions for Taken {
+    async fn commit(&self, offsets: &[(u32, i64)]) -> Result<()> {
+        self.0.commit(offsets).await.map(drop)
+    }
+
+    async fn abort(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_breaks_a_transaction_is_told_and_not_that_it_was_broken() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::at(dir.path());
+    bench.topic("in", 1);
+    bench.produce("in", 0, &numbered(0..20)).await;
+    let (tells, changes) = mpsc::channel(4);
+    let group = Played::new(changes);
+    let played = group.clone();
+    bench
+        .start_with(&simple(dir.path(), "batch: { max_rows: 10 }"), |pipeline| {
+            let source = std::mem::replace(&mut pipeline.source, Box::new(Gone));
+            let transactions = Arc::new(Taken(played.clone()));
+            pipeline.source = Box::new(Shared { source, group: played });
+            pipeline.source_topic = None;
+            pipeline.grouped = true;
+            pipeline.exactly_once = Some(ExactlyOnce { gate: Arc::default(), transactions });
+            pipeline.sinks[0].open = Box::new(move || {
+                Ok(Box::new(FakeSink(move |ids: Vec<i64>| match ids[0] {
+                    // Still under way when the second is refused.
+                    0 => Ok(Receipt { durable: pending().boxed(), ..written(ids.len()) }),
+                    _ => Err(Error::stop("refused", "the store does not want it")),
+                })))
+            });
+        })
+        .await;
+    tells.send(Change::Assigned(vec![0])).await.unwrap();
+    bench.until("holding", |b| b.report("p").state == PartitionState::Holding).await;
+    let waits = bench.report("p").waits_for.join(" ");
+    assert!(waits.contains("the store does not want it"), "{waits}");
+    assert!(group.commits.lock().is_empty());
 }
 
 /// Stands where a source was taken out.

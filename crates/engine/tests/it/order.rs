@@ -6,13 +6,17 @@ use arrow_schema::SchemaRef;
 use async_trait::async_trait;
 use futures::FutureExt;
 use millstream_connectors::file::RowsLookup;
-use millstream_core::{Ack, Checkpoint, Found, Lookup, LookupKey, Receipt, Result};
+use millstream_core::{
+    Ack, Checkpoint, Decoded, Decoder, Found, Lookup, LookupKey, Receipt, Records, Result,
+};
 use proptest::prelude::*;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use tokio::sync::Notify;
 
 /// Answers after a while.
 struct Slow {
@@ -31,6 +35,70 @@ impl Lookup for Slow {
         tokio::time::sleep(Duration::from_micros(delay)).await;
         self.rows.get_many(keys).await
     }
+}
+
+/// Ready for records from the tenth on when it is told so.
+struct Held {
+    inner: Box<dyn Decoder>,
+    ready: Arc<Notify>,
+    asked: Arc<AtomicBool>,
+}
+
+#[async_trait]
+impl Decoder for Held {
+    fn schema(&self) -> SchemaRef {
+        self.inner.schema()
+    }
+
+    async fn prepare(&mut self, records: &Records) -> Result<()> {
+        if records.first_offset() >= Some(10) {
+            self.asked.store(true, Ordering::Release);
+            self.ready.notified().await;
+        }
+        Ok(())
+    }
+
+    fn decode(&mut self, records: &Records) -> Result<Decoded> {
+        self.inner.decode(records)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_written_is_committed_while_the_next_batch_waits_for_its_schemas() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::at(dir.path());
+    bench.topic("in", 1);
+    bench.produce("in", 0, &numbered(0..10)).await;
+    bench.produce("in", 0, &numbered(10..20)).await;
+    let (ready, durable) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let asked = Arc::new(AtomicBool::new(false));
+    let (is_ready, is_durable, is_asked) = (ready.clone(), durable.clone(), asked.clone());
+    bench
+        .start_with(&simple(dir.path(), "batch: { max_rows: 10 }"), |pipeline| {
+            let inner = std::mem::replace(&mut pipeline.decoder, Box::new(|| unreachable!()));
+            pipeline.decoder = Box::new(move || {
+                let (ready, asked) = (is_ready.clone(), is_asked.clone());
+                Ok(Box::new(Held { inner: inner()?, ready, asked }))
+            });
+            pipeline.sinks[0].open = Box::new(move || {
+                let is_durable = is_durable.clone();
+                Ok(Box::new(FakeSink(move |ids: Vec<i64>| {
+                    let is_durable = is_durable.clone();
+                    let durable = async move {
+                        is_durable.notified().await;
+                        Ok(())
+                    };
+                    Ok(Receipt { durable: durable.boxed(), ..written(ids.len()) })
+                })))
+            });
+        })
+        .await;
+    bench.until("asked", |_| asked.load(Ordering::Acquire)).await;
+    durable.notify_one();
+    bench.until("committed", |b| b.committed("p", 0) == Some(10)).await;
+    ready.notify_one();
+    durable.notify_one();
+    bench.until("committed", |b| b.committed("p", 0) == Some(20)).await;
 }
 
 async fn in_order(seed: u64, batch: usize, window: usize, rows: i64) {

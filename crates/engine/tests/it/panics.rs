@@ -31,6 +31,28 @@ impl Decoder for Bombed {
     }
 }
 
+/// The same, and never ready for a record alone that contains `wait`.
+struct Unready(Bombed);
+
+#[async_trait]
+impl Decoder for Unready {
+    fn schema(&self) -> SchemaRef {
+        self.0.schema()
+    }
+
+    async fn prepare(&mut self, records: &Records) -> Result<()> {
+        let waits = records.iter().any(|r| r.value.unwrap().windows(4).any(|w| w == b"wait"));
+        if waits && records.len() == 1 {
+            std::future::pending::<()>().await;
+        }
+        Ok(())
+    }
+
+    fn decode(&mut self, records: &Records) -> Result<Decoded> {
+        self.0.decode(records)
+    }
+}
+
 async fn run(bombs: u32) -> (Bench, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
     let bench = Bench::at(dir.path());
@@ -135,4 +157,38 @@ async fn child() {
     assert_eq!(bench.counts("p"), (30, 29, 0, 1));
     assert_eq!(bench.letters("p.dead")[0].source_offset, 13);
     assert_eq!(bench.ids("out"), (0..30).filter(|id| *id != 13).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_written_after_a_record_that_is_not_done_before_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::at(dir.path());
+    bench.topic("in", 1);
+    let mut values = numbered(0..10);
+    values[3] = r#"{"id":3,"v":"bomb"}"#.to_owned();
+    values[5] = r#"{"id":5,"v":"wait"}"#.to_owned();
+    bench.produce("in", 0, &values).await;
+    let kept = Arc::new(parking_lot::Mutex::new(Vec::new()));
+    let keep = kept.clone();
+    bench
+        .start_with(&simple(dir.path(), ""), |pipeline| {
+            let inner = std::mem::replace(&mut pipeline.decoder, Box::new(|| unreachable!()));
+            // From the second on its records go one by one.
+            let left = Arc::new(AtomicU32::new(2));
+            pipeline.decoder = Box::new(move || {
+                Ok(Box::new(Unready(Bombed { inner: inner()?, left: left.clone() })))
+            });
+            pipeline.sinks[0].open = Box::new(move || {
+                let keep = keep.clone();
+                Ok(Box::new(FakeSink(move |ids: Vec<i64>| {
+                    keep.lock().extend(&ids);
+                    Ok(written(ids.len()))
+                })))
+            });
+        })
+        .await;
+    bench.until("written", |_| kept.lock().contains(&4)).await;
+    assert!(bench.engine.drain(std::time::Duration::from_secs(10)).await);
+    assert_eq!(*kept.lock(), [0, 1, 2, 3, 4], "they would be written again");
+    assert_eq!(bench.committed("p", 0), Some(5));
 }

@@ -28,7 +28,7 @@ use async_trait::async_trait;
 use kafka_protocol::protocol::StrBytes;
 use millstream_core::{Change, Disposition, Error, Group, Release, Result};
 use parking_lot::Mutex;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -192,7 +192,7 @@ pub(super) async fn commits(
     let feeds = feeds_of(&found, &ours);
     let (context, _) = Context::new(cluster, options, found, false, fetcher, ours, stop);
     let known = context.known_commits(&feeds).await?;
-    Ok(known.into_iter().map(|(feed, offset)| (feed.id, offset)).collect())
+    Ok(known.into_iter().map(|(feed, begin)| (feed.id, begin.offset)).collect())
 }
 
 fn feeds_of(found: &Subscribed, ours: &Ours) -> Vec<Arc<Feed>> {
@@ -258,6 +258,10 @@ impl Context {
 impl Group for Membership {
     async fn next(&self) -> Result<Change> {
         self.context.ours.next().await
+    }
+
+    fn has_told_all(&self) -> bool {
+        self.context.ours.has_told_all()
     }
 
     fn start_of(&self, partition: u32) -> Option<i64> {
@@ -380,16 +384,18 @@ impl Context {
     /// Takes partitions in and finds out in the background where they begin.
     fn take_in(self: &Arc<Self>, partitions: impl IntoIterator<Item = TopicPartition>) {
         let subscribed = self.subscribed.borrow().clone();
-        let mut feeds = Vec::new();
+        let mut by_leader: BTreeMap<Option<i32>, Vec<Arc<Feed>>> = BTreeMap::new();
         for (topic, index) in partitions {
             let id = subscribed.topics.get(&topic).map_or(Uuid::nil(), |topic| topic.id);
             let number = self.ours.number(&(topic.clone(), index));
             let feed = Arc::new(Feed::new(number, topic, id, index));
             self.ours.take_in(feed.clone());
             self.fetcher.add(feed.clone());
-            feeds.push(feed);
+            let led = self.cluster.leader(&feed.topic, feed.index).map(|led| led.leader);
+            by_leader.entry(led).or_default().push(feed);
         }
-        if !feeds.is_empty() {
+        // A broker that does not answer keeps those of the others waiting for nothing.
+        for feeds in by_leader.into_values() {
             tokio::spawn(self.clone().resolve(feeds));
         }
     }

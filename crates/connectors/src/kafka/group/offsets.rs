@@ -157,7 +157,10 @@ impl Context {
     }
 
     /// The commits of these that there are, waiting for those that a transaction is about to make.
-    pub(super) async fn known_commits(&self, feeds: &[Arc<Feed>]) -> Result<Vec<(Arc<Feed>, i64)>> {
+    pub(super) async fn known_commits(
+        &self,
+        feeds: &[Arc<Feed>],
+    ) -> Result<Vec<(Arc<Feed>, Begin)>> {
         let partitions = feeds.iter().map(|f| (f.topic.clone(), f.index)).collect();
         let (known, unknown) = self.fetch_offsets(&partitions).await?;
         if let Some(error) = unknown.into_values().next() {
@@ -166,7 +169,8 @@ impl Context {
         let commit = |feed: &Arc<Feed>| {
             let found = known.get(&(feed.topic.clone(), feed.index))?;
             let ours = !is_of_another(&found.note, feed.topic_id);
-            ours.then(|| (feed.clone(), found.offset))
+            let begin = Begin { offset: found.offset, epoch: found.epoch, refused: None };
+            ours.then(|| (feed.clone(), begin))
         };
         Ok(feeds.iter().filter_map(commit).collect())
     }

@@ -201,6 +201,13 @@ impl Ours {
         .await
     }
 
+    /// Whether the engine knows of everything that is ours.
+    pub fn has_told_all(&self) -> bool {
+        let state = self.state.lock();
+        let resolving = |part: &Part| part.stage == Stage::Resolving;
+        state.changes.is_empty() && !state.partitions.values().any(resolving)
+    }
+
     pub fn start_of(&self, number: u32) -> Option<i64> {
         let mut state = self.state.lock();
         let part = state.partitions.get_mut(&number)?;
@@ -243,6 +250,19 @@ impl Ours {
             && Arc::ptr_eq(&part.feed, feed)
         {
             part.committed = offset;
+        }
+    }
+
+    /// The group says where its commit is. Where that is not what we took it for, nothing that was
+    /// read tells what stands before it: a log may have been cut back meanwhile.
+    pub(super) fn goes_back(&self, feed: &Arc<Feed>, to: &Begin) {
+        let mut state = self.state.lock();
+        if let Some(part) = state.partitions.get_mut(&feed.id)
+            && Arc::ptr_eq(&part.feed, feed)
+            && part.committed != to.offset
+        {
+            part.committed = to.offset;
+            feed.begins_after(to.epoch, to.offset);
         }
     }
 
@@ -295,10 +315,13 @@ mod tests {
     fn only_what_is_ours_is_committed() {
         let (ours, feeds) = ours(4);
         assert_eq!(ours.to_commit(&[(0, 9)]).2.len(), 0, "where it begins is not known yet");
+        assert!(!ours.has_told_all());
         ours.resolved(begin(&feeds));
+        assert!(!ours.has_told_all(), "nobody has asked for it");
         assert!(
             matches!(ours.next().now_or_never(), Some(Ok(Change::Assigned(a))) if a.len() == 4)
         );
+        assert!(ours.has_told_all());
         assert_eq!(ours.start_of(1), Some(5));
         assert_eq!(ours.begin_leaving(&[1]), [1]);
         ours.lose(&[2]);
@@ -342,6 +365,24 @@ mod tests {
         assert_eq!(ours.start_of(0), Some(2), "its task may end before it has committed anything");
         ours.committed(&feeds[0], 3);
         assert_eq!(ours.start_of(0), Some(3));
+    }
+
+    #[test]
+    fn after_a_transaction_was_given_up_a_log_that_was_cut_back_is_noticed_again() {
+        let (ours, feeds) = ours(1);
+        ours.resolved(vec![(feeds[0].clone(), Begin { offset: 200, epoch: 6, refused: None })]);
+        feeds[0].attach(200);
+        let place = feeds[0].wanted(1).unwrap();
+        assert_eq!(place.epoch, 6);
+        let back = Rewound { to: 100, unread: 100, lost: 0 };
+        feeds[0].rewind(place, back, Error::retry("log_cut", "it was cut back"));
+        assert_eq!(ours.start_of(0), Some(100));
+        feeds[0].attach(100);
+        // Nothing of the new log was committed.
+        ours.goes_back(&feeds[0], &Begin { offset: 200, epoch: 6, refused: None });
+        assert_eq!(ours.start_of(0), Some(200));
+        feeds[0].attach(200);
+        assert_eq!(feeds[0].wanted(1).unwrap().epoch, 6, "the leader is asked about it");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use super::super::options::ClusterOptions;
 use super::super::scripted::{Broker, Script, TOPIC};
 use super::*;
 use std::sync::atomic::AtomicBool;
+use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
@@ -36,6 +37,28 @@ async fn a_partition_that_nobody_leads_does_not_keep_the_others_from_beginning()
         Ok(Change::Assigned(partitions)) => assert_eq!(partitions, [0]),
         other => panic!("{other:?}"),
     }
+}
+
+#[tokio::test]
+async fn a_broker_that_does_not_answer_keeps_only_its_own_partitions_from_beginning() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let other = silent.local_addr().expect("it is bound").port();
+    let broker = Broker::start(Script { other: Some(other), ..Script::default() }).await;
+    let given_up = Arc::new(AtomicBool::new(false));
+    let gives_up = given_up.clone();
+    tokio::spawn(async move {
+        let (mut stream, _) = silent.accept().await.expect("somebody asks");
+        let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+        gives_up.store(true, Ordering::Release);
+    });
+    let (context, _topics) = member(&broker);
+    context.cluster.refresh(Some(&[TOPIC.into()])).await.expect("it knows the topic");
+    context.take_in((0..2).map(|index| (Arc::from(TOPIC), index)));
+    match context.ours.next().await {
+        Ok(Change::Assigned(partitions)) => assert_eq!(partitions, [0]),
+        other => panic!("{other:?}"),
+    }
+    assert!(!given_up.load(Ordering::Acquire), "it was waited for");
 }
 
 #[tokio::test]

@@ -38,46 +38,49 @@ enum Refused {
 }
 
 impl Membership {
-    /// Makes offsets part of a transaction. All of them have to be ours.
+    /// Makes offsets part of a transaction. All of them have to be ours. Gives what is to be told to
+    /// [`Membership::committed`].
     pub async fn commit_in(
         &self,
         coordinator: &Coordinator,
         number: Number,
         offsets: &[(u32, i64)],
-    ) -> Result<()> {
+    ) -> Result<Vec<(Arc<Feed>, i64)>> {
         self.context.commit_in(coordinator, number, offsets).await
     }
 
-    /// The transaction with these is committed.
-    pub fn committed(&self, offsets: &[(u32, i64)]) {
-        for (number, offset) in offsets {
-            if let Some(feed) = self.context.ours.feed(*number) {
-                self.context.ours.committed(&feed, *offset);
-            }
+    /// The transaction with these is committed. One that has gone and come again since then begins
+    /// where the group has it now.
+    pub fn committed(&self, offsets: &[(Arc<Feed>, i64)]) {
+        for (feed, offset) in offsets {
+            self.context.ours.committed(feed, *offset);
         }
     }
 
     /// Asks the group where its commits are, and goes back there.
     pub async fn look_at_commits(&self) -> Result<()> {
-        let context = &self.context;
-        let feeds = context.ours.feeds();
-        if feeds.is_empty() {
-            return Ok(());
-        }
-        for (feed, offset) in context.known_commits(&feeds).await? {
-            context.ours.committed(&feed, offset);
-        }
-        Ok(())
+        self.context.look_at_commits().await
     }
 }
 
 impl Context {
+    pub(super) async fn look_at_commits(&self) -> Result<()> {
+        let feeds = self.ours.feeds();
+        if feeds.is_empty() {
+            return Ok(());
+        }
+        for (feed, begin) in self.known_commits(&feeds).await? {
+            self.ours.goes_back(&feed, &begin);
+        }
+        Ok(())
+    }
+
     async fn commit_in(
         &self,
         coordinator: &Coordinator,
         number: Number,
         offsets: &[(u32, i64)],
-    ) -> Result<()> {
+    ) -> Result<Vec<(Arc<Feed>, i64)>> {
         let group = &self.options.group;
         let since = Instant::now();
         let mut pause = Duration::from_millis(5);
@@ -95,7 +98,7 @@ impl Context {
                 told = true;
             }
             match self.offer_in(coordinator, number, &member, &ours).await {
-                Ok(()) => return Ok(()),
+                Ok(()) => return Ok(ours),
                 Err(Refused::Failed(error)) => return Err(error),
                 Err(Refused::Rebalancing(error)) => {
                     self.ours.poke.notify_one();

@@ -239,6 +239,35 @@ async fn a_leader_that_has_everything_disturbs_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn where_retention_has_taken_more_than_was_read_it_goes_on_where_the_log_begins() {
+    for way in WAYS {
+        let bench = Bench::new(whole(way), OnLostOffset::Earliest).await;
+        let mut reader = bench.reader(0);
+        read_to(&mut reader, 200).await;
+        bench.broker.change(|script| {
+            cut(script, 300);
+            script.start_soon = 250;
+        });
+        let records = next(&mut reader).await.unwrap();
+        assert_eq!((records.first_offset(), records.skipped()), (Some(250), 50), "{way:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_is_never_where_the_partition_is_does_not_hold_it_in_silence() {
+    let mut script = whole((16, true));
+    script.displaced = Some(25);
+    let bench = Bench::new(script, OnLostOffset::Hold).await;
+    let mut reader = bench.reader(0);
+    assert_eq!(read_to(&mut reader, 20).await, named(&[("epoch 5", 0)]));
+    let error = next(&mut reader).await.unwrap_err();
+    assert_eq!((error.kind(), error.disposition()), ("damaged", Disposition::Retry));
+    assert!(error.to_string().contains("at offset 20 is damaged"), "{error}");
+    bench.broker.change(|script| script.displaced = None);
+    read_to(&mut bench.reader(20), 200).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_offset_beyond_the_end_is_told_where_no_epoch_is_known() {
     let mut bench = Bench::new(whole((16, true)), OnLostOffset::Hold).await;
     bench.begin_anew(-1, 300);
