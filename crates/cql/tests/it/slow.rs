@@ -72,11 +72,11 @@ async fn slow_answers_change_nothing_but_time() {
     options.group = 4;
     let lookup = world.lookup(options, &[("id", DataType::Utf8)]).await.unwrap();
     let found = ask(&lookup, vec![("id", texts(&names))]).await.unwrap();
-    for at in 0..names.len() {
+    for (at, key) in keys.iter().enumerate() {
         let row = found.of(at);
-        assert_eq!(row.len(), 1, "{}", keys[at]);
-        assert_eq!(shown(&found.rows, "id", row.start), keys[at]);
-        assert_eq!(shown(&found.rows, "n", row.start), "9", "{}", keys[at]);
+        assert_eq!(row.len(), 1, "{key}");
+        assert_eq!(shown(&found.rows, "id", row.start), *key);
+        assert_eq!(shown(&found.rows, "n", row.start), "9", "{key}");
     }
     let (selects, inserts) = (proxy.seen(Asked::Select), proxy.seen(Asked::Insert));
     assert_eq!(inserts.requests, 500);
