@@ -58,6 +58,8 @@ async fn a_broker_that_does_not_answer_keeps_only_its_own_partitions_from_beginn
         Ok(Change::Assigned(partitions)) => assert_eq!(partitions, [0]),
         other => panic!("{other:?}"),
     }
+    // The end of a connection takes a moment to arrive.
+    tokio::time::sleep(Duration::from_millis(100)).await;
     assert!(!given_up.load(Ordering::Acquire), "it was waited for");
 }
 
