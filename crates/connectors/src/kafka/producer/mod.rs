@@ -1,0 +1,234 @@
+//! Sends record batches, numbered so that the broker takes each once and in order.
+//!
+//! ```text
+//!  submit ─► lane of a partition ─► up to 5 requests in flight ─► acknowledged, in order
+//!               ▲                        │ lost, leader moved, not enough replicas
+//!               └── the same numbers ◄───┘ one at a time until one is through
+//! ```
+//!
+//! One of these belongs to one sink. After a failure that it cannot mend everything that was not
+//! acknowledged is *unknown*; a new producer begins with a new id.
+//!
+//! One whose batches are part of transactions belongs to all sinks of a pipeline. It is told its
+//! number by [`super::transactions`], and goes on after a failure when it is told a new one.
+//!
+//! Here is what others see of it; [`actor`] does the work.
+
+mod actor;
+mod lane;
+
+use super::cluster::Cluster;
+use super::coordinator::{Coordinator, Number};
+use actor::Actor;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use millstream_core::{Disposition, Error, Result};
+use millstream_log::EncodedBatch;
+use parking_lot::Mutex;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use tokio::sync::{Notify, oneshot, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// What may wait or be in flight before `room` waits.
+const BYTES_MAX: usize = 8 << 20;
+/// The same where all tasks of a pipeline share one.
+const BYTES_MAX_SHARED: usize = 32 << 20;
+
+pub(super) type Partition = (Arc<str>, i32);
+
+pub(super) struct Producer {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    jobs: Mutex<VecDeque<Job>>,
+    orders: Mutex<VecDeque<Order>>,
+    /// There are jobs or orders.
+    submitted: Notify,
+    bytes: watch::Sender<usize>,
+    bytes_max: usize,
+    /// When the first batch of the open transaction was sent.
+    began: Mutex<Option<Instant>>,
+    failed: Mutex<Option<Failure>>,
+    closed: CancellationToken,
+}
+
+struct Job {
+    partition: Partition,
+    batch: Vec<u8>,
+    records: i32,
+    done: oneshot::Sender<Result<()>>,
+}
+
+/// What only a producer in transactions is told.
+enum Order {
+    /// Drop everything that was not acknowledged.
+    Stand(oneshot::Sender<()>),
+    /// What comes from here on is of another transaction.
+    Renumber(Number, oneshot::Sender<()>),
+}
+
+/// What every batch that is not acknowledged is told.
+#[derive(Debug, Clone)]
+struct Failure {
+    disposition: Disposition,
+    kind: &'static str,
+    told: String,
+}
+
+/// A batch was too large for its topic: its bytes.
+pub(super) type OnTooLarge = Arc<dyn Fn(&Partition, usize) + Send + Sync>;
+
+impl Producer {
+    pub fn start(cluster: Cluster, name: &str, on_too_large: OnTooLarge) -> Self {
+        Self::start_as(cluster, name, on_too_large, None)
+    }
+
+    /// One whose batches are part of transactions. It sends nothing before [`Producer::renumber`].
+    pub fn in_transactions(
+        cluster: Cluster,
+        name: &str,
+        on_too_large: OnTooLarge,
+        coordinator: Arc<Coordinator>,
+    ) -> Self {
+        Self::start_as(cluster, name, on_too_large, Some(coordinator))
+    }
+
+    fn start_as(
+        cluster: Cluster,
+        name: &str,
+        on_too_large: OnTooLarge,
+        coordinator: Option<Arc<Coordinator>>,
+    ) -> Self {
+        let shared = Arc::new(Shared {
+            jobs: Mutex::default(),
+            orders: Mutex::default(),
+            submitted: Notify::new(),
+            bytes: watch::Sender::new(0),
+            bytes_max: if coordinator.is_some() { BYTES_MAX_SHARED } else { BYTES_MAX },
+            began: Mutex::default(),
+            failed: Mutex::default(),
+            closed: CancellationToken::new(),
+        });
+        let trouble = cluster.trouble(format!("writing to {name}"));
+        let io = cluster.io().clone();
+        io.spawn(Actor::new(shared.clone(), cluster, trouble, on_too_large, coordinator).run());
+        Self { shared }
+    }
+
+    /// Waits until little enough is under way. Cancel safe.
+    pub async fn room(&self) -> Result<()> {
+        let mut bytes = self.shared.bytes.subscribe();
+        let _ = bytes.wait_for(|bytes| *bytes < self.shared.bytes_max).await;
+        match &*self.shared.failed.lock() {
+            Some(failure) => Err(failure.error()),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes a batch in. The future resolves when enough replicas have it.
+    pub fn submit(
+        &self,
+        partition: Partition,
+        batch: EncodedBatch,
+    ) -> BoxFuture<'static, Result<()>> {
+        let (job, acknowledged) = self.job(partition, batch);
+        self.shared.take_in([job]);
+        acknowledged
+    }
+
+    /// The same for many: those for one broker go in one request.
+    pub fn submit_all(
+        &self,
+        batches: impl IntoIterator<Item = (Partition, EncodedBatch)>,
+    ) -> Vec<BoxFuture<'static, Result<()>>> {
+        let jobs = batches.into_iter().map(|(partition, batch)| self.job(partition, batch));
+        let (jobs, acknowledged): (Vec<Job>, Vec<_>) = jobs.unzip();
+        self.shared.take_in(jobs);
+        acknowledged
+    }
+
+    fn job(
+        &self,
+        partition: Partition,
+        batch: EncodedBatch,
+    ) -> (Job, BoxFuture<'static, Result<()>>) {
+        let records = batch.len() as i32;
+        let batch = batch.into_bytes_at(0);
+        let (done, acknowledged) = oneshot::channel();
+        let shared = self.shared.clone();
+        let acknowledged =
+            async move { acknowledged.await.unwrap_or_else(|_| Err(shared.failure().error())) };
+        (Job { partition, batch, records, done }, acknowledged.boxed())
+    }
+
+    /// Gives up everything that was not acknowledged. When this returns nothing of it will be
+    /// written any more, unless the brokers tell it by its number.
+    pub async fn stand(&self) {
+        self.order(Order::Stand).await;
+    }
+
+    /// Goes on under this number, in a new transaction.
+    pub async fn renumber(&self, number: Number) {
+        self.order(|done| Order::Renumber(number, done)).await;
+    }
+
+    /// When the open transaction began, if something of it was sent.
+    pub fn began(&self) -> Option<Instant> {
+        *self.shared.began.lock()
+    }
+
+    /// Something of the open transaction is sent that is no batch.
+    pub fn begin(&self) {
+        self.shared.began.lock().get_or_insert_with(Instant::now);
+    }
+
+    async fn order(&self, order: impl FnOnce(oneshot::Sender<()>) -> Order) {
+        let (done, obeyed) = oneshot::channel();
+        self.shared.orders.lock().push_back(order(done));
+        self.shared.submitted.notify_one();
+        // An actor that is gone writes nothing.
+        let _ = obeyed.await;
+    }
+}
+
+impl Drop for Producer {
+    fn drop(&mut self) {
+        self.shared.closed.cancel();
+    }
+}
+
+impl Shared {
+    fn take_in(&self, new: impl IntoIterator<Item = Job>) {
+        let mut jobs = self.jobs.lock();
+        let before = jobs.len();
+        jobs.extend(new);
+        let more: usize = jobs.range(before..).map(|job| job.batch.len()).sum();
+        // Before anybody can acknowledge them.
+        self.bytes.send_modify(|bytes| *bytes += more);
+        drop(jobs);
+        self.submitted.notify_one();
+    }
+
+    fn failure(&self) -> Failure {
+        self.failed.lock().clone().unwrap_or_else(|| Failure {
+            disposition: Disposition::Retry,
+            kind: "closed",
+            told: "the producer was closed".into(),
+        })
+    }
+}
+
+impl Failure {
+    fn error(&self) -> Error {
+        Error::new(self.disposition, self.kind, self.told.clone())
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self { disposition: error.disposition(), kind: error.kind(), told: error.chain() }
+    }
+}
