@@ -68,6 +68,19 @@ pub struct Cassandra {
     own: Option<File>,
 }
 
+/// PostgreSQL. The user of [`Files`] logs in with SCRAM and may do everything.
+#[derive(Debug)]
+pub struct Postgres {
+    settings: Settings,
+}
+
+/// FerretDB, which speaks MongoDB's protocol; with TLS on a port of its own. It asks nobody who they
+/// are.
+#[derive(Debug)]
+pub struct Mongo {
+    settings: Settings,
+}
+
 /// Certificates and keys in PEM, and a user that may log in.
 #[derive(Debug, Clone)]
 pub struct Files {
@@ -124,6 +137,20 @@ pub fn cassandra_cluster() -> Option<Cassandra> {
     };
     let (settings, own) = have("cassandra-cluster", cluster())?;
     Some(Cassandra { settings, prefix: "CASSANDRA_CLUSTER", own: Some(own) })
+}
+
+/// Shared with other tests: schemas get [`unique`] names, and nobody kills it.
+pub fn postgres() -> Option<Postgres> {
+    static UP: OnceLock<Result<Settings, String>> = OnceLock::new();
+    let settings = have("postgres", UP.get_or_init(|| up(&["postgres"])).clone())?;
+    Some(Postgres { settings })
+}
+
+/// One server, shared with other tests: databases get [`unique`] names, and nobody kills it.
+pub fn mongo() -> Option<Mongo> {
+    static UP: OnceLock<Result<Settings, String>> = OnceLock::new();
+    let settings = have("mongo", UP.get_or_init(|| up(&["mongo"])).clone())?;
+    Some(Mongo { settings })
 }
 
 pub fn registry() -> Option<Registry> {
@@ -291,6 +318,39 @@ impl Cassandra {
         assert!(self.own.is_some(), "only a node of `cassandra_cluster()` is one's own");
         let unit = format!("cassandra-{node}");
         run(&[command, &unit]).unwrap_or_else(|why| panic!("{command} {unit}: {why}"));
+    }
+}
+
+impl Postgres {
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.settings.get("POSTGRES_ADDRESS").parse().expect("an address and a port")
+    }
+
+    pub fn files(&self) -> Files {
+        self.settings.files()
+    }
+}
+
+impl Mongo {
+    /// Where it listens, for drivers and for a proxy before it.
+    pub fn address(&self) -> SocketAddr {
+        self.at("MONGODB_URI")
+    }
+
+    /// The same over TLS; [`Files::ca`] signed its certificate.
+    pub fn tls_address(&self) -> SocketAddr {
+        self.at("MONGODB_TLS_URI")
+    }
+
+    pub fn files(&self) -> Files {
+        self.settings.files()
+    }
+
+    fn at(&self, key: &str) -> SocketAddr {
+        let uri = self.settings.get(key);
+        let address = uri.split('/').nth(2).expect("an address after two slashes");
+        address.parse().expect("an address and a port")
     }
 }
 

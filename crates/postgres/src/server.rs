@@ -1,0 +1,165 @@
+//! How to reach a server, and connections that are kept for the next who needs one.
+
+use crate::session::Session;
+use millstream_core::{Error, Result};
+use parking_lot::Mutex;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// A text that is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Hidden(pub String);
+
+impl fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Password {
+    Given(Hidden),
+    /// Its first line, read for every connection.
+    File(PathBuf),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerOptions {
+    /// `host:port`, tried in this order.
+    pub hosts: Vec<String>,
+    pub database: String,
+    pub user: String,
+    pub password: Option<Password>,
+    pub tls: Option<TlsOptions>,
+    /// What the server's lists of connections call us.
+    pub application: String,
+    /// Connections at most: of a look-up all its requests share them, of a sink each is one
+    /// transaction's at a time.
+    pub connections: usize,
+    pub connect_timeout: Duration,
+    /// How long one statement may take.
+    pub timeout: Duration,
+}
+
+/// Paths to PEM files. They are read again for each new connection.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TlsOptions {
+    /// Certificates to trust; the system's own without it.
+    pub ca: Option<PathBuf>,
+    pub certificate: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+}
+
+/// Where rows go, or whom keys are asked of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    Read,
+    Write,
+}
+
+/// A server, and the connections to it. They live on the runtime that it was made with.
+pub struct Server {
+    pub(crate) options: ServerOptions,
+    io: Handle,
+    idle: Mutex<Vec<Session>>,
+    leases: Arc<Semaphore>,
+    shared: Vec<Mutex<Option<Arc<Session>>>>,
+    next: AtomicUsize,
+    /// One connects at a time: a server that comes back is not run over.
+    connecting: Semaphore,
+}
+
+impl Server {
+    /// Nothing is connected yet.
+    pub fn new(options: ServerOptions, io: Handle) -> Arc<Server> {
+        let connections = options.connections.max(1);
+        Arc::new(Server {
+            options,
+            io,
+            idle: Mutex::default(),
+            leases: Arc::new(Semaphore::new(connections)),
+            shared: (0..connections).map(|_| Mutex::default()).collect(),
+            next: AtomicUsize::new(0),
+            connecting: Semaphore::new(1),
+        })
+    }
+
+    pub(crate) fn what(&self) -> String {
+        let ServerOptions { hosts, database, .. } = &self.options;
+        format!("PostgreSQL at {}, database {database}", hosts.join(", "))
+    }
+
+    pub(crate) fn io(&self) -> &Handle {
+        &self.io
+    }
+
+    /// A connection of one's own; waits until one is free. Cancel safe.
+    pub(crate) async fn lease(self: &Arc<Self>) -> Result<Lease> {
+        let permit = self.leases.clone().acquire_owned().await;
+        let permit = permit.map_err(|closed| Error::stop("closed", self.what()).because(closed))?;
+        let kept = loop {
+            match self.idle.lock().pop() {
+                Some(session) if session.is_closed() => {}
+                kept => break kept,
+            }
+        };
+        let session = match kept {
+            Some(session) => session,
+            None => self.connect(Access::Write).await?,
+        };
+        Ok(Lease { session, server: self.clone(), _permit: permit })
+    }
+
+    /// One of the connections that many ask on, in turn. Cancel safe.
+    pub(crate) async fn shared(&self) -> Result<Arc<Session>> {
+        let turn = self.next.fetch_add(1, Ordering::Relaxed) % self.shared.len();
+        let slot = &self.shared[turn];
+        let there = || slot.lock().clone().filter(|session| !session.is_closed());
+        if let Some(session) = there() {
+            return Ok(session);
+        }
+        let _turn = self.connecting.acquire().await;
+        if let Some(session) = there() {
+            return Ok(session);
+        }
+        let session = Arc::new(self.connect(Access::Read).await?);
+        *slot.lock() = Some(session.clone());
+        Ok(session)
+    }
+
+    /// Nobody else is to ask on this connection.
+    pub(crate) fn retire(&self, session: &Arc<Session>) {
+        for slot in &self.shared {
+            let mut slot = slot.lock();
+            if slot.as_ref().is_some_and(|one| Arc::ptr_eq(one, session)) {
+                *slot = None;
+            }
+        }
+    }
+
+    pub(crate) async fn connect(&self, access: Access) -> Result<Session> {
+        Session::connect(&self.options, access, &self.io).await
+    }
+}
+
+/// A connection that is one's own. Dropped, it is closed, and what was not committed is taken back.
+pub(crate) struct Lease {
+    pub session: Session,
+    server: Arc<Server>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Lease {
+    /// The connection is outside a transaction: whoever comes next may have it.
+    pub fn give_back(self) {
+        let Lease { session, server, _permit } = self;
+        if !session.is_closed() {
+            server.idle.lock().push(session);
+        }
+    }
+}
