@@ -395,9 +395,9 @@ impl CqlLookup {
         let stop = |why: String| Error::stop("lookup", format!("{}: {why}", self.what()));
         let mut columns = self.fetched.iter().map(Column::new).collect::<Result<Vec<_>, _>>();
         let columns = columns.as_mut().map_err(|why| stop(why.clone()))?;
-        // Which key each row that came is of.
-        let mut of_key: Vec<Vec<u32>> = vec![Vec::new(); keys];
-        let mut rows = 0;
+        // Which key each row that came is of, and how many rows each key has.
+        let mut key_of: Vec<u32> = Vec::with_capacity(keys);
+        let mut counts: Vec<u32> = vec![0; keys];
         for page in pages {
             let names: AHashMap<&[u8], u32> =
                 page.keys.iter().map(|key| (cells.last(*key as usize), *key)).collect();
@@ -413,15 +413,16 @@ impl CqlLookup {
                     let Some(key) = name.and_then(|name| names.get(name)) else {
                         return Err(stop("a row came that nobody asked for".into()));
                     };
-                    let of_key = &mut of_key[cells.keys[*key as usize] as usize];
+                    let key = cells.keys[*key as usize];
+                    let count = &mut counts[key as usize];
                     match self.options.rows {
-                        Rows::First if !of_key.is_empty() => continue,
-                        Rows::All { max } if of_key.len() >= max => {
+                        Rows::First if *count > 0 => continue,
+                        Rows::All { max } if *count as usize >= max => {
                             return Err(self.too_many(max));
                         }
-                        _ => of_key.push(rows),
+                        _ => *count += 1,
                     }
-                    rows += 1;
+                    key_of.push(key);
                     for (column, field) in columns.iter_mut().zip(self.schema.fields()) {
                         column.push(cell()?).map_err(|_| {
                             *self.prepared.lock() = None;
@@ -433,14 +434,24 @@ impl CqlLookup {
         }
         let columns = std::mem::take(columns).into_iter().map(Column::finish);
         let columns = columns.collect::<Result<Vec<_>, _>>().map_err(|e| stop(e.to_string()))?;
-        let options = RecordBatchOptions::new().with_row_count(Some(rows as usize));
+        let options = RecordBatchOptions::new().with_row_count(Some(key_of.len()));
         let came = RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)
             .map_err(|e| stop(e.to_string()))?;
-        let mut ends = Vec::with_capacity(keys);
-        let mut order = Vec::with_capacity(rows as usize);
-        for rows in &of_key {
-            order.extend_from_slice(rows);
-            ends.push(order.len() as u32);
+        let ends: Vec<u32> = counts
+            .iter()
+            .scan(0, |end, count| {
+                *end += count;
+                Some(*end)
+            })
+            .collect();
+        // Where the next row of each key goes: rows of one key stay in the order in which they came.
+        let mut places: Vec<u32> =
+            ends.iter().zip(&counts).map(|(end, count)| end - count).collect();
+        let mut order = vec![0; key_of.len()];
+        for (row, key) in key_of.iter().enumerate() {
+            let place = &mut places[*key as usize];
+            order[*place as usize] = row as u32;
+            *place += 1;
         }
         let rows =
             take_record_batch(&came, &UInt32Array::from(order)).map_err(|e| stop(e.to_string()))?;

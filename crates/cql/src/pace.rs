@@ -21,7 +21,10 @@ struct State {
 }
 
 /// A request that is under way.
-pub(crate) struct Turn<'a>(&'a Pace);
+pub(crate) struct Turn<'a> {
+    pace: &'a Pace,
+    went_well: bool,
+}
 
 impl Pace {
     pub fn new(max: usize) -> Pace {
@@ -35,21 +38,20 @@ impl Pace {
         loop {
             let mut freed = std::pin::pin!(self.free.notified());
             freed.as_mut().enable();
-            {
-                let mut state = self.state.lock();
-                if state.under_way < state.limit as usize {
-                    state.under_way += 1;
-                    return Turn(self);
-                }
+            if let Some(turn) = self.try_turn() {
+                return turn;
             }
             freed.await;
         }
     }
 
-    /// An answer came in time: one more for each limit of them.
-    pub fn went_well(&self) {
+    pub fn try_turn(&self) -> Option<Turn<'_>> {
         let mut state = self.state.lock();
-        state.limit = (state.limit + 1.0 / state.limit).min(self.max as f64);
+        if state.under_way >= state.limit as usize {
+            return None;
+        }
+        state.under_way += 1;
+        Some(Turn { pace: self, went_well: false })
     }
 
     /// The store is overloaded, late or partly away.
@@ -67,10 +69,31 @@ impl Pace {
     }
 }
 
+impl Turn<'_> {
+    /// An answer came in time: one more for each limit of them.
+    pub fn went_well(mut self) {
+        self.went_well = true;
+    }
+}
+
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        self.0.state.lock().under_way -= 1;
-        self.0.free.notify_one();
+        let room = {
+            let mut state = self.pace.state.lock();
+            state.under_way -= 1;
+            let limit = state.limit;
+            if self.went_well {
+                state.limit = (limit + 1.0 / limit).min(self.pace.max as f64);
+            }
+            // Where it grew by a whole one there is room for two.
+            match state.limit as usize > limit as usize {
+                true => 2,
+                false => usize::from(state.under_way < state.limit as usize),
+            }
+        };
+        for _ in 0..room {
+            self.pace.free.notify_one();
+        }
     }
 }
 
@@ -78,6 +101,18 @@ impl Drop for Turn<'_> {
 mod tests {
     use super::*;
     use futures::FutureExt;
+
+    #[tokio::test]
+    async fn those_who_wait_are_woken_also_where_the_limit_grew() {
+        let pace = Pace::new(2);
+        let turn = pace.try_turn().unwrap();
+        let mut waiting: Vec<_> = (0..3).map(|_| Box::pin(pace.turn())).collect();
+        assert!(waiting.iter_mut().all(|turn| turn.now_or_never().is_none()));
+        turn.went_well();
+        let turns: Vec<_> = waiting.iter_mut().filter_map(FutureExt::now_or_never).collect();
+        assert_eq!((turns.len(), pace.limit()), (2, 2));
+        drop(turns);
+    }
 
     #[tokio::test]
     async fn it_slows_down_at_once_and_speeds_up_in_steps() {
@@ -90,8 +125,12 @@ mod tests {
         assert_eq!(pace.limit(), 2, "answers of one moment are one sign");
         drop(turns);
         for _ in 0..200 {
-            pace.went_well();
+            pace.try_turn().unwrap().went_well();
         }
         assert_eq!(pace.limit(), 8);
+        let turns: Vec<_> = (0..8).map(|_| pace.try_turn().unwrap()).collect();
+        assert!(pace.try_turn().is_none());
+        drop(turns);
+        assert!(pace.try_turn().is_some());
     }
 }

@@ -13,12 +13,13 @@ use crate::cluster::{Cluster, Execution};
 use crate::encode::{Encoded, Layout, Marker, Statement, micros_of};
 use crate::error;
 use crate::lookup::{Table, quoted};
-use crate::pace::Pace;
+use crate::pace::{Pace, Turn};
 use crate::write::Writer;
 use arrow_schema::{DataType, Schema};
 use async_trait::async_trait;
 use futures::future::BoxFuture;
-use futures::{FutureExt, StreamExt, stream};
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use millstream_core::{Batch, Disposition, Error, Receipt, Result, Sink};
 use parking_lot::Mutex;
 use scylla::statement::batch::{Batch as CqlBatch, BatchType};
@@ -144,8 +145,9 @@ impl CqlTable {
         encoded: &Encoded,
         round: &[Statement],
         unit: Vec<usize>,
+        turn: Turn<'_>,
     ) -> Result<Vec<(u32, String)>> {
-        let refused = match self.patiently(encoded, round, &unit).await {
+        let refused = match self.patiently(encoded, round, &unit, turn).await {
             Ok(()) => return Ok(Vec::new()),
             Err(error) if error.disposition() == Disposition::Reject => error,
             Err(error) => return Err(error),
@@ -165,8 +167,10 @@ impl CqlTable {
     ) -> BoxFuture<'a, Result<Vec<(u32, String)>>> {
         async move {
             let (first, second) = unit.split_at(unit.len() / 2);
-            let mut rejected = self.store(encoded, round, first.to_vec()).await?;
-            rejected.extend(self.store(encoded, round, second.to_vec()).await?);
+            let turn = self.pace.turn().await;
+            let mut rejected = self.store(encoded, round, first.to_vec(), turn).await?;
+            let turn = self.pace.turn().await;
+            rejected.extend(self.store(encoded, round, second.to_vec(), turn).await?);
             Ok(rejected)
         }
         .boxed()
@@ -178,14 +182,13 @@ impl CqlTable {
         encoded: &Encoded,
         round: &[Statement],
         unit: &[usize],
+        mut turn: Turn<'_>,
     ) -> Result<()> {
-        let mut pause = Duration::from_millis(20);
         let mut left = self.options.retries;
         loop {
-            let _turn = self.pace.turn().await;
             let error = match self.request(encoded, round, unit).await {
                 Ok(()) => {
-                    self.pace.went_well();
+                    turn.went_well();
                     return Ok(());
                 }
                 Err(error) => error,
@@ -200,9 +203,12 @@ impl CqlTable {
             if error.disposition() != Disposition::Retry || left == 0 {
                 return Err(error);
             }
+            // Who pauses keeps its turn: the store has trouble.
+            let done = self.options.retries - left;
+            tokio::time::sleep(pause(done)).await;
             left -= 1;
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_secs(1));
+            drop(turn);
+            turn = self.pace.turn().await;
         }
     }
 
@@ -225,6 +231,11 @@ impl CqlTable {
     }
 }
 
+/// Longer after each attempt.
+fn pause(attempts: u32) -> Duration {
+    Duration::from_millis(20 << attempts.min(6)).min(Duration::from_secs(1))
+}
+
 struct CqlSink(Arc<CqlTable>);
 
 #[async_trait]
@@ -240,12 +251,29 @@ impl Sink for CqlSink {
             let units = table.layout.units(encoded, round, rows_max, bytes_max);
             rows += round.iter().map(|statement| statement.rows().len() as u64).sum::<u64>();
             bytes += round.iter().map(|statement| statement.bytes() as u64).sum::<u64>();
-            let stored = units.into_iter().map(|unit| table.store(encoded, round, unit));
-            let mut stored =
-                stream::iter(stored).buffer_unordered(table.options.concurrency.max(1));
+            let mut units = units.into_iter().peekable();
+            let mut stored = FuturesUnordered::new();
             // Every answer is awaited: nothing of a batch is under way when it is given again.
             let mut failed = None;
-            while let Some(answer) = stored.next().await {
+            loop {
+                // A request comes to be only when it may be sent.
+                while units.peek().is_some()
+                    && let Some(turn) = table.pace.try_turn()
+                    && let Some(unit) = units.next()
+                {
+                    stored.push(table.store(encoded, round, unit, turn));
+                }
+                let answer = tokio::select! {
+                    biased;
+                    Some(answer) = stored.next() => answer,
+                    turn = table.pace.turn(), if units.peek().is_some() => {
+                        if let Some(unit) = units.next() {
+                            stored.push(table.store(encoded, round, unit, turn));
+                        }
+                        continue;
+                    }
+                    else => break,
+                };
                 match answer {
                     Ok(refused) => {
                         rows -= refused.len() as u64;
