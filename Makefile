@@ -2,7 +2,7 @@ EVENTS ?= 500000
 KILLS ?= 1000
 DATA ?= demo-data
 
-.PHONY: help demo build test audit bench bench-kafka torture fuzz
+.PHONY: help demo build test audit bench bench-kafka bench-stores torture fuzz
 
 help:
 	@echo "make demo         build the release binary and run the main job on real data"
@@ -10,6 +10,7 @@ help:
 	@echo "make torture      kill the main job KILLS=$(KILLS) times and count every event"
 	@echo "make bench        measure, side by side with the peers"
 	@echo "make bench-kafka  the same against a real Kafka, which dev/services starts"
+	@echo "make bench-stores the same against a real Cassandra, which dev/services starts"
 	@echo "make fuzz         feed random bytes to everything that parses bytes from outside"
 	@echo "make audit        licences, sources and bans of all dependencies"
 
@@ -40,3 +41,7 @@ bench:
 bench-kafka:
 	cargo build --release --package millstream --package millstream-bench
 	dev/services during target/release/millstream-bench --kafka
+
+bench-stores:
+	cargo build --release --package millstream-bench
+	dev/services during target/release/millstream-bench --stores

@@ -86,8 +86,7 @@ impl Generator {
     pub fn next_into(&mut self, event: &mut Event) {
         let random = &mut self.random;
         event.uid.clear();
-        let user = random.below(USERS);
-        write!(event.uid, "u{:016x}", Random(user).next()).expect("a Vec takes all");
+        write!(event.uid, "{}", Uid(random.below(USERS))).expect("a Vec takes all");
         event.seen_at = EPOCH_MS + (self.row / 200) as i64 - random.below(5_000) as i64;
         self.row += 1;
 
@@ -218,6 +217,19 @@ pub fn write_sites(out: &mut impl Write) -> std::io::Result<()> {
         writeln!(out, "{id},{name},{segment}")?;
     }
     out.flush()
+}
+
+/// The name of a user.
+pub fn uid(user: u64) -> String {
+    Uid(user).to_string()
+}
+
+struct Uid(u64);
+
+impl std::fmt::Display for Uid {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "u{:016x}", Random(self.0).next())
+    }
 }
 
 /// A row of the sites table.

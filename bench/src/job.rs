@@ -5,7 +5,7 @@ use crate::decode::{self, Columns};
 use crate::kafka::{self, Work};
 use crate::kafka_latency;
 use crate::pipeline::{self, Output};
-use crate::{log, store};
+use crate::{log, store, stores};
 use anyhow::{Context, Result, bail, ensure};
 use millstream_log::Codec;
 use rustix::time::{ClockId, clock_gettime};
@@ -59,6 +59,11 @@ pub enum Job {
         brokers: String,
         topic: String,
         messages: u64,
+    },
+    /// Reads what `BENCH_CQL` and the others say.
+    Store {
+        work: stores::Work,
+        count: u64,
     },
 }
 
@@ -125,6 +130,7 @@ impl Job {
             Job::KafkaProduce { brokers, topic, messages } => {
                 kafka::produce(&brokers, &topic, messages)
             }
+            Job::Store { work, count } => stores::run(work, count),
         }
     }
 }

@@ -14,11 +14,13 @@ mod python;
 mod report;
 mod services;
 mod store;
+mod stores;
 mod suites;
 
 use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
 use kafka_suites::KAFKA_SUITES;
+use stores::STORE_SUITES;
 use suites::{SUITES, Setup, Suite};
 
 /// Measures Millstream against its bare parts and against the same work in Python.
@@ -43,6 +45,9 @@ struct Cli {
     /// Run the suites against a real Kafka instead, which `dev/services` starts.
     #[arg(long)]
     kafka: bool,
+    /// Run the suites against real stores instead, which `dev/services` starts.
+    #[arg(long, conflicts_with = "kafka")]
+    stores: bool,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -78,7 +83,12 @@ fn main() -> Result<()> {
                 python: !cli.no_python,
                 growth: cli.growth,
             };
-            run(if cli.kafka { &KAFKA_SUITES } else { &SUITES }, &cli.suites, &setup)
+            let suites: &[_] = match (cli.kafka, cli.stores) {
+                (true, _) => &KAFKA_SUITES,
+                (_, true) => &STORE_SUITES,
+                _ => &SUITES,
+            };
+            run(suites, &cli.suites, &setup)
         }
     }
 }

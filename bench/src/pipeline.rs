@@ -120,6 +120,23 @@ impl Running {
         Ok(Running { engine, opened: Some(opened), metrics, runtimes })
     }
 
+    /// Changes what is opened before it starts.
+    pub fn change(&mut self, change: impl FnOnce(&mut millstream_engine::Pipeline)) {
+        if let Some(opened) = &mut self.opened {
+            change(opened);
+        }
+    }
+
+    /// The sum of a metric over all its labels.
+    pub fn counted(&self, metric: &str) -> f64 {
+        let text = self.metrics.text();
+        let of = |line: &str| {
+            let rest = line.strip_prefix(metric)?;
+            rest.starts_with(['{', ' ']).then(|| rest.rsplit(' ').next()?.parse::<f64>().ok())?
+        };
+        text.lines().filter_map(of).sum()
+    }
+
     pub fn start(mut self) -> Running {
         if let Some(opened) = self.opened.take() {
             self.engine.start(opened);

@@ -22,7 +22,8 @@ impl Peers {
     pub fn prepare(messages: u64) -> Result<Peers> {
         let home = Path::new(env!("CARGO_MANIFEST_DIR"));
         let scripts = home.join("peers");
-        let python = environment(&scripts)?;
+        let python =
+            environment(&scripts, "requirements.txt", "fastavro, orjson, confluent_kafka")?;
         let data = bench_dir().join("data");
         std::fs::create_dir_all(&data)?;
         let records = data.join(format!("navigation-{messages}.bin"));
@@ -30,6 +31,13 @@ impl Peers {
         let sites = data.join("sites.csv");
         write_sites(&mut BufWriter::new(File::create(&sites)?))?;
         Ok(Peers { python, scripts, schema: home.join("navigation.avsc"), records, sites })
+    }
+
+    /// Those of the stores read no files of records.
+    pub fn for_stores() -> Result<Peers> {
+        let mut peers = Peers::prepare(0)?;
+        peers.python = environment(&peers.scripts, "requirements-stores.txt", "cassandra.cluster")?;
+        Ok(peers)
     }
 
     /// Bare fastavro.
@@ -63,6 +71,13 @@ impl Peers {
         measured_by(command)
     }
 
+    /// A peer that talks to Cassandra.
+    pub fn cql(&self, script: &str, arguments: &[String]) -> Result<Measured> {
+        let mut command = self.script(script);
+        command.args(arguments);
+        measured_by(command)
+    }
+
     pub fn schema(&self) -> &Path {
         &self.schema
     }
@@ -82,19 +97,19 @@ impl Peers {
     }
 }
 
-/// The interpreter of an environment that has what `requirements.txt` names.
-fn environment(scripts: &Path) -> Result<PathBuf> {
+/// The interpreter of an environment that has what a file of requirements names, from which `modules`
+/// come.
+fn environment(scripts: &Path, requirements: &str, modules: &str) -> Result<PathBuf> {
     let home = bench_dir().with_file_name("python");
     let python = home.join("bin/python");
     if !python.exists() {
         run(Command::new("python3").args(["-m", "venv"]).arg(&home))?;
     }
-    let has =
-        Command::new(&python).args(["-c", "import fastavro, orjson, confluent_kafka"]).output()?;
+    let has = Command::new(&python).args(["-c", &format!("import {modules}")]).output()?;
     if !has.status.success() {
         let mut install = Command::new(&python);
         install.args(["-m", "pip", "install", "--quiet", "-r"]);
-        run(install.arg(scripts.join("requirements.txt")))?;
+        run(install.arg(scripts.join(requirements)))?;
     }
     Ok(python)
 }

@@ -18,7 +18,7 @@ pub struct Kafka {
 impl Kafka {
     /// One broker, started if there is none.
     pub fn up() -> Result<Kafka> {
-        let text = said(starter().args(["up", "kafka"]))?;
+        let text = started("kafka")?;
         let value = |name: &str| text.lines().find_map(|line| line.strip_prefix(name));
         let brokers = value("KAFKA_BOOTSTRAP=").context("the starter names the brokers")?;
         let status = said(starter().arg("status"))?;
@@ -52,6 +52,11 @@ impl Kafka {
         tool(&["topics", "--bootstrap-server", &self.brokers, "--delete", "--topic", topic])?;
         Ok(())
     }
+}
+
+/// What the starter says of a service, started if it does not run.
+pub fn started(name: &str) -> Result<String> {
+    said(starter().args(["up", name]))
 }
 
 pub fn create_topic(brokers: &str, topic: &str) -> Result<()> {

@@ -1,0 +1,166 @@
+//! What is measured against real stores: look-ups, sinks, the production pipeline, and its latency
+//! behind a store whose answers are slow.
+//!
+//! The client and the server share the machine: what counts is the client's CPU, of a process of its
+//! own. Rows a second are those of both together.
+
+mod cassandra;
+mod lookup;
+mod pipeline;
+mod plot;
+mod sink;
+mod tail;
+
+use crate::job::{Job, Measured};
+use crate::python::Peers;
+use crate::report::{Row, Target, cpu_ratio, rate_ratio};
+use crate::services::Kafka;
+use crate::suites::{Setup, Suite};
+use anyhow::Result;
+use cassandra::{Cassandra, KEYSPACE};
+use serde::{Deserialize, Serialize};
+
+pub const STORE_SUITES: [(&str, Suite); 4] = [
+    ("cql_lookup", lookups),
+    ("cql_sink", sinks),
+    ("cql_pipeline", production),
+    ("cql_tail", tail::suite),
+];
+
+/// A store has a tenth of the messages that a topic has: it takes ten times as long.
+const SHARE: u64 = 10;
+const PEAK_RSS_MB: f64 = 300.0;
+
+/// What a process of its own does. It finds the store in its environment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Work {
+    LookUp,
+    /// One SELECT a key on the driver by itself.
+    Select,
+    Write,
+    /// The same rows on the driver by itself.
+    Insert,
+    Pipeline,
+    /// The same, which also tells how long it took between polls and checks the order of its writes.
+    Polls,
+}
+
+pub fn run(work: Work, count: u64) -> Result<Measured> {
+    match work {
+        Work::LookUp => lookup::own(count),
+        Work::Select => lookup::bare(count),
+        Work::Write => sink::own(count),
+        Work::Insert => sink::bare(count),
+        Work::Pipeline => pipeline::run(count),
+        Work::Polls => tail::run(count),
+    }
+}
+
+fn lookups(setup: &Setup) -> Result<Vec<Row>> {
+    let store = Cassandra::up()?;
+    store.load_users()?;
+    let keys = setup.messages / SHARE;
+    let own = store.measure(Work::LookUp, keys, &[])?;
+    let bare = store.measure(Work::Select, keys, &[])?;
+    let number = own.cpu_us_per_message();
+    let name = format!("{}, client µs a key", own.name);
+    let mut rows = vec![
+        Row::number(&own, &name, number).target(Target::AtMost(3.0)),
+        Row {
+            name: format!("{}, keys/s", own.name),
+            ..Row::against(&own, &bare, rate_ratio(&own, &bare))
+        }
+        .target(Target::AtLeast(2.0)),
+    ];
+    if let Some(peers) = setup.store_peers()? {
+        let python = peers.cql("cql_lookup.py", &store.arguments(keys / SHARE))?;
+        let faster = Row::against(&own, &python, cpu_ratio(&python, &own)).times_faster();
+        rows.extend([faster.target(Target::AtLeast(8.0)), Row::plain(&python)]);
+    }
+    rows.push(Row::plain(&bare));
+    Ok(rows)
+}
+
+fn sinks(setup: &Setup) -> Result<Vec<Row>> {
+    let store = Cassandra::up()?;
+    let count = setup.messages / SHARE;
+    store.empty_pages()?;
+    let own = store.measure(Work::Write, count, &[])?;
+    store.has_pages(count)?;
+    store.empty_pages()?;
+    let bare = store.measure(Work::Insert, count, &[])?;
+    store.has_pages(count)?;
+    let mut rows =
+        vec![Row::against(&own, &bare, cpu_ratio(&own, &bare)).target(Target::AtMost(1.2))];
+    if let Some(peers) = setup.store_peers()? {
+        store.empty_pages()?;
+        let python = peers.cql("cql_sink.py", &store.arguments(count / SHARE))?;
+        store.has_pages(count / SHARE)?;
+        let faster = Row::against(&own, &python, cpu_ratio(&python, &own)).times_faster();
+        rows.extend([faster.target(Target::AtLeast(6.0)), Row::plain(&python)]);
+    }
+    rows.push(Row::plain(&bare));
+    Ok(rows)
+}
+
+fn production(setup: &Setup) -> Result<Vec<Row>> {
+    let (store, kafka) = (Cassandra::up()?, Kafka::up()?);
+    store.load_sites()?;
+    let messages = setup.messages / 4;
+    let source = fill(&kafka, messages)?;
+    let run = |behind: &[&str]| {
+        store.empty_pages()?;
+        store.measure_behind(behind, Work::Pipeline, messages, &environment(&kafka, &source))
+    };
+    let own = run(&[])?;
+    let mut one_core = run(&["taskset", "-c", "0"])?;
+    one_core.name += ", one core";
+    let per_core = |own: &Measured| own.messages as f64 / own.cpu_seconds;
+    let hits = own.extra.get("hits").copied().unwrap_or(f64::NAN);
+    let named = |own: &Measured| format!("{}, messages/s a core of ours", own.name);
+    let mut rows = vec![
+        Row::number(&own, &named(&own), per_core(&own)).target(Target::AtLeast(100_000.0)),
+        Row::number(&one_core, &named(&one_core), per_core(&one_core)),
+        Row::number(&own, "part of the keys that the cache has", hits)
+            .target(Target::Between(0.93, 0.97)),
+    ];
+    if let Some(peers) = setup.store_peers()? {
+        store.empty_pages()?;
+        let few = messages / SHARE;
+        let group = format!("python-{source}");
+        let arguments =
+            [&store.arguments(few)[..], &[kafka.brokers.clone(), source.clone(), group]];
+        let python = peers.cql("cql_pipeline.py", &arguments.concat())?;
+        let faster = Row::against(&own, &python, cpu_ratio(&python, &own)).times_faster();
+        rows.extend([faster.target(Target::AtLeast(10.0)), Row::plain(&python)]);
+    }
+    rows.push(Row::peak_rss(&[&own, &one_core]).target(Target::AtMost(PEAK_RSS_MB)));
+    kafka.delete(&source)?;
+    Ok(rows)
+}
+
+/// A topic with so many records.
+fn fill(kafka: &Kafka, messages: u64) -> Result<String> {
+    let topic = kafka.topic("production")?;
+    let brokers = kafka.brokers.clone();
+    Job::KafkaProduce { brokers, topic: topic.clone(), messages }.measure()?;
+    Ok(topic)
+}
+
+/// What the pipeline's file reads beside the store.
+fn environment(kafka: &Kafka, source: &str) -> Vec<(&'static str, String)> {
+    let since = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_millis();
+    vec![
+        ("BENCH_BROKERS", kafka.brokers.clone()),
+        ("BENCH_SOURCE", source.to_owned()),
+        ("BENCH_GROUP", format!("stores-{since}")),
+        ("BENCH_KEYSPACE", KEYSPACE.to_owned()),
+    ]
+}
+
+impl Setup {
+    fn store_peers(&self) -> Result<Option<Peers>> {
+        self.python.then(|| Peers::for_stores()).transpose()
+    }
+}
