@@ -18,6 +18,7 @@ mod kafka;
 mod load;
 mod mistake;
 mod places;
+mod postgres;
 mod registry;
 mod schema;
 mod semantics;
@@ -39,6 +40,7 @@ pub use load::{
 };
 pub use mistake::{Mistake, Mistakes, TextMistake};
 pub use places::{Place, Places};
+pub use postgres::*;
 pub use registry::*;
 pub use spec::*;
 pub use values::*;

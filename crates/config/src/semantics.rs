@@ -267,6 +267,7 @@ fn lookups(value: &Value, reader: &mut Reader) {
             lookup_file(file, lookup, &path, reader);
         }
         cql_lookup(lookup, &path, reader);
+        postgres_lookup(lookup, &path, reader);
         let written = items(&value["sinks"])
             .any(|(_, sink)| lookup["table"].is_string() && sink["table"] == lookup["table"]);
         if written && lookup["consistent"] != true {
@@ -365,6 +366,48 @@ fn cql_cluster(cql: &Value, path: &str, reader: &mut Reader) {
     }
 }
 
+fn postgres_lookup(lookup: &Value, path: &str, reader: &mut Reader) {
+    let postgres = &lookup["postgres"];
+    if postgres.is_null() {
+        return;
+    }
+    postgres_server(postgres, &format!("{path}/postgres"), reader);
+    if !lookup["range"].is_null() {
+        let message = "a table of PostgreSQL is asked by equality, not by a range";
+        let hint = "remove `range`, and join by columns of the table";
+        reader.at_key(&format!("{path}/range"), message, Some(hint.into()));
+    }
+}
+
+fn postgres_sink(postgres: &Value, path: &str, reader: &mut Reader) {
+    if postgres.is_null() {
+        return;
+    }
+    postgres_server(postgres, path, reader);
+    let inserts = postgres["operation"].is_null() || postgres["operation"] == "insert";
+    if !inserts && !postgres["on_conflict"].is_null() {
+        let message = "only what is inserted has an `on_conflict`";
+        let hint = "remove it, or write `operation: insert`";
+        reader.at_key(&format!("{path}/on_conflict"), message, Some(hint.into()));
+    }
+    if inserts && !postgres["key"].is_null() && postgres["on_conflict"] != "nothing" {
+        let message = "`key` has no use: nothing is compared";
+        let hint = "write `operation: upsert` or `on_conflict: nothing` beside it, or remove it";
+        reader.at_key(&format!("{path}/key"), message, Some(hint.into()));
+    }
+}
+
+/// What goes together in the options of a server.
+fn postgres_server(postgres: &Value, path: &str, reader: &mut Reader) {
+    tls(&postgres["tls"], path, reader);
+    let [given, file] = ["password", "password_file"].map(|name| has(postgres, path, name, reader));
+    if given && file {
+        let message = "`password` and `password_file` exclude each other";
+        let path = format!("{path}/password_file");
+        reader.at_key(&path, message, Some("keep one of them".into()));
+    }
+}
+
 /// Every `from:` names a step above, and every step is taken by something.
 fn flow(value: &Value, reader: &mut Reader) {
     let names: Vec<Option<&str>> =
@@ -420,6 +463,7 @@ fn sink_fields<'v>(
     let path = format!("/sinks/{index}");
     kafka_sink(&sink["kafka"], &format!("{path}/kafka"), &value["source"]["kafka"], reader);
     cql_sink(&sink["cql"], &format!("{path}/cql"), reader);
+    postgres_sink(&sink["postgres"], &format!("{path}/postgres"), reader);
     let named = ["name", "table", "topic"].into_iter().find(|field| sink[*field].is_string());
     let label = match named {
         Some(field) => Some((field, sink[field].as_str().unwrap_or_default())),
@@ -428,6 +472,9 @@ fn sink_fields<'v>(
         }
         None if sink["cql"]["table"].is_string() => {
             Some(("cql", sink["cql"]["table"].as_str().unwrap_or_default()))
+        }
+        None if sink["postgres"]["table"].is_string() => {
+            Some(("postgres", sink["postgres"]["table"].as_str().unwrap_or_default()))
         }
         None => (sink["discard"] == true).then_some(("discard", "discard")),
     };

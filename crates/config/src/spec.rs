@@ -5,8 +5,8 @@
 //! against the schema of these structs before serde sees it.
 
 use crate::{
-    Columns, CqlLookup, CqlSink, Delimiter, KafkaCluster, KafkaSink, KafkaSource, Period, Ratio,
-    RegistrySpec, Size, SubjectStrategy,
+    Columns, CqlLookup, CqlSink, Delimiter, KafkaCluster, KafkaSink, KafkaSource, Period,
+    PostgresLookup, PostgresSink, Ratio, RegistrySpec, Size, SubjectStrategy,
 };
 use indexmap::IndexMap;
 use schemars::JsonSchema;
@@ -317,6 +317,7 @@ pub enum LookupFrom {
     Table(TableLookup),
     File(FileLookup),
     Cql(Box<CqlLookup>),
+    Postgres(Box<PostgresLookup>),
 }
 
 /// An embedded table.
@@ -413,6 +414,7 @@ pub enum SinkTo {
     Topic(TopicSink),
     Kafka(Box<KafkaSink>),
     Cql(Box<CqlSink>),
+    Postgres(Box<PostgresSink>),
     Discard(DiscardSink),
 }
 
@@ -679,6 +681,7 @@ impl PipelineSpec {
             SinkTo::Topic(_) => "topic",
             SinkTo::Kafka(_) => "kafka",
             SinkTo::Cql(_) => "cql",
+            SinkTo::Postgres(_) => "postgres",
             SinkTo::Discard(_) => return base.to_owned(),
         };
         match self.sinks.iter().filter(|other| other.label() == base).count() {
@@ -722,6 +725,7 @@ impl SinkSpec {
             (None, SinkTo::Topic(to)) => &to.topic,
             (None, SinkTo::Kafka(to)) => to.kafka.label(),
             (None, SinkTo::Cql(to)) => &to.cql.table,
+            (None, SinkTo::Postgres(to)) => &to.postgres.table,
             (None, SinkTo::Discard(_)) => "discard",
         }
     }

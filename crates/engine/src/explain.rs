@@ -133,6 +133,7 @@ impl Plan {
                         }
                         SinkPlan::Kafka { to, .. } => format!("kafka {to}"),
                         SinkPlan::Cql { to } => format!("cql {to}"),
+                        SinkPlan::Postgres { to } => format!("postgres {to}"),
                         SinkPlan::Discard => "nowhere".to_owned(),
                     },
                     schema: schema_of(&sink.to).map(|schema| schema.text.clone()),
@@ -156,7 +157,10 @@ impl Plan {
 fn schema_of(to: &SinkPlan) -> Option<&TopicSchema> {
     match to {
         SinkPlan::Topic { schema, .. } | SinkPlan::Kafka { schema, .. } => schema.as_ref(),
-        SinkPlan::Table(_) | SinkPlan::Cql { .. } | SinkPlan::Discard => None,
+        SinkPlan::Table(_)
+        | SinkPlan::Cql { .. }
+        | SinkPlan::Postgres { .. }
+        | SinkPlan::Discard => None,
     }
 }
 

@@ -40,6 +40,7 @@ mod open;
 mod pipeline;
 mod plan;
 mod positions;
+mod postgres;
 mod preview;
 mod references;
 mod registries;

@@ -2,8 +2,8 @@
 //! schemas, opens its look-ups, binds its offsets.
 
 use crate::budget::Budget;
-use crate::cql::{self, Sessions};
 use crate::commit::{Committer, ExactlyOnce};
+use crate::cql::{self, Sessions};
 use crate::dead_letters::DeadLetters;
 use crate::flow::{Flow, FlowStep, Node};
 use crate::gate::Gate;
@@ -16,6 +16,7 @@ use crate::plan::{
     open_file_lookup, schema_of,
 };
 use crate::positions::Positions;
+use crate::postgres;
 use crate::references;
 use crate::waits::Waits;
 use anyhow::{Context, anyhow, bail};
@@ -451,6 +452,11 @@ async fn open_lookup(
             let cluster = cql.get(&from.cql.cluster, file, io).await.map_err(unreached)?;
             cql::lookup(cluster, &from.cql, spec.timeout.0, used).await?
         }
+        LookupFrom::Postgres(from) => {
+            let from = &from.postgres;
+            let server = postgres::server(&from.server, spec.timeout.0, stores.file, stores.io);
+            postgres::lookup(server, from, used).await?
+        }
     };
     let policy = Policy {
         cache: is_cached(spec).then_some(CacheOptions {
@@ -463,7 +469,8 @@ async fn open_lookup(
         dead_letter: spec.on_failure == OnFailure::DeadLetter,
         retries: spec.retries,
         // Of a store that is asked in several requests each has its time.
-        timeout: (!matches!(spec.from, LookupFrom::Cql(_))).then_some(spec.timeout.0),
+        timeout: (!matches!(spec.from, LookupFrom::Cql(_) | LookupFrom::Postgres(_)))
+            .then_some(spec.timeout.0),
     };
     let guarded =
         Guarded::new(&used.name, store, &used.key_types, policy, metrics.clone(), waits.clone())?;
@@ -484,7 +491,9 @@ async fn open_sink(
     let target = match to {
         SinkTo::Topic(to) => Target::Topic(to.topic.clone()),
         SinkTo::Table(to) => Target::Table(to.table.clone()),
-        SinkTo::Kafka(_) | SinkTo::Cql(_) | SinkTo::Discard(_) => Target::Other,
+        SinkTo::Kafka(_) | SinkTo::Cql(_) | SinkTo::Postgres(_) | SinkTo::Discard(_) => {
+            Target::Other
+        }
     };
     let mut aside = None;
     let open: OpenSink = match (planned.to, to) {
@@ -568,6 +577,14 @@ async fn open_sink(
         (SinkPlan::Cql { .. }, SinkTo::Cql(to)) => {
             let cluster = cql.get(&to.cql.cluster, file, io).await.map_err(unreached)?;
             let table = cql::table(cluster, &to.cql, &planned.schema).await.map_err(unreached)?;
+            Box::new(move || Ok(table.sink()))
+        }
+        (SinkPlan::Postgres { .. }, SinkTo::Postgres(to)) => {
+            let to = &to.postgres;
+            let server = postgres::server(&to.server, to.timeout.0, file, io);
+            let options = postgres::options(to, &file.spec.pipeline, &name);
+            let table = postgres::table(server, options, &planned.schema).await;
+            let table = table.map_err(unreached)?;
             Box::new(move || Ok(table.sink()))
         }
         (SinkPlan::Discard, _) => Box::new(|| Ok(Box::new(DiscardSink))),

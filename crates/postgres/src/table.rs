@@ -4,8 +4,9 @@ use crate::error;
 use crate::server::{Access, Server};
 use crate::session::Session;
 use crate::types::{Kind, kind};
-use arrow_schema::{Field, Schema, SchemaRef};
-use millstream_core::{Error, Result};
+use crate::write::Writer;
+use arrow_schema::{DataType, Field, Schema, SchemaRef};
+use millstream_core::{Error, LookupKey, Result};
 use std::sync::Arc;
 use tokio_postgres::types::{Kind as PgKind, Type};
 
@@ -137,6 +138,20 @@ impl Table {
                 let sql = &column.sql;
                 return Err(format!("`{name}` is {sql}: nothing can be looked up by an array"));
             }
+        }
+        Ok(())
+    }
+
+    /// Whether keys of these types can be asked for.
+    pub fn takes_key(&self, key: &LookupKey, types: &[DataType]) -> Result<(), String> {
+        let LookupKey::Equal(names) = key else {
+            return Err("a PostgreSQL table is asked by equality, not by a range".into());
+        };
+        self.can_be_asked_by(names)?;
+        for (name, data_type) in names.iter().zip(types) {
+            let column = self.column(name)?;
+            Writer::new(data_type, &column.kind, &column.sql)
+                .map_err(|why| format!("the key `{name}`: {why}"))?;
         }
         Ok(())
     }

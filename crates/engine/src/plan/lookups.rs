@@ -39,6 +39,11 @@ impl Planner<'_> {
                         schemas.insert(name.clone(), columns);
                     }
                 }
+                LookupFrom::Postgres(from) => {
+                    if let Some(columns) = self.postgres_lookup(name, &from.postgres).await {
+                        schemas.insert(name.clone(), columns);
+                    }
+                }
                 LookupFrom::Table(from) if self.catalog.is_untold_table(&from.table) => {}
                 LookupFrom::Table(from) => match self.catalog.table(&from.table) {
                     Some(table) => {
@@ -106,11 +111,7 @@ impl Planner<'_> {
         }
     }
 
-    fn check_key(
-        &self,
-        lookup: &LookupSpec,
-        used: &LookupUse,
-    ) -> Result<(), (String, String)> {
+    fn check_key(&self, lookup: &LookupSpec, used: &LookupUse) -> Result<(), (String, String)> {
         let (name, key) = (&used.name, &used.key);
         match (key, &lookup.range) {
             (LookupKey::Range { start, end }, Some([s, e])) if s == start && e == end => {}
@@ -133,6 +134,9 @@ impl Planner<'_> {
         let from = match &lookup.from {
             LookupFrom::Table(from) => from,
             LookupFrom::Cql(_) => return self.check_cql_key(name, key, &used.key_types),
+            LookupFrom::Postgres(_) => {
+                return self.check_postgres_key(name, key, &used.key_types);
+            }
             LookupFrom::File(_) => return Ok(()),
         };
         let Some(table) = self.catalog.table(&from.table) else { return Ok(()) };

@@ -5,6 +5,7 @@ mod cql;
 mod kafka;
 mod lookups;
 mod order;
+mod postgres;
 mod sinks;
 mod source;
 
@@ -89,6 +90,10 @@ pub enum SinkPlan {
     Cql {
         to: String,
     },
+    /// A table of PostgreSQL.
+    Postgres {
+        to: String,
+    },
     Discard,
 }
 
@@ -124,7 +129,10 @@ pub async fn plan_all(
                     match &sink.to {
                         SinkTo::Topic(to) => catalog.cannot_tell_topic(&to.topic),
                         SinkTo::Table(to) => catalog.cannot_tell_table(&to.table),
-                        SinkTo::Kafka(_) | SinkTo::Cql(_) | SinkTo::Discard(_) => {}
+                        SinkTo::Kafka(_)
+                        | SinkTo::Cql(_)
+                        | SinkTo::Postgres(_)
+                        | SinkTo::Discard(_) => {}
                     }
                 }
                 mistakes.extend(found);
@@ -143,6 +151,7 @@ pub async fn plan(file: &PipelineFile, catalog: &mut Catalog) -> Result<Plan, Ve
         away: Vec::new(),
         cql: Sessions::default(),
         cql_tables: BTreeMap::new(),
+        postgres_tables: BTreeMap::new(),
     };
     let planned = planner.plan().await;
     match planned {
@@ -163,6 +172,7 @@ struct Planner<'a> {
     cql: Sessions,
     /// The tables of look-ups by the look-up's name.
     cql_tables: BTreeMap<String, Table>,
+    postgres_tables: BTreeMap<String, millstream_postgres::Table>,
 }
 
 impl Planner<'_> {
