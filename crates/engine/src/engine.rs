@@ -373,6 +373,19 @@ impl Engine {
         })
     }
 
+    /// Whether nothing will be done before an operator does something: every partition has come to
+    /// its end, or holds. One that a group may still give us has not.
+    pub fn is_over(&self) -> bool {
+        let pipelines = self.shared.pipelines.lock();
+        pipelines.values().all(|running| {
+            let over = |slot: &Slot| {
+                use PartitionState::{Finished, Holding, Stopped};
+                matches!(slot.status.state(), Finished | Stopped | Holding)
+            };
+            running.has_all() && running.partitions.iter().all(over)
+        })
+    }
+
     pub(crate) fn downgrade(&self) -> WeakEngine {
         WeakEngine(Arc::downgrade(&self.shared))
     }

@@ -165,6 +165,9 @@ async fn nobody_is_idle_who_will_be_given_more() {
             pipeline.grouped = true;
         })
         .await;
+    group.has_more.store(false, Ordering::Release);
+    assert!(!bench.engine.is_over(), "it has not been given anything yet");
+    group.has_more.store(true, Ordering::Release);
     tells.send(Change::Assigned(vec![0])).await.unwrap();
     bench.until("committed", |_| group.commits.lock().last() == Some(&10)).await;
     assert!(!bench.engine.is_idle() && !bench.engine.is_at_rest());
