@@ -177,16 +177,9 @@ impl RunArgs {
         let mut idle_for = 0;
         loop {
             tokio::time::sleep(Duration::from_millis(50)).await;
+            let is_over = process.engine.is_over();
             let reports = process.engine.reports();
-            let states = || reports.iter().flat_map(|r| &r.partitions).map(|p| p.state);
-            // One that holds will not go on by itself, and the others have finished.
-            let over = |state| {
-                matches!(
-                    state,
-                    PartitionState::Finished | PartitionState::Stopped | PartitionState::Holding
-                )
-            };
-            if states().all(over) {
+            if is_over {
                 say_why(&reports);
                 return;
             }
