@@ -7,6 +7,7 @@ mod failure;
 mod output;
 mod plan_files;
 mod process;
+mod screen;
 mod session;
 mod words;
 

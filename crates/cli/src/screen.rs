@@ -1,7 +1,6 @@
-//! The picture of the job, and its numbers: refreshed in place on a terminal, a line now and then
-//! where there is none.
+//! The numbers of running pipelines: refreshed in place on a terminal, a line now and then where
+//! there is none.
 
-use super::data::shares;
 use crate::failure::Result;
 use crate::output;
 use millstream_engine::PipelineReport;
@@ -16,27 +15,9 @@ const LINE_EVERY: Duration = Duration::from_secs(2);
 /// The rate is that of this time.
 const RATE_OVER: Duration = Duration::from_secs(2);
 
-/// Fits 80 columns.
-pub fn picture(events: u64) -> String {
-    let (access, cran) = shares(events);
-    let (access, cran) = (output::count(access), output::count(cran));
-    format!(
-        "\n\
-┌─────────────┐  ┌────────┐     ┌────────────┐  ┌─────────┐   ┌──────────────┐
-│ access.log  ├─►│ access ├──┐  │ topic      │  │ enrich  ├─┬►│ topic        │
-│ {access:<11} │  └───┬────┘  ├─►│ navigation ├─►│ look up │ │ │ enriched     │
-└─────────────┘      │       │  │ Avro       │  │ SQL     │ │ └──────────────┘
-┌─────────────┐  ┌───┼────┐  │  │ 20 parts   │  └────▲────┘ │ ┌──────────────┐
-│ cran.csv    ├─►│ cran   ├──┘  └────────────┘       │      └►│ table        │
-│ {cran:<11} │  └───┼────┘                     ip_country    │ by user      │
-└─────────────┘      ▼                          countries     └──────────────┘
-            topic navigation.dead               agents
-
-"
-    )
-}
-
 pub struct Screen {
+    /// The pipeline that it is about; all of them unless given.
+    about: Option<&'static str>,
     terminal: bool,
     started: Instant,
     /// Lines of the block that stands on the terminal.
@@ -47,8 +28,9 @@ pub struct Screen {
 }
 
 impl Screen {
-    pub fn new(started: Instant) -> Self {
+    pub fn new(started: Instant, about: Option<&'static str>) -> Self {
         Self {
+            about,
             terminal: io::stdout().is_terminal(),
             started,
             drawn: 0,
@@ -76,7 +58,7 @@ impl Screen {
     }
 
     fn rate(&mut self, reports: &[PipelineReport]) -> f64 {
-        let rows: u64 = main_job(reports).map_or(0, |report| report.rows_in);
+        let rows: u64 = self.jobs(reports).map(|report| report.rows_in).sum();
         let now = Instant::now();
         self.seen.push_back((now, rows));
         while self.seen.len() > 2 && now - self.seen[0].0 > RATE_OVER {
@@ -89,7 +71,7 @@ impl Screen {
 
     fn block(&self, reports: &[PipelineReport], rate: f64) -> String {
         let mut text = numbers(reports);
-        if let Some(job) = main_job(reports) {
+        for job in self.jobs(reports).filter(|job| !job.lookups.is_empty()) {
             let _ = writeln!(text, "look-ups  {}", hits(job));
         }
         let memory = process::read().map_or(0, |reading| reading.resident_bytes);
@@ -117,17 +99,22 @@ impl Screen {
             );
         }
         let latency = |ms: Option<f64>| ms.map_or_else(|| "-".into(), output::ms);
-        if let Some(job) = main_job(reports) {
+        for job in self.jobs(reports) {
             let _ = write!(
                 text,
-                " lag {}, {} rows/s, p50 {}, p99 {}",
+                " lag {}, p50 {}, p99 {},",
                 job.lag,
-                rate as u64,
                 latency(job.p50_ms),
                 latency(job.p99_ms)
             );
         }
+        let _ = write!(text, " {} rows/s", rate as u64);
         text
+    }
+
+    fn jobs<'a>(&self, reports: &'a [PipelineReport]) -> impl Iterator<Item = &'a PipelineReport> {
+        let about = self.about;
+        reports.iter().filter(move |report| about.is_none_or(|about| report.name == about))
     }
 }
 
@@ -165,23 +152,4 @@ pub fn hits(report: &PipelineReport) -> String {
         .iter()
         .map(|lookup| format!("{} {}", lookup.name, output::percent(lookup.found, lookup.asked)));
     each.collect::<Vec<_>>().join("   ")
-}
-
-/// The pipeline that the demo is about.
-pub fn main_job(reports: &[PipelineReport]) -> Option<&PipelineReport> {
-    reports.iter().find(|report| report.name == "enrich")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_picture_fits_a_terminal() {
-        for events in [100, 500_000, 1_000_000_000] {
-            for line in picture(events).lines() {
-                assert!(line.chars().count() <= 80, "{line}");
-            }
-        }
-    }
 }

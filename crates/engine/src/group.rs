@@ -57,16 +57,19 @@ pub(crate) async fn follow(
         match change {
             Ok(Change::Assigned(partitions)) => {
                 tracing::info!(pipeline = &*pipeline.name, ?partitions, "partitions are ours");
+                pipeline.metrics.partitions_changed("assigned", partitions.len());
                 pipeline.waits.clear(WAIT);
                 engine.take_in(&pipeline, &partitions);
             }
             Ok(Change::Revoked(partitions, release)) => {
                 tracing::info!(pipeline = &*pipeline.name, ?partitions, "partitions are given up");
+                pipeline.metrics.partitions_changed("revoked", partitions.len());
                 let slots = engine.take_out(&pipeline, &partitions);
                 tokio::spawn(give_up(pipeline.clone(), slots, release));
             }
             Ok(Change::Lost(partitions)) => {
                 tracing::warn!(pipeline = &*pipeline.name, ?partitions, "partitions are lost");
+                pipeline.metrics.partitions_changed("lost", partitions.len());
                 pipeline.committer.forget(&partitions);
                 let slots = engine.take_out(&pipeline, &partitions);
                 abort(&pipeline, slots).await;

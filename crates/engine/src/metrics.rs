@@ -55,6 +55,7 @@ struct Families {
     lookup_found: IntCounterVec,
     reopens: IntCounterVec,
     transactions: IntCounterVec,
+    partition_changes: IntCounterVec,
 }
 
 impl Metrics {
@@ -183,6 +184,13 @@ impl Metrics {
                 "Transactions of a pipeline with `delivery: exactly_once`, by how they ended.",
                 &["pipeline", "end"],
             ),
+            partition_changes: counters(
+                &registry,
+                "partition_changes_total",
+                "Partitions that a group gave this process (assigned), took back (revoked), or took \
+                 without waiting for what was in flight (lost).",
+                &["pipeline", "change"],
+            ),
             permits: gauges(
                 &registry,
                 "in_flight_permits",
@@ -242,16 +250,28 @@ impl Metrics {
     /// The metrics of one pipeline. `buckets` in seconds; [`BUCKETS`] without.
     pub fn pipeline(&self, name: &str, buckets: Option<&[f64]>) -> PipelineMetrics {
         let f = &self.families;
-        let stages = HistogramVec::new(
-            HistogramOpts::new(
-                "millstream_stage_seconds",
-                "Time a batch spends in a stage: fetch, decode, lookup, sql, sink, end_to_end.",
-            )
-            .const_label("pipeline", name)
-            .buckets(buckets.map_or_else(|| BUCKETS.to_vec(), <[f64]>::to_vec)),
+        let times = |metric: &str, help: &str, labels: &[&str]| {
+            let buckets = buckets.map_or_else(|| BUCKETS.to_vec(), <[f64]>::to_vec);
+            let options = HistogramOpts::new(format!("millstream_{metric}"), help);
+            HistogramVec::new(options.const_label("pipeline", name).buckets(buckets), labels)
+                .expect("the name and labels are valid")
+        };
+        let stages = times(
+            "stage_seconds",
+            "Time a batch spends in a stage: fetch, decode, lookup, sql, sink, end_to_end.",
             &["stage"],
-        )
-        .expect("the name and labels are valid");
+        );
+        let lookups = times(
+            "lookup_seconds",
+            "Time that a lookup takes for the keys of a batch: where its cache has them all, and \
+             where its store is asked too.",
+            &["lookup", "answer"],
+        );
+        let sinks = times(
+            "sink_seconds",
+            "Time from giving a batch to a sink until its rows are durable there.",
+            &["sink"],
+        );
         let one = |family: &IntCounterVec| family.with_label_values(&[name]);
         let gauge = |family: &IntGaugeVec| family.with_label_values(&[name]);
         let stage = |stage| stages.with_label_values(&[stage]);
@@ -279,11 +299,15 @@ impl Metrics {
             sql: stage("sql"),
             sink: stage("sink"),
             end_to_end: stage("end_to_end"),
+            lookups: lookups.clone(),
+            sinks: sinks.clone(),
             name: name.into(),
             families: self.families.clone(),
         };
-        // A pipeline that is started again in the same process keeps its first histogram.
-        let _ = self.registry.register(Box::new(stages));
+        // A pipeline that is started again in the same process keeps its first histograms.
+        for histograms in [stages, lookups, sinks] {
+            let _ = self.registry.register(Box::new(histograms));
+        }
         metrics
     }
 
@@ -325,17 +349,27 @@ pub struct PipelineMetrics {
     pub sql: Histogram,
     pub sink: Histogram,
     pub end_to_end: Histogram,
+    lookups: HistogramVec,
+    sinks: HistogramVec,
     name: Arc<str>,
     families: Arc<Families>,
 }
 
 impl PipelineMetrics {
-    pub fn sink(&self, sink: &str) -> (IntCounter, IntCounter) {
+    /// What a sink writes, in rows and bytes, and how long it takes until that is durable.
+    pub fn sink(&self, sink: &str) -> (IntCounter, IntCounter, Histogram) {
         let labels = [&*self.name, sink];
         (
             self.families.sink_rows.with_label_values(&labels),
             self.families.sink_bytes.with_label_values(&labels),
+            self.sinks.with_label_values(&[sink]),
         )
+    }
+
+    /// Counts partitions that came or went: `assigned`, `revoked` or `lost`.
+    pub fn partitions_changed(&self, change: &str, count: usize) {
+        let labels = [&*self.name, change];
+        self.families.partition_changes.with_label_values(&labels).inc_by(count as u64);
     }
 
     pub fn error(&self, step: &str, kind: &str, count: u64) {
@@ -374,6 +408,8 @@ impl PipelineMetrics {
             misses: self.families.cache_misses.with_label_values(&labels),
             rows: self.families.lookup_rows.with_label_values(&labels),
             found: self.families.lookup_found.with_label_values(&labels),
+            from_cache: self.lookups.with_label_values(&[lookup, "cache"]),
+            from_store: self.lookups.with_label_values(&[lookup, "store"]),
         }
     }
 }
@@ -394,6 +430,10 @@ pub struct LookupMetrics {
     /// Rows that asked.
     pub rows: IntCounter,
     pub found: IntCounter,
+    /// How long a batch's keys took that the cache knew all of.
+    pub from_cache: Histogram,
+    /// How long they took where the store was asked too.
+    pub from_store: Histogram,
 }
 
 /// Times a stage. Dropped without [`Timer::stop`] it records nothing, so that failures do not show
@@ -408,8 +448,11 @@ impl<'a> Timer<'a> {
         Self { histogram, since: Instant::now() }
     }
 
-    pub fn stop(self) {
-        self.histogram.observe(self.since.elapsed().as_secs_f64());
+    /// The seconds that it noted.
+    pub fn stop(self) -> f64 {
+        let seconds = self.since.elapsed().as_secs_f64();
+        self.histogram.observe(seconds);
+        seconds
     }
 }
 

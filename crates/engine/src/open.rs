@@ -487,7 +487,7 @@ async fn open_sink(
 ) -> anyhow::Result<PipelineSink> {
     let Stores { file, home, io, cql } = stores;
     let name = planned.name.clone();
-    let (rows, bytes) = metrics.sink(&name);
+    let (rows, bytes, seconds) = metrics.sink(&name);
     let target = match to {
         SinkTo::Topic(to) => Target::Topic(to.topic.clone()),
         SinkTo::Table(to) => Target::Table(to.table.clone()),
@@ -590,7 +590,7 @@ async fn open_sink(
         (SinkPlan::Discard, _) => Box::new(|| Ok(Box::new(DiscardSink))),
         _ => bail!("the plan of sink {name} does not fit its file"),
     };
-    Ok(PipelineSink { name, target, open, aside, rows, bytes })
+    Ok(PipelineSink { name, target, open, aside, rows, bytes, seconds })
 }
 
 fn unreached(error: Error) -> anyhow::Error {

@@ -10,7 +10,7 @@ use crate::positions::Positions;
 use crate::waits::Waits;
 use millstream_connectors::Home;
 use millstream_core::{Decoder, Error, Partition, Result, Sink, Source, Start};
-use prometheus::IntCounter;
+use prometheus::{Histogram, IntCounter};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -60,6 +60,8 @@ pub struct PipelineSink {
     pub aside: Option<OpenSink>,
     pub rows: IntCounter,
     pub bytes: IntCounter,
+    /// From giving it a batch until that is durable.
+    pub seconds: Histogram,
 }
 
 /// What a sink writes, for those who ask whether it is in use.

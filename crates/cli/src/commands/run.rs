@@ -6,6 +6,7 @@ use crate::failure::{Mistake, Result, Said};
 use crate::output::{self, JsonArg};
 use crate::plan_files::plan_files;
 use crate::process::{Options, Process};
+use crate::screen::Screen;
 use crate::session::Session;
 use clap::Args;
 use millstream_config::ProcessEnv;
@@ -16,7 +17,10 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// How often the numbers on the screen are looked at.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Run pipelines in one process
 #[derive(Debug, Args)]
@@ -51,6 +55,9 @@ pub struct RunArgs {
     /// Threads for the console: socket, metrics, schema registry
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     console_threads: u16,
+    /// Show on standard output how it does; the log goes to standard error
+    #[arg(long, conflicts_with_all = ["preview", "json"])]
+    screen: bool,
     #[command(flatten)]
     json: JsonArg,
     /// Where Kafka clients can read and write the topics; nowhere unless given
@@ -104,10 +111,12 @@ impl RunArgs {
         };
         let process = Process::start(options, &files)?;
         process.say_where();
+        let mut screen = self.screen.then(|| Screen::new(Instant::now(), None));
         let broken = process.block_on(async {
             tokio::select! {
                 () = process.shutdown.wait() => false,
                 () = self.finished(&process) => false,
+                () = show(screen.as_mut(), &process) => false,
                 () = process.engine.only_fenced() => false,
                 () = process.committer.broken() => true,
             }
@@ -129,6 +138,9 @@ impl RunArgs {
         let held: Vec<&str> = reports.iter().filter(holds).map(|r| r.name.as_str()).collect();
         let engine = process.engine.clone();
         let drained = process.end();
+        if let Some(screen) = &mut screen {
+            let _ = screen.show(&engine.reports(), true);
+        }
         for report in engine.reports() {
             tracing::info!(
                 pipeline = report.name,
@@ -227,6 +239,16 @@ impl RunArgs {
             output::line("There is nothing to read that would be written.")?;
         }
         Ok(())
+    }
+}
+
+/// Shows the numbers, for ever.
+async fn show(screen: Option<&mut Screen>, process: &Process) {
+    let Some(screen) = screen else { return std::future::pending().await };
+    loop {
+        // A reader that went away does not stop the work.
+        let _ = screen.show(&process.engine.reports(), false);
+        tokio::time::sleep(LOOK).await;
     }
 }
 

@@ -103,7 +103,8 @@ impl Guarded {
         }
     }
 
-    async fn cached(&self, cache: &Arc<Cache>, keys: &RecordBatch) -> Result<Found> {
+    /// The answers, and whether all of them were known.
+    async fn cached(&self, cache: &Arc<Cache>, keys: &RecordBatch) -> Result<(Found, bool)> {
         let generation = self.store.generation();
         cache.follow(generation);
         let rows = convert(&cache.converter, keys)?;
@@ -112,6 +113,7 @@ impl Guarded {
         let mut answers = known.answers;
         self.metrics.hits.inc_by((rows.num_rows() - known.missing.len()) as u64);
         self.metrics.misses.inc_by(known.missing.len() as u64);
+        let is_known = known.missing.is_empty() && known.waiting.is_empty();
         if !known.stale.is_empty() {
             self.refresh(cache.clone(), pick(keys, &known.stale)?, generation);
         }
@@ -131,7 +133,7 @@ impl Guarded {
             // Whoever fetched these gave up: ask on our own account.
             self.fetch(cache, keys, &rows, &left, &mut answers, generation).await?;
         }
-        answers.assemble(self.store.schema())
+        Ok((answers.assemble(self.store.schema())?, is_known))
     }
 
     /// Asks the store for some of the keys, and keeps what it says.
@@ -190,14 +192,16 @@ impl Lookup for Guarded {
 
     async fn get_many(&self, keys: &RecordBatch) -> Result<Found> {
         let timer = Timer::start(&self.pipeline_metrics.lookup);
-        let found = match &self.cache {
+        let (found, is_known) = match &self.cache {
             Some(cache) => self.cached(cache, keys).await?,
             None => {
                 self.metrics.misses.inc_by(keys.num_rows() as u64);
-                self.ask(keys).await?
+                (self.ask(keys).await?, false)
             }
         };
-        timer.stop();
+        let took = timer.stop();
+        let answered = if is_known { &self.metrics.from_cache } else { &self.metrics.from_store };
+        answered.observe(took);
         Ok(found)
     }
 

@@ -213,6 +213,10 @@ impl Planner<'_> {
     /// Sees that the registry has the schema, or would take it.
     async fn accepted(&mut self, schema: &TopicSchema, place: &str) {
         let TopicSchema { kind, registry, subject, text, .. } = schema;
+        // Cases run without what is elsewhere.
+        if registry.place().is_some() && !self.catalog.asks_elsewhere() {
+            return;
+        }
         let found = match registry.has(subject, *kind, text).await {
             Ok(true) => return,
             Ok(false) => registry.incompatibilities(subject, *kind, text).await,

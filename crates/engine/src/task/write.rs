@@ -6,14 +6,14 @@ use crate::dead_letters::Verdict;
 use crate::metrics::Timer;
 use crate::pipeline::Pipeline;
 use futures::StreamExt;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, try_join_all};
 use millstream_core::{
     Ack, Batch, Checkpoint, Disposition, Error, Receipt, Records, Rejection, Result, Run, fault,
 };
 use std::collections::HashSet;
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a task that failed waits for what it had written before.
 const SETTLE_FOR: Duration = Duration::from_secs(5);
@@ -41,6 +41,7 @@ impl<'a> Loop<'a> {
             if rows.is_empty() {
                 continue;
             }
+            let since = Instant::now();
             let timer = Timer::start(&pipeline.metrics.sink);
             let sink = &pipeline.sinks[at];
             for (rows, written) in self.write_to(at, rows.clone()).await? {
@@ -63,7 +64,13 @@ impl<'a> Loop<'a> {
                         );
                         sink.rows.inc_by(receipt.rows);
                         sink.bytes.inc_by(receipt.bytes);
-                        receipts.push((receipt.durable, ack.share()));
+                        let (seconds, share) = (sink.seconds.clone(), ack.share());
+                        receipts.push(async move {
+                            receipt.durable.await?;
+                            seconds.observe(since.elapsed().as_secs_f64());
+                            share.done();
+                            Ok::<_, Error>(())
+                        });
                     }
                     Err(error) => {
                         let reason = error.chain();
@@ -91,10 +98,7 @@ impl<'a> Loop<'a> {
         }
         let letters = self.write_letters(&batch.records, &mut verdicts, &ack).await?;
         self.outstanding.push_back(Box::pin(async move {
-            for (durable, share) in receipts {
-                durable.await?;
-                share.done();
-            }
+            try_join_all(receipts).await?;
             if let Some(letters) = letters {
                 letters.await?;
             }

@@ -3,19 +3,20 @@
 //! ```text
 //! home   a directory of its own: clean, to be continued, or somebody else's
 //! data   the two logs, replayed with shifted times up to the lines asked for
-//! screen the picture and the live numbers
+//! picture the job as it is drawn; its numbers are on the screen below
 //! result what came out, and what to try next
 //! ```
 
 mod data;
 mod home;
+mod picture;
 mod result;
-mod screen;
 
 use crate::cli::Global;
 use crate::failure::{Mistake, Result, Said};
 use crate::output;
 use crate::process::{Options, Process};
+use crate::screen::Screen;
 use anyhow::Context;
 use clap::Args;
 use home::DemoHome;
@@ -23,10 +24,11 @@ use millstream_config::ProcessEnv;
 use millstream_console::HttpOptions;
 use millstream_engine::{PartitionState, PipelineReport};
 use millstream_host::Threads;
-use screen::Screen;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+/// The pipeline that the demo is about.
+const MAIN_JOB: &str = "enrich";
 /// How often the numbers are looked at.
 const LOOK: Duration = Duration::from_millis(100);
 /// So many looks in a row must find nothing left to do.
@@ -53,12 +55,13 @@ impl DemoArgs {
     pub fn run(self, global: &Global) -> Result<()> {
         let home = DemoHome::prepare(&global.data, self.events)?;
         let files = millstream_config::load_many(&home.pipelines(), &ProcessEnv)?;
-        output::out(screen::picture(home.events))?;
+        output::out(picture::picture(home.events))?;
         let options = Options {
             waits: false,
             data: global.data.clone(),
             threads: Threads::default(),
             kafka: None,
+            sentry: None,
             http: self.listen.map(|listen| HttpOptions { listen, registry_listen: None }),
         };
         let process = Process::start(options, &files)?;
@@ -106,7 +109,7 @@ enum Outcome {
 
 /// Shows the numbers until there is nothing left to do.
 async fn watch(process: &Process, started: Instant) -> Outcome {
-    let mut screen = Screen::new(started);
+    let mut screen = Screen::new(started, Some(MAIN_JOB));
     let mut idle = 0;
     loop {
         tokio::select! {

@@ -1,12 +1,13 @@
 //! What came out: whether it adds up, a few enriched rows, the top countries, the dead letter, and
 //! what to try next.
 
+use super::MAIN_JOB;
 use super::home::DemoHome;
-use super::screen::{hits, main_job};
 use crate::commands::dead_letters::describe;
 use crate::failure::Result;
 use crate::output;
 use crate::process::Process;
+use crate::screen::hits;
 use anyhow::Context;
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, RecordBatch};
@@ -39,7 +40,8 @@ pub async fn show(
             report.rows_in
         );
     }
-    let job = main_job(reports).context("the pipeline `enrich` is missing")?;
+    let job = reports.iter().find(|report| report.name == MAIN_JOB);
+    let job = job.context("the pipeline `enrich` is missing")?;
     output::line(format!(
         "\n{} rows through the main job in {seconds:.1} s, every one accounted for:\n\
          {} in = {} out + {} filtered + {} dead",
