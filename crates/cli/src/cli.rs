@@ -3,7 +3,8 @@
 use crate::commands;
 use crate::failure::{Mistake, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use millstream_host::LogFormat;
+use millstream_host::{LogFormat, LogLayer};
+use millstream_sentry::Sentry;
 use std::path::PathBuf;
 
 /// Takes events from where they arise to where they are kept, and loses none on the way.
@@ -88,9 +89,11 @@ pub enum Command {
 
 pub fn run() -> Result<()> {
     let Cli { global, command } = Cli::parse();
-    global.init_logging(command.log_filter())?;
+    let sentry = command.sentry()?;
+    let layers = sentry.iter().map(|sentry| sentry.handle().layer()).collect();
+    global.init_logging(command.log_filter(), layers)?;
     match command {
-        Command::Run(args) => args.run(&global),
+        Command::Run(args) => args.run(&global, sentry),
         Command::Serve(args) => args.run(&global),
         Command::Check(args) => args.run(&global),
         Command::Explain(args) => args.run(&global),
@@ -111,6 +114,14 @@ pub fn run() -> Result<()> {
 }
 
 impl Command {
+    /// It has to be there before the first line of the log.
+    fn sentry(&self) -> Result<Option<Sentry>> {
+        match self {
+            Command::Run(args) if args.preview.is_none() => args.sentry.start(),
+            _ => Ok(None),
+        }
+    }
+
     /// A process that runs tells what it does; a command that answers says only what is wrong.
     fn log_filter(&self) -> &'static str {
         match self {
@@ -124,13 +135,13 @@ impl Command {
 }
 
 impl Global {
-    fn init_logging(&self, default: &str) -> Result<()> {
+    fn init_logging(&self, default: &str, more: Vec<LogLayer>) -> Result<()> {
         let format = match self.log_format {
             LogFormatArg::Text => LogFormat::Text,
             LogFormatArg::Json => LogFormat::Json,
         };
         let filter = self.log.as_deref().unwrap_or(default);
-        millstream_host::init_logging(format, filter).map_err(|error| match error {
+        millstream_host::init_logging(format, filter, more).map_err(|error| match error {
             millstream_host::LogError::Filter(_) => {
                 Mistake::new(format!("--log {filter}: {error}"))
             }

@@ -9,6 +9,7 @@ mod plan_files;
 mod process;
 mod screen;
 mod session;
+mod told;
 mod words;
 
 use std::process::ExitCode;

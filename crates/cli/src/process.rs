@@ -3,6 +3,7 @@
 
 use crate::commands::kafka::Kafka;
 use crate::failure::{self, Result, Said};
+use crate::told;
 use anyhow::Context;
 use millstream_broker::Broker;
 use millstream_config::{Mistake, Mistakes, Pipeline};
@@ -30,6 +31,8 @@ pub struct Options {
     pub http: Option<HttpOptions>,
     /// None: no Kafka clients.
     pub kafka: Option<Kafka>,
+    /// Who tells others of errors.
+    pub sentry: Option<millstream_sentry::Handle>,
     /// A cluster or a registry that is away at the start is waited for.
     pub waits: bool,
 }
@@ -109,6 +112,10 @@ impl Process {
         runtimes.io().spawn(committing);
         let engine = Engine::new(runtimes.pipelines().clone());
         let service = Service::running(home.clone(), engine.clone(), address);
+        if let Some(sentry) = &options.sentry {
+            sentry.export(metrics.registry())?;
+            sentry.watch(told::look(metrics.clone(), engine.clone()));
+        }
         if let Some(broker) = &broker {
             let service = service.clone();
             broker.keep_used(move |topic| {

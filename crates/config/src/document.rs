@@ -54,6 +54,11 @@ pub fn json_schema() -> Value {
     schema::published::<PipelineSpec>("Millstream pipeline")
 }
 
+/// All options of pipeline files, as a page in Markdown.
+pub fn reference() -> String {
+    crate::reference::page(&schema::of::<PipelineSpec>(), include_str!("reference.md"))
+}
+
 /// The JSON Schema of tests files, for editors.
 pub fn tests_json_schema() -> Value {
     schema::published::<TestSpec>("Millstream pipeline tests")

@@ -19,6 +19,7 @@ mod load;
 mod mistake;
 mod places;
 mod postgres;
+mod reference;
 mod registry;
 mod schema;
 mod semantics;
@@ -31,7 +32,8 @@ mod yaml;
 pub use cases::*;
 pub use cql::*;
 pub use document::{
-    Document, Pipeline, TestFile, json_schema, parse, parse_as, parse_tests, tests_json_schema,
+    Document, Pipeline, TestFile, json_schema, parse, parse_as, parse_tests, reference,
+    tests_json_schema,
 };
 pub use env::{Env, ProcessEnv};
 pub use kafka::*;

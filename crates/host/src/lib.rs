@@ -6,6 +6,6 @@ pub mod process;
 mod runtimes;
 mod signals;
 
-pub use logging::{Error as LogError, LogFormat, colours_wanted, init as init_logging};
+pub use logging::{Error as LogError, LogFormat, LogLayer, colours_wanted, init as init_logging};
 pub use runtimes::{Runtimes, Threads};
 pub use signals::{DRAIN_DEADLINE, Shutdown};

@@ -1,9 +1,13 @@
 //! Where the process's own words go: standard error, as text for people or as JSON for machines.
 
 use std::io::IsTerminal;
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::time::SystemTime;
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+use tracing_subscriber::{EnvFilter, Layer, Registry};
+
+/// Something else that sees what is logged, by a filter of its own.
+pub type LogLayer = Box<dyn Layer<Registry> + Send + Sync>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LogFormat {
@@ -21,21 +25,21 @@ pub enum Error {
     AlreadySet(TryInitError),
 }
 
-/// Installs the process's subscriber. `filter` is `info`, or `warn,millstream_log=debug` and the like.
-pub fn init(format: LogFormat, filter: &str) -> Result<(), Error> {
+/// Installs the process's subscriber. `filter` is `info`, or `warn,millstream_log=debug` and the
+/// like; it does not hold for what `more` see.
+pub fn init(format: LogFormat, filter: &str, more: Vec<LogLayer>) -> Result<(), Error> {
     let filter = EnvFilter::try_new(filter).map_err(|error| Error::Filter(error.to_string()))?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_timer(SystemTime)
-        .with_writer(std::io::stderr);
-    match format {
+    let layer =
+        tracing_subscriber::fmt::layer().with_timer(SystemTime).with_writer(std::io::stderr);
+    let mut layers = more;
+    layers.push(match format {
         LogFormat::Text => {
             let ansi = colours_wanted(std::io::stderr().is_terminal());
-            builder.with_ansi(ansi).with_target(false).finish().try_init()
+            layer.with_ansi(ansi).with_target(false).with_filter(filter).boxed()
         }
-        LogFormat::Json => builder.json().flatten_event(true).finish().try_init(),
-    }
-    .map_err(Error::AlreadySet)
+        LogFormat::Json => layer.json().flatten_event(true).with_filter(filter).boxed(),
+    });
+    tracing_subscriber::registry().with(layers).try_init().map_err(Error::AlreadySet)
 }
 
 /// Colours go to a terminal only, and never where `NO_COLOR` is set or the terminal is dumb.

@@ -13,6 +13,7 @@ pub mod produce;
 pub mod run;
 pub mod schema;
 pub mod schemas;
+pub mod sentry;
 pub mod serve;
 pub mod tables;
 pub mod tap;

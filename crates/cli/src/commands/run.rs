@@ -2,6 +2,7 @@
 
 use crate::cli::Global;
 use crate::commands::kafka::KafkaArgs;
+use crate::commands::sentry::{self, SentryArgs};
 use crate::failure::{Mistake, Result, Said};
 use crate::output::{self, JsonArg};
 use crate::plan_files::plan_files;
@@ -13,6 +14,7 @@ use millstream_config::ProcessEnv;
 use millstream_console::{HttpOptions, Request};
 use millstream_engine::{PartitionState, PipelineReport};
 use millstream_host::Threads;
+use millstream_sentry::{Handle, Sentry};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -68,13 +70,27 @@ pub struct RunArgs {
     kafka_threads: Option<u16>,
     #[command(flatten)]
     kafka: KafkaArgs,
+    #[command(flatten)]
+    pub sentry: SentryArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Listen(Option<SocketAddr>);
 
 impl RunArgs {
-    pub fn run(self, global: &Global) -> Result<()> {
+    pub fn run(self, global: &Global, sentry: Option<Sentry>) -> Result<()> {
+        let handle = sentry.as_ref().map(Sentry::handle);
+        let result = self.run_told(global, handle.clone());
+        // What is left is sent when the service is dropped.
+        if let (Err(error), Some(handle)) = (&result, handle)
+            && !error.is::<Said>()
+        {
+            handle.tell(sentry::not_started());
+        }
+        result
+    }
+
+    fn run_told(self, global: &Global, sentry: Option<Handle>) -> Result<()> {
         let loaded = millstream_console::load_files(&self.files, &ProcessEnv);
         if !loaded.mistakes.0.is_empty() {
             return Err(loaded.mistakes.into());
@@ -108,6 +124,7 @@ impl RunArgs {
                 console: usize::from(self.console_threads),
             },
             http,
+            sentry,
         };
         let process = Process::start(options, &files)?;
         process.say_where();

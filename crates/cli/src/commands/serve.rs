@@ -48,6 +48,7 @@ impl ServeArgs {
             },
             http: self.listen.map(|listen| HttpOptions { listen, registry_listen: None }),
             kafka: self.kafka.options(Some(self.kafka_listen), &global.data)?,
+            sentry: None,
         };
         let process = Process::start(options, &[])?;
         process.say_where();

@@ -21,4 +21,5 @@ mod migrate;
 mod program;
 mod registry;
 mod run;
+mod sentry;
 mod tap;

@@ -53,6 +53,8 @@ impl Program {
             .current_dir(self.folder.path())
             .env_remove("MILLSTREAM_DATA")
             .env_remove("MILLSTREAM_LOG")
+            .env_remove("SENTRY_DSN")
+            .env_remove("SENTRY_ENVIRONMENT")
             .env("NO_COLOR", "1")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
