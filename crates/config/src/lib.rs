@@ -13,7 +13,9 @@ mod cases;
 mod cql;
 mod document;
 mod env;
+mod files;
 mod formats;
+mod http;
 mod kafka;
 mod load;
 mod mistake;
@@ -36,6 +38,8 @@ pub use document::{
     tests_json_schema,
 };
 pub use env::{Env, ProcessEnv};
+pub use files::*;
+pub use http::*;
 pub use kafka::*;
 pub use load::{
     Loaded, is_tests_path, load, load_each, load_many, load_tests, pipeline_path, tests_path,

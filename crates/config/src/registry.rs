@@ -60,7 +60,13 @@ impl PipelineSpec {
         let own = match &self.sinks[sink].to {
             SinkTo::Topic(to) => to.registry.as_deref(),
             SinkTo::Kafka(to) => to.registry.as_deref(),
-            SinkTo::Table(_) | SinkTo::Cql(_) | SinkTo::Postgres(_) | SinkTo::Discard(_) => None,
+            SinkTo::Table(_)
+            | SinkTo::Cql(_)
+            | SinkTo::Postgres(_)
+            | SinkTo::Http(_)
+            | SinkTo::Files(_)
+            | SinkTo::Stdout(_)
+            | SinkTo::Discard(_) => None,
         };
         own.or(self.registry.as_ref())
     }

@@ -2,6 +2,8 @@
 //! each other. They look at the value as far as it could be read, so that they report in the same
 //! run as the reader.
 
+mod web;
+
 use crate::formats::{nearest, shown};
 use crate::shape::Reader;
 use serde_json::Value;
@@ -267,6 +269,7 @@ fn lookups(value: &Value, reader: &mut Reader) {
             lookup_file(file, lookup, &path, reader);
         }
         cql_lookup(lookup, &path, reader);
+        web::http_lookup(lookup, &path, reader);
         postgres_lookup(lookup, &path, reader);
         let written = items(&value["sinks"])
             .any(|(_, sink)| lookup["table"].is_string() && sink["table"] == lookup["table"]);
@@ -463,6 +466,8 @@ fn sink_fields<'v>(
     let path = format!("/sinks/{index}");
     kafka_sink(&sink["kafka"], &format!("{path}/kafka"), &value["source"]["kafka"], reader);
     cql_sink(&sink["cql"], &format!("{path}/cql"), reader);
+    web::http_sink(&sink["http"], &format!("{path}/http"), reader);
+    web::files_sink(&sink["files"], &format!("{path}/files"), reader);
     postgres_sink(&sink["postgres"], &format!("{path}/postgres"), reader);
     let named = ["name", "table", "topic"].into_iter().find(|field| sink[*field].is_string());
     let label = match named {
@@ -476,7 +481,11 @@ fn sink_fields<'v>(
         None if sink["postgres"]["table"].is_string() => {
             Some(("postgres", sink["postgres"]["table"].as_str().unwrap_or_default()))
         }
-        None => (sink["discard"] == true).then_some(("discard", "discard")),
+        None if sink["discard"] == true => Some(("discard", "discard")),
+        None => ["http", "files", "stdout"]
+            .into_iter()
+            .find(|kind| !sink[*kind].is_null())
+            .map(|kind| (kind, kind)),
     };
     if let Some((field, label)) = label
         && let Some(first) = labels.insert((field, label), index)

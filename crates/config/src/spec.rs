@@ -5,8 +5,9 @@
 //! against the schema of these structs before serde sees it.
 
 use crate::{
-    Columns, CqlLookup, CqlSink, Delimiter, KafkaCluster, KafkaSink, KafkaSource, Period,
-    PostgresLookup, PostgresSink, Ratio, RegistrySpec, Size, SubjectStrategy,
+    Columns, CqlLookup, CqlSink, Delimiter, FilesSink, HttpLookup, HttpSink, KafkaCluster,
+    KafkaSink, KafkaSource, Period, PostgresLookup, PostgresSink, Ratio, RegistrySpec, Size,
+    StdoutSink, SubjectStrategy,
 };
 use indexmap::IndexMap;
 use schemars::JsonSchema;
@@ -282,7 +283,7 @@ pub struct TextDecode {
     pub columns: Option<Columns>,
 }
 
-/// A store to look rows up in: a `table`, a `file` or `cql`.
+/// A store to look rows up in: a `table`, a `file`, `http`, `cql`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LookupSpec {
     #[serde(flatten)]
@@ -317,6 +318,7 @@ pub enum LookupFrom {
     Table(TableLookup),
     File(FileLookup),
     Cql(Box<CqlLookup>),
+    Http(Box<HttpLookup>),
     Postgres(Box<PostgresLookup>),
 }
 
@@ -392,7 +394,7 @@ pub struct StepSpec {
     pub sql: String,
 }
 
-/// Where rows go: a `table`, a `topic`, `kafka`, `cql`, or `discard`.
+/// Where rows go: a `table`, a `topic`, `kafka`, `cql`, `http`, `files`, `stdout`, or `discard`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SinkSpec {
     /// A name for metrics and errors. The table's or topic's own unless given.
@@ -414,6 +416,9 @@ pub enum SinkTo {
     Topic(TopicSink),
     Kafka(Box<KafkaSink>),
     Cql(Box<CqlSink>),
+    Http(Box<HttpSink>),
+    Files(Box<FilesSink>),
+    Stdout(StdoutSink),
     Postgres(Box<PostgresSink>),
     Discard(DiscardSink),
 }
@@ -682,7 +687,9 @@ impl PipelineSpec {
             SinkTo::Kafka(_) => "kafka",
             SinkTo::Cql(_) => "cql",
             SinkTo::Postgres(_) => "postgres",
-            SinkTo::Discard(_) => return base.to_owned(),
+            SinkTo::Http(_) | SinkTo::Files(_) | SinkTo::Stdout(_) | SinkTo::Discard(_) => {
+                return base.to_owned();
+            }
         };
         match self.sinks.iter().filter(|other| other.label() == base).count() {
             1 => base.to_owned(),
@@ -726,6 +733,9 @@ impl SinkSpec {
             (None, SinkTo::Kafka(to)) => to.kafka.label(),
             (None, SinkTo::Cql(to)) => &to.cql.table,
             (None, SinkTo::Postgres(to)) => &to.postgres.table,
+            (None, SinkTo::Http(_)) => "http",
+            (None, SinkTo::Files(_)) => "files",
+            (None, SinkTo::Stdout(_)) => "stdout",
             (None, SinkTo::Discard(_)) => "discard",
         }
     }

@@ -7,6 +7,7 @@
 //! | `kafka` | topics of a Kafka cluster, as a member of a group | | |
 //! | `file` | lines of a file | rows of a CSV, JSON Lines or Parquet file | |
 //! | `discard` | | | nowhere, counted |
+//! | `stdout` | | | the standard output |
 //!
 //! A connector knows no engine: it implements the traits of `millstream-core`.
 
@@ -15,9 +16,11 @@ pub mod file;
 mod home;
 pub mod kafka;
 mod record_columns;
+mod stdout;
 pub mod table;
 pub mod topic;
 
 pub use discard::DiscardSink;
 pub use home::{Home, HomeOptions};
 pub use record_columns::RecordColumns;
+pub use stdout::{Shown, StdoutSink};

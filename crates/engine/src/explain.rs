@@ -134,6 +134,7 @@ impl Plan {
                         SinkPlan::Kafka { to, .. } => format!("kafka {to}"),
                         SinkPlan::Cql { to } => format!("cql {to}"),
                         SinkPlan::Postgres { to } => format!("postgres {to}"),
+                        SinkPlan::Outside { to } => to.clone(),
                         SinkPlan::Discard => "nowhere".to_owned(),
                     },
                     schema: schema_of(&sink.to).map(|schema| schema.text.clone()),
@@ -160,6 +161,7 @@ fn schema_of(to: &SinkPlan) -> Option<&TopicSchema> {
         SinkPlan::Table(_)
         | SinkPlan::Cql { .. }
         | SinkPlan::Postgres { .. }
+        | SinkPlan::Outside { .. }
         | SinkPlan::Discard => None,
     }
 }

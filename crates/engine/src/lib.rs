@@ -49,6 +49,7 @@ mod replay;
 mod status;
 mod task;
 mod waits;
+mod web;
 
 pub use bound::{check_bound, source_id};
 pub use cases::{CaseReport, run_case};

@@ -19,6 +19,7 @@ use crate::positions::Positions;
 use crate::postgres;
 use crate::references;
 use crate::waits::Waits;
+use crate::web;
 use anyhow::{Context, anyhow, bail};
 use millstream_config::{
     Compression, DecodeSpec, Framing, LookupFrom, LookupSpec, OnFailure, Pipeline as PipelineFile,
@@ -82,8 +83,16 @@ pub async fn open(
     for (at, sink) in sinks.into_iter().enumerate() {
         let to = &spec.sinks[at].to;
         ready.push(
-            open_sink(sink, to, &mut stores, &waits.troubles, &metrics, transactions.as_ref())
-                .await?,
+            open_sink(
+                sink,
+                to,
+                &name,
+                &mut stores,
+                &waits.troubles,
+                &metrics,
+                transactions.as_ref(),
+            )
+            .await?,
         );
     }
     let letters = spec.dead_letters_topic();
@@ -447,6 +456,9 @@ async fn open_lookup(
             let path = stores.file.resolve(&from.file);
             Arc::new(open_file_lookup(from, path, &used.key).map_err(|e| anyhow!(e))?)
         }
+        LookupFrom::Http(from) => {
+            web::http_lookup(&from.http, stores.file, spec.timeout.0, used, stores.io)?
+        }
         LookupFrom::Cql(from) => {
             let Stores { file, io, cql, .. } = stores;
             let cluster = cql.get(&from.cql.cluster, file, io).await.map_err(unreached)?;
@@ -469,8 +481,11 @@ async fn open_lookup(
         dead_letter: spec.on_failure == OnFailure::DeadLetter,
         retries: spec.retries,
         // Of a store that is asked in several requests each has its time.
-        timeout: (!matches!(spec.from, LookupFrom::Cql(_) | LookupFrom::Postgres(_)))
-            .then_some(spec.timeout.0),
+        timeout: (!matches!(
+            spec.from,
+            LookupFrom::Cql(_) | LookupFrom::Http(_) | LookupFrom::Postgres(_)
+        ))
+        .then_some(spec.timeout.0),
     };
     let guarded =
         Guarded::new(&used.name, store, &used.key_types, policy, metrics.clone(), waits.clone())?;
@@ -480,6 +495,7 @@ async fn open_lookup(
 async fn open_sink(
     planned: PlannedSink,
     to: &SinkTo,
+    pipeline: &str,
     stores: &mut Stores<'_>,
     troubles: &Troubles,
     metrics: &PipelineMetrics,
@@ -491,9 +507,13 @@ async fn open_sink(
     let target = match to {
         SinkTo::Topic(to) => Target::Topic(to.topic.clone()),
         SinkTo::Table(to) => Target::Table(to.table.clone()),
-        SinkTo::Kafka(_) | SinkTo::Cql(_) | SinkTo::Postgres(_) | SinkTo::Discard(_) => {
-            Target::Other
-        }
+        SinkTo::Kafka(_)
+        | SinkTo::Cql(_)
+        | SinkTo::Postgres(_)
+        | SinkTo::Http(_)
+        | SinkTo::Files(_)
+        | SinkTo::Stdout(_)
+        | SinkTo::Discard(_) => Target::Other,
     };
     let mut aside = None;
     let open: OpenSink = match (planned.to, to) {
@@ -586,6 +606,22 @@ async fn open_sink(
             let table = postgres::table(server, options, &planned.schema).await;
             let table = table.map_err(unreached)?;
             Box::new(move || Ok(table.sink()))
+        }
+        (SinkPlan::Outside { .. }, SinkTo::Http(to)) => {
+            let names = (pipeline, &*name);
+            let target = web::http_sink(&to.http, file, names, &planned.schema, io);
+            let target = target.map_err(unreached)?;
+            Box::new(move || target.sink())
+        }
+        (SinkPlan::Outside { .. }, SinkTo::Files(to)) => {
+            let names = (pipeline, &*name);
+            let files =
+                web::files(&to.files, file, names, planned.schema, io).map_err(unreached)?;
+            Box::new(move || files.sink())
+        }
+        (SinkPlan::Outside { .. }, SinkTo::Stdout(to)) => {
+            let (shown, columns) = (to.stdout, planned.schema);
+            Box::new(move || web::stdout(shown, columns.clone()))
         }
         (SinkPlan::Discard, _) => Box::new(|| Ok(Box::new(DiscardSink))),
         _ => bail!("the plan of sink {name} does not fit its file"),

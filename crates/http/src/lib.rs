@@ -22,6 +22,8 @@ mod units;
 
 pub use auth::{Auth, Hidden};
 pub use client::{Client, ClientOptions};
+pub use hyper::Method;
+pub use hyper::header::HeaderName;
 pub use lookup::{Ask, HttpLookup, HttpLookupOptions, placeholders};
 pub use request::{Headers, Site, headers};
 pub use sink::{Body, HttpSinkOptions, HttpTarget, Target};

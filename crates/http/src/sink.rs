@@ -174,6 +174,9 @@ fn packed(content: &[u8]) -> Result<Vec<u8>> {
     packed.map_err(|e| Error::stop("http", "packing a body").because(e))
 }
 
+/// Where a row goes, or why that cannot be said.
+type Placed = Result<Arc<(Site, String)>, String>;
+
 struct HttpSink {
     target: Arc<HttpTarget>,
     encoder: JsonEncoder,
@@ -272,7 +275,7 @@ impl HttpSink {
         let encoded = self.encoder.encode(&columns)?;
         let mut rejected = encoded.rejected.clone();
         let mut places = Vec::with_capacity(batch.len());
-        let mut known: HashMap<&str, Result<Arc<(Site, String)>, String>> = HashMap::new();
+        let mut known: HashMap<&str, Placed> = HashMap::new();
         let fixed = match &options.target {
             Target::Address(site, target) => Some(Arc::new((site.clone(), target.clone()))),
             Target::Column(_) => None,

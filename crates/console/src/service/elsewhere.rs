@@ -213,7 +213,13 @@ fn named_by(file: &PipelineFile) -> Vec<Named<'_>> {
                 committed_only: true,
             }),
             SinkTo::Topic(to) => named.push(embedded(&to.topic, registry)),
-            SinkTo::Table(_) | SinkTo::Cql(_) | SinkTo::Postgres(_) | SinkTo::Discard(_) => {}
+            SinkTo::Table(_)
+            | SinkTo::Cql(_)
+            | SinkTo::Postgres(_)
+            | SinkTo::Http(_)
+            | SinkTo::Files(_)
+            | SinkTo::Stdout(_)
+            | SinkTo::Discard(_) => {}
         }
     }
     if let Some(dead) = &spec.dead_letters {

@@ -34,6 +34,11 @@ impl Planner<'_> {
         let mut schemas = BTreeMap::new();
         for (name, lookup) in &spec.lookups {
             match &lookup.from {
+                LookupFrom::Http(from) => {
+                    if let Some(columns) = self.http_lookup(name, &from.http) {
+                        schemas.insert(name.clone(), columns);
+                    }
+                }
                 LookupFrom::Cql(from) => {
                     if let Some(columns) = self.cql_lookup(name, &from.cql).await {
                         schemas.insert(name.clone(), columns);
@@ -133,6 +138,10 @@ impl Planner<'_> {
         }
         let from = match &lookup.from {
             LookupFrom::Table(from) => from,
+            LookupFrom::Http(from) => match key {
+                LookupKey::Equal(asked) => return self.check_http_key(name, &from.http, asked),
+                LookupKey::Range { .. } => return Ok(()),
+            },
             LookupFrom::Cql(_) => return self.check_cql_key(name, key, &used.key_types),
             LookupFrom::Postgres(_) => {
                 return self.check_postgres_key(name, key, &used.key_types);

@@ -8,6 +8,7 @@ mod order;
 mod postgres;
 mod sinks;
 mod source;
+mod web;
 
 pub use lookups::open_file_lookup;
 pub use sinks::encoder;
@@ -86,6 +87,10 @@ pub enum SinkPlan {
         to: String,
         schema: Option<TopicSchema>,
     },
+    /// A server, files or the standard output, in words.
+    Outside {
+        to: String,
+    },
     /// A table of Cassandra or ScyllaDB.
     Cql {
         to: String,
@@ -132,6 +137,9 @@ pub async fn plan_all(
                         SinkTo::Kafka(_)
                         | SinkTo::Cql(_)
                         | SinkTo::Postgres(_)
+                        | SinkTo::Http(_)
+                        | SinkTo::Files(_)
+                        | SinkTo::Stdout(_)
                         | SinkTo::Discard(_) => {}
                     }
                 }

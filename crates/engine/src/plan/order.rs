@@ -11,9 +11,13 @@ pub(super) fn in_order(files: &[PipelineFile]) -> Vec<&PipelineFile> {
             .filter_map(|sink| match &sink.to {
                 SinkTo::Topic(to) => Some(format!("topic {}", to.topic)),
                 SinkTo::Table(to) => Some(format!("table {}", to.table)),
-                SinkTo::Kafka(_) | SinkTo::Cql(_) | SinkTo::Postgres(_) | SinkTo::Discard(_) => {
-                    None
-                }
+                SinkTo::Kafka(_)
+                | SinkTo::Cql(_)
+                | SinkTo::Postgres(_)
+                | SinkTo::Http(_)
+                | SinkTo::Files(_)
+                | SinkTo::Stdout(_)
+                | SinkTo::Discard(_) => None,
             })
             .collect()
     };
@@ -24,7 +28,10 @@ pub(super) fn in_order(files: &[PipelineFile]) -> Vec<&PipelineFile> {
             .values()
             .filter_map(|lookup| match &lookup.from {
                 LookupFrom::Table(from) => Some(format!("table {}", from.table)),
-                LookupFrom::File(_) | LookupFrom::Cql(_) | LookupFrom::Postgres(_) => None,
+                LookupFrom::File(_)
+                | LookupFrom::Cql(_)
+                | LookupFrom::Http(_)
+                | LookupFrom::Postgres(_) => None,
             })
             .collect();
         if let SourceFrom::Topic(from) = &file.spec.source.from {

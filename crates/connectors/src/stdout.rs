@@ -1,0 +1,86 @@
+//! The standard output: for a look at rows, and for other programs.
+
+use arrow_array::RecordBatch;
+use arrow_cast::pretty::pretty_format_batches;
+use async_trait::async_trait;
+use futures::FutureExt;
+use millstream_core::{Batch, Encoder, Error, Receipt, Result, Sink};
+use millstream_formats::json::JsonEncoder;
+use std::io::{self, Write};
+use std::sync::Arc;
+
+/// How rows are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shown {
+    /// A JSON object a line.
+    JsonLines,
+    /// A table for each batch.
+    Table,
+}
+
+/// Writes each batch whole, so that those of several partitions do not mix.
+pub struct StdoutSink {
+    shown: Shown,
+    encoder: Option<JsonEncoder>,
+    /// Called when nobody reads what is written any more.
+    nobody_reads: Arc<dyn Fn() + Send + Sync>,
+}
+
+impl StdoutSink {
+    pub fn new(
+        shown: Shown,
+        columns: arrow_schema::SchemaRef,
+        nobody_reads: Arc<dyn Fn() + Send + Sync>,
+    ) -> Result<Self> {
+        let encoder = match shown {
+            Shown::JsonLines => Some(JsonEncoder::new(columns)?),
+            Shown::Table => None,
+        };
+        Ok(Self { shown, encoder, nobody_reads })
+    }
+
+    fn text(&mut self, rows: &RecordBatch) -> Result<(Vec<u8>, Vec<(u32, String)>)> {
+        let Some(encoder) = self.encoder.as_mut().filter(|_| self.shown == Shown::JsonLines) else {
+            let table = pretty_format_batches(std::slice::from_ref(rows));
+            let table = table.map_err(|e| Error::reject("unshowable", "a row").because(e))?;
+            return Ok((format!("{table}\n").into_bytes(), Vec::new()));
+        };
+        let encoded = encoder.encode(rows)?;
+        let mut text = Vec::with_capacity(encoded.buffer.len() + encoded.len());
+        for row in 0..encoded.len() {
+            // One that has no JSON form is empty.
+            if !encoded.row(row).is_empty() {
+                text.extend_from_slice(encoded.row(row));
+                text.push(b'\n');
+            }
+        }
+        Ok((text, encoded.rejected))
+    }
+}
+
+#[async_trait]
+impl Sink for StdoutSink {
+    async fn write(&mut self, batch: &Batch) -> Result<Receipt> {
+        let (text, rejected) = self.text(&batch.rows)?;
+        let bytes = text.len() as u64;
+        // Whoever reads may be slow.
+        let written = tokio::task::spawn_blocking(move || {
+            let mut out = io::stdout().lock();
+            out.write_all(&text).and_then(|()| out.flush())
+        });
+        let written = written.await.unwrap_or_else(|panic| Err(io::Error::other(panic)));
+        match written {
+            Ok(()) => {
+                let rows = (batch.len() - rejected.len()) as u64;
+                Ok(Receipt { rejected, rows, bytes, durable: async { Ok(()) }.boxed() })
+            }
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                (self.nobody_reads)();
+                Err(Error::stop("nobody_reads", "nobody reads the standard output any more"))
+            }
+            Err(error) => {
+                Err(Error::retry("stdout", "the standard output cannot be written").because(error))
+            }
+        }
+    }
+}
