@@ -1,0 +1,234 @@
+//! One client of a MongoDB deployment, shared by everything that asks it.
+
+use crate::error;
+use crate::tls::{Loaded, Times};
+use futures::StreamExt;
+use millstream_core::{Error, Result};
+use mongodb::bson::{Document, RawDocumentBuf};
+use mongodb::options::{
+    ClientOptions, Credential, ReadPreference, RunCursorCommandOptions, SelectionCriteria,
+    ServerAddress, Tls,
+};
+use mongodb::{Client, raw_batch_cursor::RawBatch};
+use parking_lot::Mutex;
+use std::fmt;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::runtime::Handle;
+
+/// A text that is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Hidden(pub String);
+
+impl fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterOptions {
+    /// Some servers as `host:port`; those of a replica set are learnt from them.
+    pub hosts: Vec<String>,
+    pub replica_set: Option<String>,
+    pub user: Option<(String, Hidden)>,
+    /// The database that knows the user; `admin` unless given.
+    pub auth_database: Option<String>,
+    pub tls: Option<TlsOptions>,
+    /// To each server, at most.
+    pub connections: NonZeroU32,
+    pub connect_timeout: Duration,
+}
+
+/// Files in PEM, read again when they change.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TlsOptions {
+    pub ca: Option<PathBuf>,
+    pub certificate: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+}
+
+/// Which members of a replica set are asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ReadFrom {
+    #[default]
+    Primary,
+    PrimaryPreferred,
+    Secondary,
+    SecondaryPreferred,
+    Nearest,
+}
+
+/// When a write counts as durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WriteConcern {
+    pub acknowledged: Acknowledged,
+    /// Wait for the journal on disk too.
+    pub journal: Option<bool>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Acknowledged {
+    #[default]
+    Majority,
+    Nodes(NonZeroU32),
+    /// A rule of the replica set by its name.
+    Named(String),
+}
+
+pub struct Cluster {
+    options: ClusterOptions,
+    io: Handle,
+    connected: Mutex<Connected>,
+}
+
+struct Connected {
+    client: Client,
+    /// The files that the client reads, and when they were written.
+    tls: Option<(Times, Arc<Loaded>)>,
+}
+
+impl Cluster {
+    /// Connects; the driver's tasks run on `io`.
+    pub async fn connect(options: ClusterOptions, io: &Handle) -> Result<Arc<Cluster>> {
+        let what = format!("MongoDB at {} cannot be reached", options.hosts.join(", "));
+        let connected = Connected::new(&options, io)?;
+        let client = connected.client.clone();
+        let timeout = options.connect_timeout;
+        let cluster = Cluster { options, io: io.clone(), connected: Mutex::new(connected) };
+        let ping = io.spawn(async move {
+            let mut ping = Document::new();
+            ping.insert("ping", 1);
+            client.database("admin").run_command(ping).await
+        });
+        match tokio::time::timeout(timeout * 2, ping).await {
+            Ok(Ok(Ok(_))) => Ok(Arc::new(cluster)),
+            Ok(Ok(Err(error))) => Err(error::of_connect(&error, &what)),
+            Ok(Err(panic)) => Err(Error::stop("mongodb", what).because(panic)),
+            Err(_) => Err(Error::retry("unreachable", what)),
+        }
+    }
+
+    pub fn options(&self) -> &ClusterOptions {
+        &self.options
+    }
+
+    /// The client; another one when the TLS files changed, which new connections then use.
+    fn client(&self) -> Client {
+        let Some(tls) = &self.options.tls else { return self.connected.lock().client.clone() };
+        let times = tls.times();
+        let mut connected = self.connected.lock();
+        if connected.tls.as_ref().is_some_and(|(known, _)| *known != times) {
+            match Connected::new(&self.options, &self.io) {
+                Ok(new) => {
+                    tracing::info!("the TLS files changed: new connections use them");
+                    *connected = new;
+                }
+                // A file that is just being replaced must not end what works.
+                Err(error) => {
+                    tracing::warn!("the changed TLS files cannot be used yet: {}", error.chain());
+                }
+            }
+        }
+        connected.client.clone()
+    }
+
+    /// Runs a command and gives its answer. Cancel safe: a connection whose answer is not awaited is
+    /// closed, and what the command did is unknown.
+    pub(crate) async fn run(
+        &self,
+        database: &str,
+        command: RawDocumentBuf,
+        timeout: Duration,
+        what: &str,
+    ) -> Result<Document> {
+        let database = self.client().database(database);
+        match tokio::time::timeout(timeout, database.run_raw_command(command)).await {
+            Ok(answer) => answer.map_err(|error| error::of_command(&error, what)),
+            Err(_) => Err(late(timeout, what)),
+        }
+    }
+
+    /// Runs a command that finds documents; `take` gets each batch of them and says whether to go on.
+    /// Cancel safe.
+    pub(crate) async fn find(
+        &self,
+        database: &str,
+        command: RawDocumentBuf,
+        from: ReadFrom,
+        timeout: Duration,
+        what: &str,
+        mut take: impl FnMut(RawBatch) -> Result<bool>,
+    ) -> Result<()> {
+        let database = self.client().database(database);
+        let mut options = RunCursorCommandOptions::default();
+        options.selection_criteria = Some(SelectionCriteria::ReadPreference(from.preference()));
+        let asked = async {
+            let cursor = database.run_raw_cursor_command(command).with_options(options).batch();
+            let mut cursor = cursor.await.map_err(|error| error::of_command(&error, what))?;
+            while let Some(batch) = cursor.next().await {
+                if !take(batch.map_err(|error| error::of_command(&error, what))?)? {
+                    break;
+                }
+            }
+            Ok(())
+        };
+        match tokio::time::timeout(timeout, asked).await {
+            Ok(answer) => answer,
+            Err(_) => Err(late(timeout, what)),
+        }
+    }
+}
+
+fn late(timeout: Duration, what: &str) -> Error {
+    Error::retry("timeout", format!("{what}: no answer within {timeout:?}"))
+}
+
+impl Connected {
+    fn new(options: &ClusterOptions, io: &Handle) -> Result<Connected> {
+        let wrong = |error: &mongodb::error::Error| error::of_connect(error, "MongoDB");
+        let mut client = ClientOptions::default();
+        let hosts = options.hosts.iter().map(ServerAddress::parse);
+        client.hosts = hosts.collect::<Result<_, _>>().map_err(|error| wrong(&error))?;
+        client.app_name = Some("millstream".into());
+        client.repl_set_name = options.replica_set.clone();
+        client.connect_timeout = Some(options.connect_timeout);
+        client.server_selection_timeout = Some(options.connect_timeout);
+        client.max_pool_size = Some(options.connections.get());
+        // Commands are tried again by whoever sends them, who knows what may be sent twice.
+        client.retry_reads = Some(false);
+        client.retry_writes = Some(false);
+        if let Some((user, password)) = &options.user {
+            let mut credential = Credential::default();
+            credential.username = Some(user.clone());
+            credential.password = Some(password.0.clone());
+            credential.source = options.auth_database.clone();
+            client.credential = Some(credential);
+        }
+        let mut files = None;
+        if let Some(tls) = &options.tls {
+            // The times before the content: a change in between is seen again.
+            let times = tls.times();
+            let loaded = Arc::new(Loaded::new(tls)?);
+            client.tls = Some(Tls::Enabled(loaded.options()));
+            files = Some((times, loaded));
+        }
+        let _runtime = io.enter();
+        let client = Client::with_options(client).map_err(|error| wrong(&error))?;
+        Ok(Connected { client, tls: files })
+    }
+}
+
+impl ReadFrom {
+    fn preference(self) -> ReadPreference {
+        match self {
+            ReadFrom::Primary => ReadPreference::Primary,
+            ReadFrom::PrimaryPreferred => ReadPreference::PrimaryPreferred { options: None },
+            ReadFrom::Secondary => ReadPreference::Secondary { options: None },
+            ReadFrom::SecondaryPreferred => ReadPreference::SecondaryPreferred { options: None },
+            ReadFrom::Nearest => ReadPreference::Nearest { options: None },
+        }
+    }
+}
