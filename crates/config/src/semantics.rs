@@ -269,8 +269,9 @@ fn lookups(value: &Value, reader: &mut Reader) {
             lookup_file(file, lookup, &path, reader);
         }
         cql_lookup(lookup, &path, reader);
-        web::http_lookup(lookup, &path, reader);
         postgres_lookup(lookup, &path, reader);
+        changes(lookup, &path, reader);
+        web::http_lookup(lookup, &path, reader);
         let written = items(&value["sinks"])
             .any(|(_, sink)| lookup["table"].is_string() && sink["table"] == lookup["table"]);
         if written && lookup["consistent"] != true {
@@ -282,6 +283,25 @@ fn lookups(value: &Value, reader: &mut Reader) {
             );
         }
     }
+}
+
+fn changes(lookup: &Value, path: &str, reader: &mut Reader) {
+    let changes = &lookup["cache"]["changes"];
+    if changes.is_null() {
+        return;
+    }
+    let path = format!("{path}/cache/changes");
+    kafka_cluster(&changes["kafka"], &format!("{path}/kafka"), reader);
+    let why = match lookup {
+        _ if !lookup["file"].is_null() => "a file is in memory whole: it is loaded when it changes",
+        _ if lookup["consistent"] == true => "a `consistent` look-up has no cache",
+        _ if lookup["cache"]["max_entries"] == 0 => "with `max_entries: 0` there is no cache",
+        _ if !lookup["range"].is_null() => {
+            "the rows of a range have no key that a record could name"
+        }
+        _ => return,
+    };
+    reader.at_key(&path, why, Some("remove `changes`".into()));
 }
 
 fn lookup_file(file: &str, lookup: &Value, path: &str, reader: &mut Reader) {
@@ -466,9 +486,9 @@ fn sink_fields<'v>(
     let path = format!("/sinks/{index}");
     kafka_sink(&sink["kafka"], &format!("{path}/kafka"), &value["source"]["kafka"], reader);
     cql_sink(&sink["cql"], &format!("{path}/cql"), reader);
+    postgres_sink(&sink["postgres"], &format!("{path}/postgres"), reader);
     web::http_sink(&sink["http"], &format!("{path}/http"), reader);
     web::files_sink(&sink["files"], &format!("{path}/files"), reader);
-    postgres_sink(&sink["postgres"], &format!("{path}/postgres"), reader);
     let named = ["name", "table", "topic"].into_iter().find(|field| sink[*field].is_string());
     let label = match named {
         Some(field) => Some((field, sink[field].as_str().unwrap_or_default())),

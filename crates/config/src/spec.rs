@@ -283,7 +283,7 @@ pub struct TextDecode {
     pub columns: Option<Columns>,
 }
 
-/// A store to look rows up in: a `table`, a `file`, `http`, `cql`.
+/// A store to look rows up in: a `table`, a `file`, `cql` or `http`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LookupSpec {
     #[serde(flatten)]
@@ -318,8 +318,8 @@ pub enum LookupFrom {
     Table(TableLookup),
     File(FileLookup),
     Cql(Box<CqlLookup>),
-    Http(Box<HttpLookup>),
     Postgres(Box<PostgresLookup>),
+    Http(Box<HttpLookup>),
 }
 
 /// An embedded table.
@@ -366,6 +366,22 @@ pub struct CacheSpec {
     pub negative_ttl: Period,
     /// How long after its time a row may still be served while it is being asked for again.
     pub stale: Period,
+    /// Where to hear which rows have changed: they are asked for again. None unless given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub changes: Option<ChangesSpec>,
+}
+
+/// A topic, perhaps a compacted one, whose records' keys are those of rows that changed: the text of
+/// the look-up's key, or a JSON object of its columns (Debezium's among them). Their values are not
+/// looked at. Change the store first, then write the record.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ChangesSpec {
+    /// The topic to follow, from its end on.
+    #[schemars(extend("format" = "name"))]
+    pub topic: String,
+    /// The Kafka cluster that has it. The embedded log unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kafka: Option<KafkaCluster>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
@@ -416,10 +432,10 @@ pub enum SinkTo {
     Topic(TopicSink),
     Kafka(Box<KafkaSink>),
     Cql(Box<CqlSink>),
+    Postgres(Box<PostgresSink>),
     Http(Box<HttpSink>),
     Files(Box<FilesSink>),
     Stdout(StdoutSink),
-    Postgres(Box<PostgresSink>),
     Discard(DiscardSink),
 }
 
@@ -749,6 +765,7 @@ impl Default for CacheSpec {
             ttl: Period::seconds(300),
             negative_ttl: Period::seconds(30),
             stale: Period::seconds(0),
+            changes: None,
         }
     }
 }

@@ -149,6 +149,20 @@ pub async fn source(
     KafkaSource::open(cluster, options).await
 }
 
+/// A topic that is read to its end and on, without a group.
+pub async fn topic(name: &str, cluster: Cluster) -> Result<KafkaSource> {
+    let options = KafkaSourceOptions {
+        topics: Topics::Named([name.into()].into()),
+        // Nobody joins it.
+        group: GroupOptions::new(String::new()),
+        committed_only: true,
+        on_lost_offset: OnLostOffset::Hold,
+        batch_rows: 1024,
+        batch_bytes: 1 << 20,
+    };
+    KafkaSource::open(cluster, options).await
+}
+
 pub fn target(to: &SinkOptions) -> Target {
     match &to.kafka.topic_column {
         Some(column) => Target::Column(column.clone()),

@@ -62,7 +62,7 @@ pub use engine::{
 pub use explain::{Column, Explain, ExplainLookup, ExplainSink, ExplainSource, ExplainStep};
 pub use kafka::{cluster as kafka_cluster, source as kafka_source};
 pub use letters::{Letters, is_pipeline};
-pub use lookups::{CacheOptions, Guarded, Policy};
+pub use lookups::{CacheOptions, Guarded, KeyColumns, Policy};
 pub use metrics::{Metrics, PipelineMetrics, quantile};
 pub use open::open;
 pub use pipeline::{Pipeline, Target};

@@ -51,6 +51,10 @@ struct Families {
     cache_bytes: IntGaugeVec,
     cache_hits: IntCounterVec,
     cache_misses: IntCounterVec,
+    cache_shared: IntCounterVec,
+    cache_stale: IntCounterVec,
+    cache_evicted: IntCounterVec,
+    cache_invalidated: IntCounterVec,
     lookup_rows: IntCounterVec,
     lookup_found: IntCounterVec,
     reopens: IntCounterVec,
@@ -225,6 +229,30 @@ impl Metrics {
                 &registry,
                 "lookup_cache_misses_total",
                 "Keys that the store was asked for.",
+                &["pipeline", "lookup"],
+            ),
+            cache_shared: counters(
+                &registry,
+                "lookup_cache_shared_total",
+                "Keys that were being fetched already: one call served all who asked.",
+                &["pipeline", "lookup"],
+            ),
+            cache_stale: counters(
+                &registry,
+                "lookup_cache_stale_total",
+                "Answers given beyond their time, while they were asked for again.",
+                &["pipeline", "lookup"],
+            ),
+            cache_evicted: counters(
+                &registry,
+                "lookup_cache_evicted_total",
+                "Keys given up for want of room.",
+                &["pipeline", "lookup"],
+            ),
+            cache_invalidated: counters(
+                &registry,
+                "lookup_cache_invalidated_total",
+                "Keys forgotten because the topic of changes named them.",
                 &["pipeline", "lookup"],
             ),
             lookup_rows: counters(
@@ -406,6 +434,10 @@ impl PipelineMetrics {
             bytes: self.families.cache_bytes.with_label_values(&labels),
             hits: self.families.cache_hits.with_label_values(&labels),
             misses: self.families.cache_misses.with_label_values(&labels),
+            shared: self.families.cache_shared.with_label_values(&labels),
+            stale: self.families.cache_stale.with_label_values(&labels),
+            evicted: self.families.cache_evicted.with_label_values(&labels),
+            invalidated: self.families.cache_invalidated.with_label_values(&labels),
             rows: self.families.lookup_rows.with_label_values(&labels),
             found: self.families.lookup_found.with_label_values(&labels),
             from_cache: self.lookups.with_label_values(&[lookup, "cache"]),
@@ -427,6 +459,13 @@ pub struct LookupMetrics {
     pub bytes: IntGauge,
     pub hits: IntCounter,
     pub misses: IntCounter,
+    /// Keys that another was fetching already.
+    pub shared: IntCounter,
+    /// Answers beyond their time, given while they were asked for again.
+    pub stale: IntCounter,
+    pub evicted: IntCounter,
+    /// Forgotten because they changed.
+    pub invalidated: IntCounter,
     /// Rows that asked.
     pub rows: IntCounter,
     pub found: IntCounter,

@@ -8,7 +8,7 @@ use crate::dead_letters::DeadLetters;
 use crate::flow::{Flow, FlowStep, Node};
 use crate::gate::Gate;
 use crate::kafka;
-use crate::lookups::{CacheOptions, Guarded, Policy, TableStore};
+use crate::lookups::{CacheOptions, Guarded, KeyColumns, Policy, TableStore};
 use crate::metrics::{Metrics, PipelineMetrics};
 use crate::pipeline::{Limits, OpenSink, Pipeline, PipelineSink, Target};
 use crate::plan::{
@@ -22,8 +22,8 @@ use crate::waits::Waits;
 use crate::web;
 use anyhow::{Context, anyhow, bail};
 use millstream_config::{
-    Compression, DecodeSpec, Framing, LookupFrom, LookupSpec, OnFailure, Pipeline as PipelineFile,
-    PipelineSpec, SinkTo, SourceFrom, SourceSpec, StartAt, Tombstones,
+    ChangesSpec, Compression, DecodeSpec, Framing, LookupFrom, LookupSpec, OnFailure,
+    Pipeline as PipelineFile, PipelineSpec, SinkTo, SourceFrom, SourceSpec, StartAt, Tombstones,
 };
 use millstream_connectors::file::{FileSource, FileSourceOptions, Notes};
 use millstream_connectors::kafka as kafka_connector;
@@ -483,13 +483,38 @@ async fn open_lookup(
         // Of a store that is asked in several requests each has its time.
         timeout: (!matches!(
             spec.from,
-            LookupFrom::Cql(_) | LookupFrom::Http(_) | LookupFrom::Postgres(_)
+            LookupFrom::Cql(_) | LookupFrom::Postgres(_) | LookupFrom::Http(_)
         ))
         .then_some(spec.timeout.0),
     };
-    let guarded =
+    let mut guarded =
         Guarded::new(&used.name, store, &used.key_types, policy, metrics.clone(), waits.clone())?;
+    if let Some(changes) = &spec.cache.changes
+        && let Some(key) = KeyColumns::of(&used.key, &used.key_types)
+    {
+        let source = changes_source(changes, stores, waits).await?;
+        guarded.follow(source, key, stores.io);
+    }
     Ok(Arc::new(guarded))
+}
+
+/// What tells a look-up's cache which rows changed. It is read, and nothing is committed.
+async fn changes_source(
+    changes: &ChangesSpec,
+    stores: &Stores<'_>,
+    waits: &Waits,
+) -> anyhow::Result<Arc<dyn Source>> {
+    let Stores { file, home, io, .. } = stores;
+    if let Some(cluster) = &changes.kafka {
+        let cluster = kafka::watched_cluster(cluster, file, io, &waits.troubles)?;
+        return Ok(Arc::new(kafka::topic(&changes.topic, cluster).await?));
+    }
+    let topic = home
+        .log
+        .topic(&changes.topic)
+        .ok_or_else(|| anyhow!("there is no topic `{}` any more", changes.topic))?;
+    let options = TopicSourceOptions { batch_rows: 1024, batch_bytes: 1 << 20 };
+    Ok(Arc::new(TopicSource::new(topic, options)))
 }
 
 async fn open_sink(
@@ -599,14 +624,6 @@ async fn open_sink(
             let table = cql::table(cluster, &to.cql, &planned.schema).await.map_err(unreached)?;
             Box::new(move || Ok(table.sink()))
         }
-        (SinkPlan::Postgres { .. }, SinkTo::Postgres(to)) => {
-            let to = &to.postgres;
-            let server = postgres::server(&to.server, to.timeout.0, file, io);
-            let options = postgres::options(to, &file.spec.pipeline, &name);
-            let table = postgres::table(server, options, &planned.schema).await;
-            let table = table.map_err(unreached)?;
-            Box::new(move || Ok(table.sink()))
-        }
         (SinkPlan::Outside { .. }, SinkTo::Http(to)) => {
             let names = (pipeline, &*name);
             let target = web::http_sink(&to.http, file, names, &planned.schema, io);
@@ -622,6 +639,14 @@ async fn open_sink(
         (SinkPlan::Outside { .. }, SinkTo::Stdout(to)) => {
             let (shown, columns) = (to.stdout, planned.schema);
             Box::new(move || web::stdout(shown, columns.clone()))
+        }
+        (SinkPlan::Postgres { .. }, SinkTo::Postgres(to)) => {
+            let to = &to.postgres;
+            let server = postgres::server(&to.server, to.timeout.0, file, io);
+            let options = postgres::options(to, &file.spec.pipeline, &name);
+            let table = postgres::table(server, options, &planned.schema).await;
+            let table = table.map_err(unreached)?;
+            Box::new(move || Ok(table.sink()))
         }
         (SinkPlan::Discard, _) => Box::new(|| Ok(Box::new(DiscardSink))),
         _ => bail!("the plan of sink {name} does not fit its file"),

@@ -271,3 +271,36 @@ fn the_example_runs() {
     );
     assert!(program.ok(&["dead-letters", "list"]).contains("key is null"));
 }
+
+/// What the look-up's cache knows is asked for again when a topic of Kafka names its key.
+#[test]
+fn a_row_that_changed_is_seen_when_a_topic_says_so() {
+    let (Some(store), Some(kafka)) = (Store::new(), services::kafka()) else { return };
+    let program = store.program();
+    append(&program, "");
+    let topic = unique("changes");
+    kafka.create_topic(&topic, 2, &[("cleanup.policy", "compact")]);
+    let changes =
+        format!("changes: {{ topic: {topic}, kafka: {{ brokers: [\"{}\"] }} }}", kafka.bootstrap());
+    let text = store.pipeline("", "").replace("ttl: 1s", &format!("ttl: 1h, {changes}"));
+    program.write("p.yaml", text);
+    let running = program.start(&["p.yaml"]);
+    let mut seq = 0;
+    let mut place = || {
+        seq += 1;
+        append(&program, &(Event::new("k1".into(), seq, Fate::Out).line() + "\n"));
+        let text =
+            format!("SELECT place FROM {}.events WHERE key = 'k1' AND seq = {seq}", store.keyspace);
+        eventually("the event is stored", || {
+            let rows = store.runtime.block_on(store.session.query_unpaged(text.as_str(), ()));
+            let rows = rows.unwrap().into_rows_result().unwrap();
+            rows.maybe_first_row::<(String,)>().unwrap().map(|row| row.0)
+        })
+    };
+    assert_eq!(place(), "place-1");
+    store.cql("UPDATE KS.places SET place = 'elsewhere' WHERE key = 'k1'");
+    assert_eq!(place(), "place-1", "nobody told");
+    kafka.client().feeder().feed(&topic, 1, &[("k1".to_owned(), Vec::new())]);
+    eventually("the change is seen", || (place() == "elsewhere").then_some(()));
+    assert_eq!(running.end(), 0);
+}

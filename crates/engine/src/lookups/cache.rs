@@ -9,7 +9,7 @@ use super::keys::Key;
 use super::segments::{Segment, Segments, copy};
 use crate::metrics::LookupMetrics;
 use ahash::RandomState;
-use arrow_array::RecordBatch;
+use arrow_array::{ArrayRef, RecordBatch};
 use arrow_row::{RowConverter, Rows};
 use hashbrown::HashTable;
 use millstream_core::Found;
@@ -23,6 +23,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 const SHARDS: usize = 16;
+/// Changes that are remembered one by one; with more, nothing that was asked for before is kept.
+const CHANGES_MAX: usize = 65_536;
 
 pub struct Cache {
     options: CacheOptions,
@@ -31,6 +33,10 @@ pub struct Cache {
     shards: Vec<Mutex<Shard>>,
     memory: Mutex<Memory>,
     generation: AtomicU64,
+    /// How many keys were forgotten because they changed.
+    changes: AtomicU64,
+    /// What was asked for before this change is not kept.
+    floor: AtomicU64,
     metrics: LookupMetrics,
 }
 
@@ -40,6 +46,16 @@ struct Shard {
     answers: HashTable<Entry>,
     /// Keys that somebody is fetching; the channel closes when they are done or gave up.
     loading: HashMap<Key, watch::Receiver<()>, RandomState>,
+    /// Keys that changed, and the number of the change: an answer that was asked for before it is
+    /// not kept.
+    changed: HashMap<Key, u64, RandomState>,
+}
+
+/// A moment of a cache: what changed since is not kept as it was then.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment {
+    generation: u64,
+    changes: u64,
 }
 
 struct Memory {
@@ -103,6 +119,8 @@ impl Cache {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             memory: Mutex::new(Memory { segments, entries: 0, told: (0, 0) }),
             generation: AtomicU64::new(generation),
+            changes: AtomicU64::new(0),
+            floor: AtomicU64::new(0),
             metrics,
         }
     }
@@ -120,7 +138,7 @@ impl Cache {
         let by_shard = self.by_shard(rows);
         for (shard, keys) in by_shard.iter() {
             let mut shard = self.shards[shard].lock();
-            let Shard { answers, loading: others } = &mut *shard;
+            let Shard { answers, loading: others, .. } = &mut *shard;
             // The entries are all over the memory. Where each is likely to be is known without
             // reading it, and reading them in one short loop waits for many of them at once.
             let likely = keys.iter().map(|(_, hash)| answers.iter_hash(*hash).next());
@@ -173,12 +191,19 @@ impl Cache {
         }
     }
 
-    /// Keeps answers of the store as it was in this generation: of each key the rows that are
-    /// found under its place among the keys.
-    pub fn put(&self, keys: Vec<Key>, found: &Found, generation: u64) {
+    /// To be taken before the store is asked, which has this generation.
+    pub fn now(&self, generation: u64) -> Moment {
+        Moment { generation, changes: self.changes.load(Ordering::Acquire) }
+    }
+
+    /// Keeps answers of the store as it was since a moment: of each key the rows that are found
+    /// under its place among the keys.
+    pub fn put(&self, keys: Vec<Key>, found: &Found, asked: Moment) {
         let mut memory = self.memory.lock();
         // Under the lock: a change that comes later forgets these later.
-        if self.generation.load(Ordering::Acquire) != generation {
+        if self.generation.load(Ordering::Acquire) != asked.generation
+            || self.floor.load(Ordering::Acquire) > asked.changes
+        {
             return;
         }
         let at_once = memory.segments.keys_at_once(keys.len(), &found.rows);
@@ -190,7 +215,7 @@ impl Cache {
                 break;
             }
             let upto = from + some.len();
-            self.add(&mut memory, some, found, from..upto);
+            self.add(&mut memory, some, found, from..upto, asked);
             from = upto;
         }
         self.tell(&mut memory);
@@ -206,15 +231,61 @@ impl Cache {
     /// Forgets everything when the store's content was replaced.
     pub fn follow(&self, generation: u64) {
         if self.generation.swap(generation, Ordering::AcqRel) != generation {
-            let mut memory = self.memory.lock();
-            memory.segments.clear();
-            memory.entries = 0;
-            self.shards.iter().for_each(|shard| shard.lock().answers.clear());
-            self.tell(&mut memory);
+            self.clear(&mut self.memory.lock());
         }
     }
 
-    fn add(&self, memory: &mut Memory, keys: Vec<Key>, found: &Found, places: Range<usize>) {
+    /// Forgets keys, given as columns, whose rows changed.
+    pub fn forget(&self, columns: &[ArrayRef]) {
+        let Ok(rows) = self.converter.convert_columns(columns) else { return self.forget_all() };
+        let mut memory = self.memory.lock();
+        for key in &rows {
+            let key = key.as_ref();
+            let change = self.changes.fetch_add(1, Ordering::AcqRel) + 1;
+            let hash = self.hash(key);
+            let mut shard = self.shard_of(hash).lock();
+            if shard.remove(hash, key) {
+                memory.entries -= 1;
+            }
+            if shard.changed.len() >= CHANGES_MAX / SHARDS {
+                shard.changed.clear();
+                self.floor.store(change, Ordering::Release);
+            } else {
+                shard.changed.insert(Key::new(key), change);
+            }
+            self.metrics.invalidated.inc();
+        }
+        self.tell(&mut memory);
+    }
+
+    /// Forgets everything: what changed is not known.
+    pub fn forget_all(&self) {
+        let mut memory = self.memory.lock();
+        let change = self.changes.fetch_add(1, Ordering::AcqRel) + 1;
+        self.floor.store(change, Ordering::Release);
+        self.metrics.invalidated.inc_by(memory.entries as u64);
+        self.clear(&mut memory);
+    }
+
+    fn clear(&self, memory: &mut Memory) {
+        memory.segments.clear();
+        memory.entries = 0;
+        for shard in &self.shards {
+            let mut shard = shard.lock();
+            shard.answers.clear();
+            shard.changed.clear();
+        }
+        self.tell(memory);
+    }
+
+    fn add(
+        &self,
+        memory: &mut Memory,
+        keys: Vec<Key>,
+        found: &Found,
+        places: Range<usize>,
+        asked: Moment,
+    ) {
         let ranges =
             || places.clone().map(|place| found.of(place)).map(|r| r.start as u32..r.end as u32);
         let Ok(rows) = copy(&[&found.rows], ranges().map(|rows| (0, rows))) else { return };
@@ -229,6 +300,9 @@ impl Cache {
             let answer = Answer { chunk, rows, since, used, refreshing: Cell::new(false) };
             let hash = self.hash(key.bytes());
             let mut shard = self.shard_of(hash).lock();
+            if shard.changed.get(key.bytes()).is_some_and(|change| *change > asked.changes) {
+                continue;
+            }
             match shard.answer_mut(hash, key.bytes()) {
                 Some(before) => *before = answer,
                 None => {
@@ -283,6 +357,7 @@ impl Cache {
                 } else {
                     shard.remove(hash, key.bytes());
                     memory.entries -= 1;
+                    self.metrics.evicted.inc();
                 }
             }
         }
@@ -374,10 +449,10 @@ impl Shard {
         Some(&mut entry.answer)
     }
 
-    fn remove(&mut self, hash: u64, key: &[u8]) {
-        if let Ok(entry) = self.answers.find_entry(hash, |entry| entry.key.bytes() == key) {
-            entry.remove();
-        }
+    /// Whether it was there.
+    fn remove(&mut self, hash: u64, key: &[u8]) -> bool {
+        let found = self.answers.find_entry(hash, |entry| entry.key.bytes() == key);
+        found.map(|entry| entry.remove()).is_ok()
     }
 }
 

@@ -2,7 +2,8 @@
 
 use super::Policy;
 use super::answers::Answers;
-use super::cache::Cache;
+use super::cache::{Cache, Moment};
+use super::changes::{Following, KeyColumns};
 use super::failures::Failures;
 use super::keys::{Key, convert, converter, pick};
 use crate::metrics::{LookupMetrics, PipelineMetrics, Timer};
@@ -12,10 +13,11 @@ use arrow_row::Rows;
 use arrow_schema::{DataType, SchemaRef};
 use async_trait::async_trait;
 use futures::FutureExt;
-use millstream_core::{Disposition, Error, Found, Lookup, Result};
+use millstream_core::{Disposition, Error, Found, Lookup, Result, Source};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 /// A lookup with its policy. Shared by all partition tasks of a pipeline.
@@ -28,6 +30,7 @@ pub struct Guarded {
     metrics: LookupMetrics,
     pipeline_metrics: Arc<PipelineMetrics>,
     waits: Arc<Waits>,
+    following: Option<Following>,
 }
 
 impl Guarded {
@@ -62,7 +65,14 @@ impl Guarded {
             metrics,
             pipeline_metrics,
             waits,
+            following: None,
         })
+    }
+
+    /// Forgets what records of this source say has changed. Its reading goes on on `io`.
+    pub fn follow(&mut self, source: Arc<dyn Source>, key: KeyColumns, io: &Handle) {
+        self.following =
+            self.cache.as_ref().map(|cache| Following::start(source, key, cache, &self.name, io));
     }
 
     /// Asks the store until it answers, or as often as the policy says.
@@ -108,17 +118,20 @@ impl Guarded {
         let generation = self.store.generation();
         cache.follow(generation);
         let rows = convert(&cache.converter, keys)?;
+        let asked = cache.now(generation);
         let (done, loading) = watch::channel(());
         let (known, marks) = cache.look_up(&rows, &loading);
         let mut answers = known.answers;
         self.metrics.hits.inc_by((rows.num_rows() - known.missing.len()) as u64);
         self.metrics.misses.inc_by(known.missing.len() as u64);
+        self.metrics.shared.inc_by(known.waiting.len() as u64);
+        self.metrics.stale.inc_by(known.stale.len() as u64);
         let is_known = known.missing.is_empty() && known.waiting.is_empty();
         if !known.stale.is_empty() {
-            self.refresh(cache.clone(), pick(keys, &known.stale)?, generation);
+            self.refresh(cache.clone(), pick(keys, &known.stale)?, asked);
         }
         if !known.missing.is_empty() {
-            self.fetch(cache, keys, &rows, &known.missing, &mut answers, generation).await?;
+            self.fetch(cache, keys, &rows, &known.missing, &mut answers, asked).await?;
         }
         drop(marks);
         drop(done);
@@ -131,7 +144,8 @@ impl Guarded {
         }
         if !left.is_empty() {
             // Whoever fetched these gave up: ask on our own account.
-            self.fetch(cache, keys, &rows, &left, &mut answers, generation).await?;
+            let asked = cache.now(generation);
+            self.fetch(cache, keys, &rows, &left, &mut answers, asked).await?;
         }
         Ok((answers.assemble(self.store.schema())?, is_known))
     }
@@ -144,7 +158,7 @@ impl Guarded {
         rows: &Rows,
         wanted: &[u32],
         answers: &mut Answers,
-        generation: u64,
+        asked: Moment,
     ) -> Result<()> {
         let found = self.ask(&pick(keys, wanted)?).await?;
         let chunk = Arc::new(found.rows.clone());
@@ -153,21 +167,21 @@ impl Guarded {
             answers.set(*key, &chunk, rows.start as u32..rows.end as u32);
         }
         let keys = wanted.iter().map(|key| Key::new(rows.row(*key as usize).as_ref())).collect();
-        cache.put(keys, &found, generation);
+        cache.put(keys, &found, asked);
         Ok(())
     }
 
     /// Asks again for answers that are given meanwhile. When that fails, whoever comes next tries
     /// again.
-    fn refresh(&self, cache: Arc<Cache>, keys: RecordBatch, generation: u64) {
+    fn refresh(&self, cache: Arc<Cache>, keys: RecordBatch, asked: Moment) {
         let store = self.store.clone();
         let timeout = self.policy.timeout;
         let metrics = self.pipeline_metrics.clone();
         let name = self.name.clone();
         tokio::spawn(async move {
             let Ok(rows) = cache.converter.convert_columns(keys.columns()) else { return };
-            let asked = AssertUnwindSafe(within(timeout, store.get_many(&keys)));
-            let found = match asked.catch_unwind().await {
+            let answer = AssertUnwindSafe(within(timeout, store.get_many(&keys)));
+            let found = match answer.catch_unwind().await {
                 Ok(Ok(found)) => found,
                 failed => {
                     let kind = match failed {
@@ -179,7 +193,7 @@ impl Guarded {
                 }
             };
             let keys = rows.iter().map(|key| Key::new(key.as_ref())).collect();
-            cache.put(keys, &found, generation);
+            cache.put(keys, &found, asked);
         });
     }
 }

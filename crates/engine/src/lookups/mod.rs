@@ -8,12 +8,14 @@
 
 mod answers;
 mod cache;
+mod changes;
 mod failures;
 mod guarded;
 mod keys;
 mod segments;
 mod table;
 
+pub use changes::KeyColumns;
 pub use guarded::Guarded;
 pub use table::TableStore;
 

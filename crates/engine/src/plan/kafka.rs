@@ -130,7 +130,7 @@ impl Planner<'_> {
         }
     }
 
-    async fn kafka_topic(
+    pub(super) async fn kafka_topic(
         &mut self,
         options: &KafkaCluster,
         topic: &Arc<str>,

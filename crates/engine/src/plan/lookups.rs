@@ -2,7 +2,7 @@
 
 use super::{Planner, nearest, schema_of};
 use arrow_schema::{Schema, SchemaRef};
-use millstream_config::{LookupFrom, LookupSpec, PipelineSpec};
+use millstream_config::{ChangesSpec, LookupFrom, LookupSpec, PipelineSpec};
 use millstream_connectors::file::{FileLookup, FileLookupOptions, rows};
 use millstream_core::LookupKey;
 use millstream_sql::{KEY_COLUMNS, KEY_RANGE, LookupUse, Query};
@@ -33,6 +33,9 @@ impl Planner<'_> {
     ) -> (BTreeMap<String, SchemaRef>, Vec<String>) {
         let mut schemas = BTreeMap::new();
         for (name, lookup) in &spec.lookups {
+            if let Some(changes) = &lookup.cache.changes {
+                self.changes(name, changes).await;
+            }
             match &lookup.from {
                 LookupFrom::Http(from) => {
                     if let Some(columns) = self.http_lookup(name, &from.http) {
@@ -101,6 +104,19 @@ impl Planner<'_> {
         let untold = spec.lookups.keys().filter(|name| !schemas.contains_key(*name)).cloned();
         let untold = untold.collect();
         (schemas, untold)
+    }
+
+    /// Whether the topic that tells of changes is there.
+    async fn changes(&mut self, name: &str, changes: &ChangesSpec) {
+        let path = format!("/lookups/{name}/cache/changes");
+        let topic = &changes.topic;
+        if let Some(cluster) = &changes.kafka {
+            self.kafka_topic(cluster, &topic.as_str().into(), &path, "topic").await;
+        } else if self.catalog.topic(topic).is_none() && !self.catalog.is_untold_topic(topic) {
+            let hint = nearest(topic, self.catalog.topic_names());
+            let message = format!("there is no topic `{topic}`");
+            self.mistake(&format!("{path}/topic"), message, hint);
+        }
     }
 
     /// Whether each look-up can be asked by the columns that the SQL joins on.

@@ -30,10 +30,13 @@ pub(super) fn in_order(files: &[PipelineFile]) -> Vec<&PipelineFile> {
                 LookupFrom::Table(from) => Some(format!("table {}", from.table)),
                 LookupFrom::File(_)
                 | LookupFrom::Cql(_)
-                | LookupFrom::Http(_)
-                | LookupFrom::Postgres(_) => None,
+                | LookupFrom::Postgres(_)
+                | LookupFrom::Http(_) => None,
             })
             .collect();
+        let changes = file.spec.lookups.values().filter_map(|lookup| lookup.cache.changes.as_ref());
+        let changes = changes.filter(|changes| changes.kafka.is_none());
+        names.extend(changes.map(|changes| format!("topic {}", changes.topic)));
         if let SourceFrom::Topic(from) = &file.spec.source.from {
             names.push(format!("topic {}", from.topic));
         }

@@ -46,10 +46,10 @@ impl Planner<'_> {
             SinkTo::Discard(_) => Some(SinkPlan::Discard),
             SinkTo::Kafka(to) => self.kafka_sink(at, to, schema).await,
             SinkTo::Cql(to) => self.cql_sink(at, &to.cql, schema).await,
+            SinkTo::Postgres(to) => self.postgres_sink(at, &to.postgres, schema).await,
             SinkTo::Http(to) => self.http_sink(at, &to.http, schema),
             SinkTo::Files(to) => self.files_sink(at, &to.files, schema),
             SinkTo::Stdout(to) => self.stdout_sink(at, to.stdout, schema),
-            SinkTo::Postgres(to) => self.postgres_sink(at, &to.postgres, schema).await,
             SinkTo::Table(to) => {
                 let key: Vec<_> = to.key.iter().chain(&to.clustering).cloned().collect();
                 if let Err(message) = TableSink::accepts(schema, &key, to.timestamp.as_deref()) {

@@ -7,8 +7,11 @@ use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use arrow_schema::{DataType, SchemaRef};
 use async_trait::async_trait;
 use futures::FutureExt;
-use millstream_core::{Error, Found, Lookup, Result};
-use millstream_engine::{CacheOptions, Guarded, Metrics, Policy, Waits};
+use millstream_core::{
+    Error, Found, Headers, Lookup, LookupKey, PartitionReader, Place, Record, Records,
+    RecordsBuilder, Result, Source, Start,
+};
+use millstream_engine::{CacheOptions, Guarded, KeyColumns, Metrics, Policy, Waits};
 use parking_lot::Mutex;
 use rand::{Rng, SeedableRng};
 use std::collections::BTreeMap;
@@ -248,8 +251,12 @@ async fn a_store_that_stays_away_is_given_up_where_the_file_says_so() {
     assert_eq!(g.get(&[2]).await.unwrap(), [Some(1)]);
     assert_eq!(g.store.asked().len(), 4);
 
-    let slow =
-        Policy { timeout: Some(Duration::from_millis(20)), dead_letter: true, retries: 0, cache: None };
+    let slow = Policy {
+        timeout: Some(Duration::from_millis(20)),
+        dead_letter: true,
+        retries: 0,
+        cache: None,
+    };
     let g = guard(slow);
     g.store.delay_ms.store(5_000, Ordering::Relaxed);
     let error = g.get(&[2]).await.unwrap_err();
@@ -474,4 +481,110 @@ async fn how_long_hits_take() {
         let each = since.elapsed().as_nanos() / (rounds * asked as u128);
         println!("filled by {fill}, asked by {asked}: {each} ns a key");
     }
+}
+
+/// A topic of one partition that the test writes.
+struct Told(Arc<tokio::sync::Mutex<tokio::sync::mpsc::Receiver<Records>>>);
+
+struct ToldReader(Arc<tokio::sync::Mutex<tokio::sync::mpsc::Receiver<Records>>>);
+
+#[async_trait]
+impl PartitionReader for ToldReader {
+    async fn next(&mut self) -> Result<Option<Records>> {
+        Ok(self.0.lock().await.recv().await)
+    }
+
+    fn end_offset(&self) -> i64 {
+        0
+    }
+}
+
+#[async_trait]
+impl Source for Told {
+    fn name(&self) -> &str {
+        "changes"
+    }
+
+    fn identity(&self) -> String {
+        "changes".into()
+    }
+
+    fn partitions(&self) -> u32 {
+        1
+    }
+
+    async fn reader(&self, _: u32, _: Start) -> Result<Box<dyn PartitionReader>> {
+        Ok(Box::new(ToldReader(self.0.clone())))
+    }
+
+    async fn offset_of(&self, _: u32, _: Place) -> Result<i64> {
+        Ok(0)
+    }
+}
+
+/// A look-up that follows what the sender tells.
+fn following() -> (Guard, tokio::sync::mpsc::Sender<Records>) {
+    let mut g = guard(policy(Some(cache())));
+    let (tell, told) = tokio::sync::mpsc::channel(1);
+    let told = Arc::new(Told(Arc::new(tokio::sync::Mutex::new(told))));
+    let key = LookupKey::Equal(vec!["k".into()]);
+    let key = KeyColumns::of(&key, &[DataType::Int64]).unwrap();
+    let guarded = Arc::get_mut(&mut g.guarded).unwrap();
+    guarded.follow(told, key, &tokio::runtime::Handle::current());
+    (g, tell)
+}
+
+fn changed(keys: &[&str]) -> Records {
+    let mut records = RecordsBuilder::new();
+    for (at, key) in keys.iter().enumerate() {
+        records.push(Record {
+            offset: at as i64,
+            timestamp: 0,
+            key: Some(key.as_bytes()),
+            value: None,
+            headers: Headers::default(),
+        });
+    }
+    records.finish(keys.len() as i64)
+}
+
+async fn invalidated(g: &Guard, count: u64) {
+    let line =
+        format!(r#"millstream_lookup_cache_invalidated_total{{lookup="l",pipeline="p"}} {count}"#);
+    for _ in 0..500 {
+        if g.metrics.text().lines().any(|said| said == line) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("no `{line}`");
+}
+
+#[tokio::test]
+async fn what_changed_is_asked_for_again_and_the_rest_is_not() {
+    let (g, tell) = following();
+    assert_eq!(g.get(&[2, 4, 5]).await.unwrap(), [Some(1), Some(1), None]);
+    tell.send(changed(&["4", r#"{"k": 5}"#])).await.unwrap();
+    invalidated(&g, 2).await;
+    assert_eq!(g.get(&[2, 4, 5]).await.unwrap(), [Some(1), Some(2), None]);
+    assert_eq!(g.store.asked(), [vec![2, 4, 5], vec![4, 5]]);
+    g.says(r#"millstream_lookup_cache_entries{lookup="l",pipeline="p"} 3"#);
+    // A key that cannot be read may be any.
+    tell.send(changed(&["what"])).await.unwrap();
+    invalidated(&g, 5).await;
+    assert_eq!(g.get(&[2]).await.unwrap(), [Some(3)]);
+}
+
+#[tokio::test]
+async fn an_answer_that_was_under_way_while_its_key_changed_is_not_kept() {
+    let (g, tell) = following();
+    g.store.delay_ms.store(300, Ordering::Relaxed);
+    let early = tokio::spawn(get(g.guarded.clone(), vec![2, 4]));
+    while g.store.asked().is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    tell.send(changed(&["2"])).await.unwrap();
+    invalidated(&g, 1).await;
+    assert_eq!(early.await.unwrap().unwrap(), [Some(1), Some(1)]);
+    assert_eq!(g.get(&[2, 4]).await.unwrap(), [Some(2), Some(1)]);
 }
