@@ -283,7 +283,7 @@ pub struct TextDecode {
     pub columns: Option<Columns>,
 }
 
-/// A store to look rows up in: a `table`, a `file`, `cql` or `http`.
+/// A store to look rows up in: a `table`, a `file`, `cql`, `postgres` or `http`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LookupSpec {
     #[serde(flatten)]
@@ -410,7 +410,8 @@ pub struct StepSpec {
     pub sql: String,
 }
 
-/// Where rows go: a `table`, a `topic`, `kafka`, `cql`, `http`, `files`, `stdout`, or `discard`.
+/// Where rows go: a `table`, a `topic`, `kafka`, `cql`, `postgres`, `http`, `files`, `stdout`, or
+/// `discard`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SinkSpec {
     /// A name for metrics and errors. The table's or topic's own unless given.
