@@ -61,7 +61,8 @@ impl PipelineSpec {
             SinkTo::Topic(to) => to.registry.as_deref(),
             SinkTo::Kafka(to) => to.registry.as_deref(),
             SinkTo::Table(_)
-            | SinkTo::Cql(_) | SinkTo::Postgres(_)
+            | SinkTo::Cql(_)
+            | SinkTo::Postgres(_)
             | SinkTo::Http(_)
             | SinkTo::Files(_)
             | SinkTo::Stdout(_)

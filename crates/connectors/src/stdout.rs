@@ -18,6 +18,9 @@ pub enum Shown {
     Table,
 }
 
+/// Rows that cannot be shown, and why.
+type Rejected = Vec<(u32, String)>;
+
 /// Writes each batch whole, so that those of several partitions do not mix.
 pub struct StdoutSink {
     shown: Shown,
@@ -39,7 +42,7 @@ impl StdoutSink {
         Ok(Self { shown, encoder, nobody_reads })
     }
 
-    fn text(&mut self, rows: &RecordBatch) -> Result<(Vec<u8>, Vec<(u32, String)>)> {
+    fn text(&mut self, rows: &RecordBatch) -> Result<(Vec<u8>, Rejected)> {
         let Some(encoder) = self.encoder.as_mut().filter(|_| self.shown == Shown::JsonLines) else {
             let table = pretty_format_batches(std::slice::from_ref(rows));
             let table = table.map_err(|e| Error::reject("unshowable", "a row").because(e))?;
