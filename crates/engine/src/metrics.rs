@@ -300,6 +300,10 @@ impl Metrics {
             "Time from giving a batch to a sink until its rows are durable there.",
             &["sink"],
         );
+        // An increase is seen of what was there before.
+        for change in ["assigned", "revoked", "lost"] {
+            f.partition_changes.with_label_values(&[name, change]);
+        }
         let one = |family: &IntCounterVec| family.with_label_values(&[name]);
         let gauge = |family: &IntGaugeVec| family.with_label_values(&[name]);
         let stage = |stage| stages.with_label_values(&[stage]);

@@ -38,6 +38,43 @@ pub fn run_script(tmp: &str, script: &Path, args: &[&str]) {
     assert!(run.status.success() && out.contains("all well"), "{out}\n{err}");
 }
 
+/// The interpreter of an environment that has what a file of requirements names, made once for the
+/// workspace. None where there is no Python; where `CI` is set that is a failure.
+///
+/// `tmp` is the test's `CARGO_TARGET_TMPDIR`, `name` that of the environment.
+pub fn with_requirements(tmp: &str, name: &str, requirements: &Path) -> Option<PathBuf> {
+    match environment(tmp, name, requirements) {
+        Ok(python) => Some(python),
+        Err(why) if std::env::var("CI").as_deref() == Ok("true") => {
+            panic!("Python is due in CI: {why}")
+        }
+        Err(why) => {
+            eprintln!("skipped, there is no Python with {}: {why}", requirements.display());
+            None
+        }
+    }
+}
+
+fn environment(tmp: &str, name: &str, requirements: &Path) -> Result<PathBuf, String> {
+    let said = |error: std::io::Error| error.to_string();
+    let target = Path::new(tmp).parent().unwrap_or(Path::new("."));
+    let home = target.join(name);
+    fs::create_dir_all(&home).map_err(said)?;
+    let (python, ready) = (home.join("bin/python"), home.join("ready"));
+    let lock = File::create(home.join("lock")).map_err(said)?;
+    lock.lock().map_err(said)?;
+    let wanted = fs::read_to_string(requirements).map_err(said)?;
+    // The Makefile writes it too.
+    if fs::read_to_string(&ready).is_ok_and(|has| has == wanted) {
+        return Ok(python);
+    }
+    run(Command::new("python3").args(["-m", "venv"]).arg(&home))?;
+    let mut install = Command::new(&python);
+    run(install.args(["-m", "pip", "install", "--quiet", "--requirement"]).arg(requirements))?;
+    fs::write(&ready, wanted).map_err(said)?;
+    Ok(python)
+}
+
 fn interpreter(tmp: &str) -> Result<PathBuf, String> {
     let target = Path::new(tmp).parent().unwrap_or(Path::new("."));
     let home = target.join("python");

@@ -81,6 +81,19 @@ pub struct Mongo {
     settings: Settings,
 }
 
+/// Prometheus, shared with other tests: what it scrapes for one has a job of its own.
+#[derive(Debug)]
+pub struct Prometheus {
+    settings: Settings,
+}
+
+/// What Prometheus scrapes until this is dropped.
+#[derive(Debug)]
+pub struct Scraped {
+    targets: PathBuf,
+    job: String,
+}
+
 /// Certificates and keys in PEM, and a user that may log in.
 #[derive(Debug, Clone)]
 pub struct Files {
@@ -151,6 +164,12 @@ pub fn mongo() -> Option<Mongo> {
     static UP: OnceLock<Result<Settings, String>> = OnceLock::new();
     let settings = have("mongo", UP.get_or_init(|| up(&["mongo"])).clone())?;
     Some(Mongo { settings })
+}
+
+pub fn prometheus() -> Option<Prometheus> {
+    static UP: OnceLock<Result<Settings, String>> = OnceLock::new();
+    let settings = have("prometheus", UP.get_or_init(|| up(&["prometheus"])).clone())?;
+    Some(Prometheus { settings })
 }
 
 pub fn registry() -> Option<Registry> {
@@ -378,6 +397,44 @@ impl Registry {
     pub fn files(&self) -> Files {
         self.settings.files()
     }
+}
+
+impl Prometheus {
+    /// Where its HTTP API answers.
+    pub fn address(&self) -> SocketAddr {
+        let url = self.settings.get("PROMETHEUS_URL");
+        let address = url.split('/').nth(2).expect("an address after two slashes");
+        address.parse().expect("an address and a port")
+    }
+
+    /// Scrapes an address every second, as a job with a [`unique`] name.
+    pub fn scrape(&self, job: &str, address: SocketAddr) -> Scraped {
+        let targets = PathBuf::from(self.settings.get("PROMETHEUS_TARGETS"));
+        let target = format!("{{\"targets\":[\"{address}\"],\"labels\":{{\"job\":\"{job}\"}}}}");
+        change_lines(&targets, |lines| lines.push(target));
+        Scraped { targets, job: job.to_owned() }
+    }
+}
+
+impl Drop for Scraped {
+    fn drop(&mut self) {
+        let job = format!("\"{}\"", self.job);
+        change_lines(&self.targets, |lines| lines.retain(|line| !line.contains(&job)));
+    }
+}
+
+/// Changes a JSON array of which each element stands in a line, while others change it too.
+fn change_lines(file: &Path, change: impl FnOnce(&mut Vec<String>)) {
+    let lock = File::create(file.with_extension("lock")).expect("a lock beside the targets");
+    lock.lock().expect("the lock");
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let elements = text.lines().map(|line| line.trim_matches(['[', ']', ',', ' ']));
+    let mut lines: Vec<String> =
+        elements.filter(|line| !line.is_empty()).map(str::to_owned).collect();
+    change(&mut lines);
+    let fresh = file.with_extension("new");
+    std::fs::write(&fresh, format!("[\n{}\n]\n", lines.join(",\n"))).expect("the targets");
+    std::fs::rename(fresh, file).expect("the targets");
 }
 
 /// What `dev/services` prints, a `KEY=VALUE` a line.
