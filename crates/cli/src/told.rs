@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 /// What is waited for so long is told: shorter waits are what retries are for.
 const WAITS_LONG: Duration = Duration::from_secs(30);
 
+/// The step of what a partition's task does as a whole.
+const TASK: &str = "task";
+
 /// Looks at everything once. Texts of errors are not looked at: they name rows, paths and addresses.
 pub fn look(metrics: Metrics, engine: Engine) -> impl FnMut() -> Vec<Tally> + Send {
     let mut waits = Waits::default();
@@ -36,7 +39,7 @@ fn errors(metrics: &Metrics) -> Vec<Tally> {
             };
             let kind = Kind::of(
                 label("pipeline").unwrap_or_default(),
-                label("step").unwrap_or("task"),
+                label("step").unwrap_or(TASK),
                 label("kind").unwrap_or("panic"),
             );
             let (errors, retries) = counted.entry(kind).or_default();
@@ -46,8 +49,8 @@ fn errors(metrics: &Metrics) -> Vec<Tally> {
     }
     let tallies = counted.into_iter().map(|(kind, (errors, retries))| Tally {
         level: if errors > 0 { Level::Error } else { Level::Warning },
-        says: match (kind.word.as_str(), errors) {
-            ("panic", _) => "a panic sent a partition back to its last commit",
+        says: match (kind.step.as_str(), errors) {
+            (TASK, _) => "a panic sent a partition back to its last commit",
             (_, 0) => "calls fail and are tried again",
             _ => "rows or calls failed",
         },

@@ -88,3 +88,16 @@ fn completions_and_the_schema_are_whole() {
     let schema: serde_json::Value = serde_json::from_str(&program.ok(&["schema"])).unwrap();
     assert!(schema["properties"]["sinks"].is_object());
 }
+
+#[test]
+fn the_reference_is_what_the_program_prints() {
+    let printed = Program::new().ok(&["schema", "--format", "markdown"]);
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/reference.md");
+    let kept = std::fs::read_to_string(path).unwrap_or_default();
+    let differs = printed.lines().zip(kept.lines()).find(|(printed, kept)| printed != kept);
+    assert!(
+        printed == kept,
+        "docs/reference.md is not what is printed (first at {differs:?}): renew it with \
+         `cargo run -p millstream -- schema --format markdown > docs/reference.md`"
+    );
+}

@@ -122,7 +122,7 @@ fn failing() -> Program {
         });
     }
     program.write("rows.json", rows);
-    program.write("wrong.json", format!("{ROW} is no JSON\n").repeat(300));
+    program.write("wrong.json", format!("{ROW} is no JSON\n").repeat(2000));
     let file = |name: &str, source: &str, ratio: &str, more: &str| {
         format!(
             "pipeline: {name}\n\
@@ -216,7 +216,6 @@ fn each_kind_of_error_is_told_once_and_nothing_that_is_secret() {
         }
     }
     let log = std::fs::read_to_string(program.path("run.log")).unwrap();
-    assert!(log.contains(" TRACE ") || log.contains(" DEBUG "), "{log}");
     for hidden in [KEY, PASSWORD] {
         assert!(!log.contains(hidden), "{hidden} is in the log");
         assert!(!metrics.contains(hidden), "{hidden} is in the metrics");
