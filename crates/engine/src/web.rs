@@ -53,6 +53,12 @@ fn client(
     }
 }
 
+/// Sees that the files of a client, its certificates and its token, can be used. Blocks on disk.
+pub fn http_client(options: &HttpClient, file: &PipelineFile) -> Result<()> {
+    let options = client(options, file, Duration::ZERO, 0, 0);
+    Client::new(options, Handle::current()).map(drop)
+}
+
 /// The headers that a file names. The error is a sentence for the user.
 pub fn headers_of(options: &HttpClient) -> Result<Headers, String> {
     let given: Vec<(&String, Hidden)> = options

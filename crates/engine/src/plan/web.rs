@@ -1,5 +1,5 @@
 //! Whether what a file says of HTTP servers, files and the standard output fits the rows. No server
-//! is asked: it has no schema to compare with.
+//! is asked, as it has no schema to compare with; the files that the client needs are read.
 
 use super::lookups::declared;
 use super::{Planner, SinkPlan};
@@ -17,6 +17,12 @@ impl Planner<'_> {
         let path = format!("/lookups/{name}/http");
         if let Err(why) = web::headers_of(&from.client) {
             self.mistake(&format!("{path}/headers"), why, None);
+        }
+        if self.catalog.asks_elsewhere()
+            && let Err(error) = web::http_client(&from.client, self.file)
+        {
+            self.refusal(&path, &error, None);
+            return None;
         }
         match web::key_of(from) {
             Ok(key) => Some(declared(&from.columns.schema(), KEY_COLUMNS, key.join(","))),
@@ -65,6 +71,11 @@ impl Planner<'_> {
         let fits = web::http_target(to).and_then(|target| HttpTarget::accepts(schema, &target));
         if let Err(why) = fits {
             self.mistake(&format!("{path}/{field}"), why, None);
+        }
+        if self.catalog.asks_elsewhere()
+            && let Err(error) = web::http_client(&to.client, self.file)
+        {
+            self.refusal(&path, &error, None);
         }
         let shown = match (&to.url, &to.url_column) {
             // A query may hold a secret.
