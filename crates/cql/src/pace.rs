@@ -1,9 +1,10 @@
 //! How many requests may be under way: more while the store keeps up, half when it says that it
-//! does not.
+//! does not. And whose they are: batches send theirs one after the other, in the order in which they
+//! came. If all took turns, all would be done at the same time, and their tasks would read in bursts.
 
 use parking_lot::Mutex;
 use std::time::{Duration, Instant};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 /// Answers of one moment are one sign.
 const ONE_SIGN: Duration = Duration::from_millis(100);
@@ -11,6 +12,7 @@ const ONE_SIGN: Duration = Duration::from_millis(100);
 pub(crate) struct Pace {
     state: Mutex<State>,
     free: Notify,
+    line: Semaphore,
     max: usize,
 }
 
@@ -19,6 +21,9 @@ struct State {
     under_way: usize,
     slowed: Option<Instant>,
 }
+
+/// So many batches send at a time: one may be of a task that is busy with something else.
+const SENDING: usize = 2;
 
 /// A request that is under way.
 pub(crate) struct Turn<'a> {
@@ -30,7 +35,12 @@ impl Pace {
     pub fn new(max: usize) -> Pace {
         let limit = (max.max(1) as f64 / 2.0).max(1.0);
         let state = State { limit, under_way: 0, slowed: None };
-        Pace { state: Mutex::new(state), free: Notify::new(), max: max.max(1) }
+        Pace {
+            state: Mutex::new(state),
+            free: Notify::new(),
+            line: Semaphore::new(SENDING),
+            max: max.max(1),
+        }
     }
 
     /// Waits until there is room. Cancel safe.
@@ -43,6 +53,11 @@ impl Pace {
             }
             freed.await;
         }
+    }
+
+    /// Waits until it is this batch's time to send; it gives the place back when all is sent.
+    pub async fn line(&self) -> Option<SemaphorePermit<'_>> {
+        self.line.acquire().await.ok()
     }
 
     pub fn try_turn(&self) -> Option<Turn<'_>> {

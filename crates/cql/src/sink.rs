@@ -253,20 +253,31 @@ impl Sink for CqlSink {
             bytes += round.iter().map(|statement| statement.bytes() as u64).sum::<u64>();
             let mut units = units.into_iter().peekable();
             let mut stored = FuturesUnordered::new();
+            let mut line = std::pin::pin!(table.pace.line().fuse());
+            let mut place = None;
             // Every answer is awaited: nothing of a batch is under way when it is given again.
             let mut failed = None;
             loop {
                 // A request comes to be only when it may be sent.
-                while units.peek().is_some()
+                while place.is_some()
+                    && units.peek().is_some()
                     && let Some(turn) = table.pace.try_turn()
                     && let Some(unit) = units.next()
                 {
                     stored.push(table.store(encoded, round, unit, turn));
                 }
+                let more = units.peek().is_some();
+                if !more {
+                    place = None;
+                }
                 let answer = tokio::select! {
                     biased;
                     Some(answer) = stored.next() => answer,
-                    turn = table.pace.turn(), if units.peek().is_some() => {
+                    now = &mut line, if more && place.is_none() => {
+                        place = Some(now);
+                        continue;
+                    }
+                    turn = table.pace.turn(), if place.is_some() => {
                         if let Some(unit) = units.next() {
                             stored.push(table.store(encoded, round, unit, turn));
                         }
