@@ -3,11 +3,16 @@
 use parking_lot::{Condvar, Mutex};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::collections::binary_heap::PeekMut;
 use std::io::{self, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
+
+/// Frames that are due within so long go together: a wake for each would take the machine from those
+/// whom the proxy stands between.
+const TOGETHER: Duration = Duration::from_millis(1);
 
 pub(super) struct Lane(Arc<Inner>);
 
@@ -49,9 +54,14 @@ impl Lane {
     pub fn later(&self, wait: Duration, frame: Vec<u8>) {
         let mut held = self.0.held.lock();
         held.count += 1;
-        let entry = (Instant::now() + wait, held.count, frame);
+        let due = Instant::now() + wait;
+        let is_first = held.frames.peek().is_none_or(|Reverse((first, ..))| due < *first);
+        let entry = (due, held.count, frame);
         held.frames.push(Reverse(entry));
-        self.0.changed.notify_one();
+        // Else it is looked at when the one before it is due.
+        if is_first {
+            self.0.changed.notify_one();
+        }
     }
 
     /// Closes it; what waits is lost.
@@ -69,14 +79,20 @@ impl Inner {
             match held.frames.peek() {
                 None => self.changed.wait(&mut held),
                 Some(Reverse((due, ..))) if *due > Instant::now() => {
-                    let due = *due;
+                    let due = *due + TOGETHER;
                     self.changed.wait_until(&mut held, due);
                 }
                 Some(_) => {
-                    let Some(Reverse((.., frame))) = held.frames.pop() else { continue };
+                    let mut due = Vec::new();
+                    while let Some(next) = held.frames.peek_mut()
+                        && next.0.0 <= Instant::now()
+                    {
+                        let Reverse((.., frame)) = PeekMut::pop(next);
+                        due.extend_from_slice(&frame);
+                    }
                     drop(held);
                     // Whoever reads sees by itself that this end is gone.
-                    let _ = self.out.lock().write_all(&frame);
+                    let _ = self.out.lock().write_all(&due);
                     held = self.held.lock();
                 }
             }
