@@ -80,9 +80,7 @@ impl Site {
             return Err("the address begins with neither `http://` nor `https://`".to_owned());
         }
         if !url.username().is_empty() || url.password().is_some() {
-            return Err(
-                "the address has a user in it: write it as `user` and `password`".to_owned()
-            );
+            return Err("the address has a user in it: write `username` and `password`".to_owned());
         }
         let host = url.host_str().ok_or("the address has no host")?;
         let target = match url.query() {

@@ -172,3 +172,43 @@ fn a_letter_that_is_sent_again_is_in_a_file_of_its_own() {
     assert_eq!(after.len(), before + dead.len());
     assert!(dead.into_iter().all(|event| after.contains(event)));
 }
+
+#[test]
+fn each_partition_of_a_topic_has_files_of_its_own_also_after_the_topic_is_made_again() {
+    let program = Program::new();
+    let source = "source:\n  topic: numbers\n";
+    let text = PIPELINE
+        .replace("source:\n  file: numbers.jsonl\n  follow: FOLLOW\n", source)
+        .replace("folder: out,", "folder: \"out/{partition}\",");
+    program.write("numbers.yaml", &text);
+    let mut generator = Generator::new(25, 31);
+    let events: Vec<Event> = (0..400).map(|_| generator.event()).collect();
+    let lines: String = events.iter().map(|e| format!("{}\t{}\n", e.key, e.line())).collect();
+    let produce = ["produce", "numbers", "--partitions", "3", "--key-separator", "\t"];
+    let run = ["run", "numbers.yaml", "--exit-when-idle", "--listen", "off"];
+    let rows = || -> Vec<Event> {
+        (0..3).flat_map(|partition| in_files(&program.path(&format!("out/{partition}")))).collect()
+    };
+    for round in 1..=2 {
+        assert_eq!(program.feed(&produce, &lines).code, 0);
+        if round == 2 {
+            let reset =
+                ["offsets", "reset", "numbers", "--to", "earliest", "--file", "numbers.yaml"];
+            program.ok(&reset);
+        }
+        for point in ["files.placed@2", "files.written@2", "engine.settled@3"] {
+            let output = program.command(&run).env("MILLSTREAM_FAILPOINT", point).output().unwrap();
+            assert!(!output.status.success(), "it did not pass {point}");
+        }
+        program.ok(&run);
+        let out = events.iter().filter(|event| event.fate == Fate::Out).count();
+        let found = rows();
+        assert_eq!(found.len(), out * round);
+        for event in events.iter().filter(|event| event.fate == Fate::Out) {
+            let there = found.iter().filter(|other| *other == event).count();
+            assert_eq!(there, round, "{event:?}");
+        }
+        // Its offsets begin at 0 again, and mean something else.
+        program.ok(&["topics", "delete", "numbers", "--yes"]);
+    }
+}

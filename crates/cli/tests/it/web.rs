@@ -277,3 +277,56 @@ fn the_example_that_prints_rows_and_a_reader_that_goes_away() {
         assert!(!said.contains("panicked"), "{said}");
     }
 }
+
+#[test]
+fn check_says_what_cannot_be_read_or_asked() {
+    let program = Program::new();
+    program.write("in.jsonl", "");
+    program.write("taken", "a file");
+    program.write(
+        "a.yaml",
+        "pipeline: a
+source: { file: in.jsonl, format: { json: { columns: { id: int, at: timestamp } } } }
+lookups:
+  users: { http: { url: \"http://h/{id}\", columns: { id: int, name: string } } }
+steps:
+  - sql: SELECT i.id, i.\"at\", u.name FROM input i JOIN users u ON u.name = i.id
+sinks:
+  - { name: a, http: { url: \"${ADDRESS}\" } }
+  - { name: b, http: { url: \"http://h/\", token_file: none } }
+  - { name: c, http: { url_column: id } }
+  - { name: d, files: { folder: taken } }
+  - { name: e, files: { folder: \"x/{hour}\" } }
+  - { name: f, files: { folder: \"x/{date}\", date: id } }
+",
+    );
+    let check = || {
+        let mut command = program.command(&["check", "a.yaml"]);
+        let output = command.env("ADDRESS", "http://me:canary@h/").output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, said) = check();
+    assert_eq!(code, Some(2));
+    for part in ["`u` no key to look up", "it is asked by id"] {
+        assert!(said.contains(part), "{part}: {}", said);
+    }
+    program.write(
+        "a.yaml",
+        std::fs::read_to_string(program.path("a.yaml"))
+            .unwrap()
+            .replace("u.name = i.id", "u.id = i.id"),
+    );
+    let (_, said) = check();
+    let parts = [
+        "a user in it",
+        "none",
+        "an address is text",
+        "not a folder",
+        "{hour}",
+        "a date or a timestamp",
+    ];
+    for part in parts {
+        assert!(said.contains(part), "{part}: {}", said);
+    }
+    assert!(!said.contains("canary"), "{}", said);
+}
