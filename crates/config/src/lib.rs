@@ -19,6 +19,7 @@ mod http;
 mod kafka;
 mod load;
 mod mistake;
+mod mongo;
 mod places;
 mod postgres;
 mod reference;
@@ -45,6 +46,7 @@ pub use load::{
     Loaded, is_tests_path, load, load_each, load_many, load_tests, pipeline_path, tests_path,
 };
 pub use mistake::{Mistake, Mistakes, TextMistake};
+pub use mongo::*;
 pub use places::{Place, Places};
 pub use postgres::*;
 pub use registry::*;

@@ -63,6 +63,7 @@ impl PipelineSpec {
             SinkTo::Table(_)
             | SinkTo::Cql(_)
             | SinkTo::Postgres(_)
+            | SinkTo::Mongo(_)
             | SinkTo::Http(_)
             | SinkTo::Files(_)
             | SinkTo::Stdout(_)

@@ -270,6 +270,7 @@ fn lookups(value: &Value, reader: &mut Reader) {
         }
         cql_lookup(lookup, &path, reader);
         postgres_lookup(lookup, &path, reader);
+        mongo_lookup(lookup, &path, reader);
         changes(lookup, &path, reader);
         web::http_lookup(lookup, &path, reader);
         let written = items(&value["sinks"])
@@ -431,6 +432,56 @@ fn postgres_server(postgres: &Value, path: &str, reader: &mut Reader) {
     }
 }
 
+fn mongo_lookup(lookup: &Value, path: &str, reader: &mut Reader) {
+    let mongo = &lookup["mongodb"];
+    if mongo.is_null() {
+        return;
+    }
+    tls(&mongo["tls"], &format!("{path}/mongodb"), reader);
+    name_and_password(mongo, &format!("{path}/mongodb"), reader);
+    if !lookup["range"].is_null() {
+        let message = "a collection of MongoDB is asked by equality, not by a range";
+        let hint = "remove `range`, and join by fields of the documents";
+        reader.at_key(&format!("{path}/range"), message, Some(hint.into()));
+    }
+    if !mongo["max_rows"].is_null() && mongo["rows"] != "all" {
+        let message = "`max_rows` has no use: a key gives its first document";
+        let hint = "write `rows: all` beside it, or remove it";
+        reader.at_key(&format!("{path}/mongodb/max_rows"), message, Some(hint.into()));
+    }
+}
+
+fn mongo_sink(mongo: &Value, path: &str, reader: &mut Reader) {
+    if mongo.is_null() {
+        return;
+    }
+    tls(&mongo["tls"], path, reader);
+    name_and_password(mongo, path, reader);
+    let updates = mongo["operation"] == "update";
+    if updates && mongo["update"].is_null() {
+        let message = "an update needs to know what it changes";
+        let hint = "add `update:`, such as `update: { $set: { seen: $seen_at } }`";
+        reader.at_key(path, message, Some(hint.into()));
+    }
+    for field in ["update", "upsert"] {
+        if !updates && !mongo[field].is_null() {
+            let message = format!("`{field}` has no use without `operation: update`");
+            let hint = "add it, or remove this";
+            reader.at_key(&format!("{path}/{field}"), &message, Some(hint.into()));
+        }
+    }
+    let inserts = mongo["operation"].is_null() || mongo["operation"] == "insert";
+    if inserts && !mongo["key"].is_null() {
+        let message = "what is inserted has no `key`: documents are told apart by `_id`";
+        let hint = "write `operation: upsert`, or remove it";
+        reader.at_key(&format!("{path}/key"), message, Some(hint.into()));
+    }
+    if mongo["write_concern"] == "0" {
+        let message = "with `write_concern: 0` nobody says whether a row is stored";
+        reader.at_value(&format!("{path}/write_concern"), message, Some("1 is the least".into()));
+    }
+}
+
 /// Every `from:` names a step above, and every step is taken by something.
 fn flow(value: &Value, reader: &mut Reader) {
     let names: Vec<Option<&str>> =
@@ -487,6 +538,7 @@ fn sink_fields<'v>(
     kafka_sink(&sink["kafka"], &format!("{path}/kafka"), &value["source"]["kafka"], reader);
     cql_sink(&sink["cql"], &format!("{path}/cql"), reader);
     postgres_sink(&sink["postgres"], &format!("{path}/postgres"), reader);
+    mongo_sink(&sink["mongodb"], &format!("{path}/mongodb"), reader);
     web::http_sink(&sink["http"], &format!("{path}/http"), reader);
     web::files_sink(&sink["files"], &format!("{path}/files"), reader);
     let named = ["name", "table", "topic"].into_iter().find(|field| sink[*field].is_string());
@@ -500,6 +552,9 @@ fn sink_fields<'v>(
         }
         None if sink["postgres"]["table"].is_string() => {
             Some(("postgres", sink["postgres"]["table"].as_str().unwrap_or_default()))
+        }
+        None if sink["mongodb"]["collection"].is_string() => {
+            Some(("mongodb", sink["mongodb"]["collection"].as_str().unwrap_or_default()))
         }
         None if sink["discard"] == true => Some(("discard", "discard")),
         None => ["http", "files", "stdout"]

@@ -6,8 +6,8 @@
 
 use crate::{
     Columns, CqlLookup, CqlSink, Delimiter, FilesSink, HttpLookup, HttpSink, KafkaCluster,
-    KafkaSink, KafkaSource, Period, PostgresLookup, PostgresSink, Ratio, RegistrySpec, Size,
-    StdoutSink, SubjectStrategy,
+    KafkaSink, KafkaSource, MongoLookup, MongoSink, Period, PostgresLookup, PostgresSink, Ratio,
+    RegistrySpec, Size, StdoutSink, SubjectStrategy,
 };
 use indexmap::IndexMap;
 use schemars::JsonSchema;
@@ -283,7 +283,7 @@ pub struct TextDecode {
     pub columns: Option<Columns>,
 }
 
-/// A store to look rows up in: a `table`, a `file`, `cql`, `postgres` or `http`.
+/// A store to look rows up in: a `table`, a `file`, `cql`, `postgres`, `mongodb` or `http`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LookupSpec {
     #[serde(flatten)]
@@ -319,6 +319,7 @@ pub enum LookupFrom {
     File(FileLookup),
     Cql(Box<CqlLookup>),
     Postgres(Box<PostgresLookup>),
+    Mongo(Box<MongoLookup>),
     Http(Box<HttpLookup>),
 }
 
@@ -410,7 +411,7 @@ pub struct StepSpec {
     pub sql: String,
 }
 
-/// Where rows go: a `table`, a `topic`, `kafka`, `cql`, `postgres`, `http`, `files`, `stdout`, or
+/// Where rows go: a `table`, a `topic`, `kafka`, `cql`, `postgres`, `mongodb`, `http`, `files`, `stdout`, or
 /// `discard`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SinkSpec {
@@ -434,6 +435,7 @@ pub enum SinkTo {
     Kafka(Box<KafkaSink>),
     Cql(Box<CqlSink>),
     Postgres(Box<PostgresSink>),
+    Mongo(Box<MongoSink>),
     Http(Box<HttpSink>),
     Files(Box<FilesSink>),
     Stdout(StdoutSink),
@@ -704,6 +706,7 @@ impl PipelineSpec {
             SinkTo::Kafka(_) => "kafka",
             SinkTo::Cql(_) => "cql",
             SinkTo::Postgres(_) => "postgres",
+            SinkTo::Mongo(_) => "mongodb",
             SinkTo::Http(_) | SinkTo::Files(_) | SinkTo::Stdout(_) | SinkTo::Discard(_) => {
                 return base.to_owned();
             }
@@ -750,6 +753,7 @@ impl SinkSpec {
             (None, SinkTo::Kafka(to)) => to.kafka.label(),
             (None, SinkTo::Cql(to)) => &to.cql.table,
             (None, SinkTo::Postgres(to)) => &to.postgres.table,
+            (None, SinkTo::Mongo(to)) => &to.mongodb.collection,
             (None, SinkTo::Http(_)) => "http",
             (None, SinkTo::Files(_)) => "files",
             (None, SinkTo::Stdout(_)) => "stdout",

@@ -36,6 +36,7 @@ mod kafka;
 mod letters;
 mod lookups;
 mod metrics;
+mod mongo;
 mod open;
 mod pipeline;
 mod plan;

@@ -10,6 +10,7 @@ use crate::gate::Gate;
 use crate::kafka;
 use crate::lookups::{CacheOptions, Guarded, KeyColumns, Policy, TableStore};
 use crate::metrics::{Metrics, PipelineMetrics};
+use crate::mongo;
 use crate::pipeline::{Limits, OpenSink, Pipeline, PipelineSink, Target};
 use crate::plan::{
     Plan, PlannedSink, PlannedSource, PlannedStep, SinkPlan, TopicSchema, encoder,
@@ -36,6 +37,7 @@ use millstream_connectors::{DiscardSink, Home};
 use millstream_core::{Decoder, Error, Lookup, SchemaKind, Schemas, Source, Start};
 use millstream_formats::{avro, csv, json, json_schema, protobuf, text};
 use millstream_log::{Codec, Topic, TopicOptions};
+use millstream_mongo::MongoCollection;
 use millstream_sql::LookupUse;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -464,6 +466,12 @@ async fn open_lookup(
             let cluster = cql.get(&from.cql.cluster, file, io).await.map_err(unreached)?;
             cql::lookup(cluster, &from.cql, spec.timeout.0, used).await?
         }
+        LookupFrom::Mongo(from) => {
+            let from = &from.mongodb;
+            let cluster = mongo::connect(&from.cluster, stores.file, stores.io).await;
+            let cluster = cluster.map_err(unreached)?;
+            mongo::lookup(cluster, &used.name, from, spec.timeout.0, used).await?
+        }
         LookupFrom::Postgres(from) => {
             let from = &from.postgres;
             let server = postgres::server(&from.server, spec.timeout.0, stores.file, stores.io);
@@ -483,7 +491,10 @@ async fn open_lookup(
         // Of a store that is asked in several requests each has its time.
         timeout: (!matches!(
             spec.from,
-            LookupFrom::Cql(_) | LookupFrom::Postgres(_) | LookupFrom::Http(_)
+            LookupFrom::Cql(_)
+                | LookupFrom::Postgres(_)
+                | LookupFrom::Mongo(_)
+                | LookupFrom::Http(_)
         ))
         .then_some(spec.timeout.0),
     };
@@ -535,6 +546,7 @@ async fn open_sink(
         SinkTo::Kafka(_)
         | SinkTo::Cql(_)
         | SinkTo::Postgres(_)
+        | SinkTo::Mongo(_)
         | SinkTo::Http(_)
         | SinkTo::Files(_)
         | SinkTo::Stdout(_)
@@ -639,6 +651,17 @@ async fn open_sink(
         (SinkPlan::Outside { .. }, SinkTo::Stdout(to)) => {
             let (shown, columns) = (to.stdout, planned.schema);
             Box::new(move || web::stdout(shown, columns.clone()))
+        }
+        (SinkPlan::Outside { .. }, SinkTo::Mongo(to)) => {
+            let options = mongo::options(&to.mongodb).map_err(|why| anyhow!(why))?;
+            let cluster = mongo::connect(&to.mongodb.cluster, file, io).await.map_err(unreached)?;
+            let collection = MongoCollection::open(cluster, options, &planned.schema);
+            let collection = collection.map_err(unreached)?;
+            // What cannot be asked now does not keep rows from being stored.
+            for finding in collection.findings().await.unwrap_or_default() {
+                tracing::warn!("sink {name}: {finding}");
+            }
+            Box::new(move || Ok(collection.sink()))
         }
         (SinkPlan::Postgres { .. }, SinkTo::Postgres(to)) => {
             let to = &to.postgres;

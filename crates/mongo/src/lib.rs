@@ -15,6 +15,7 @@ mod cluster;
 mod decimal;
 mod encode;
 mod error;
+mod find;
 mod key;
 mod lookup;
 mod read;
@@ -30,8 +31,8 @@ mod write;
 pub use cluster::{
     Acknowledged, Cluster, ClusterOptions, Hidden, ReadFrom, TlsOptions, WriteConcern,
 };
-pub use lookup::{MongoLookup, MongoLookupOptions, Rows};
+pub use lookup::{MongoLookup, MongoLookupOptions, Rows, held_against, takes_key};
 pub use sample::{Sampled, sample};
 pub use sink::{MongoCollection, MongoSinkOptions, Nulls, Operation};
 pub use template::Template;
-pub use types::{ColumnType, Columns, Stored};
+pub use types::{ColumnType, Columns, Stored, schema};

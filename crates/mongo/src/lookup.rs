@@ -8,6 +8,7 @@
 //! ```
 
 use crate::cluster::{Cluster, ReadFrom};
+use crate::find::{FindCommand, Indexes, for_each};
 use crate::read::{Table, path};
 use crate::types::{Columns, Stored, schema, supported};
 use crate::write::{self, Digits, Writer, key_writer};
@@ -22,7 +23,6 @@ use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, stream};
 use millstream_core::{Disposition, Error, Found, Lookup, LookupKey, Result, types};
 use mongodb::bson::{RawDocument, RawDocumentBuf};
-use mongodb::raw_batch_cursor::RawBatch;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -87,23 +87,7 @@ impl MongoLookup {
         key_types: &[DataType],
     ) -> Result<MongoLookup> {
         let wrong = |why: String| Error::stop("lookup", why);
-        let LookupKey::Equal(names) = key else {
-            return Err(wrong("a MongoDB collection is asked by equality, not by a range".into()));
-        };
-        for (at, (name, of)) in options.columns.iter().enumerate() {
-            if path(name).iter().any(String::is_empty) || name.contains('\0') {
-                return Err(wrong(format!("`{name}` is no path of a field")));
-            }
-            if options.columns[..at].iter().any(|(before, _)| before == name) {
-                return Err(wrong(format!("`{name}` is declared twice")));
-            }
-            supported(&of.data_type).map_err(|why| wrong(format!("`{name}`: {why}")))?;
-        }
-        let mut fields = Vec::new();
-        for (name, data_type) in names.iter().zip(key_types) {
-            let field = key_field(name, data_type, &options.columns);
-            fields.push(field.map_err(|why| wrong(format!("the key `{name}`: {why}")))?);
-        }
+        let fields = bind(&options.columns, key, key_types).map_err(wrong)?;
         let projection = projection(&options.columns, &fields).map_err(wrong)?;
         Ok(MongoLookup {
             schema: schema(&options.columns),
@@ -115,8 +99,8 @@ impl MongoLookup {
         })
     }
 
-    /// What an operator should know before rows come: sentences, none when all is well. Looks at
-    /// `documents` of the collection, and fails when none of them has a column's type.
+    /// What an operator should know before rows come: sentences, none when all is well. It has the
+    /// errors of [`held_against`].
     pub async fn findings(&self, documents: usize) -> Result<Vec<String>> {
         let MongoLookupOptions { database, collection, timeout, .. } = &self.options;
         let mut findings = Vec::new();
@@ -130,60 +114,11 @@ impl MongoLookup {
                 names.join(" or ")
             ));
         }
-        let mut tried = vec![(0, 0, String::new()); self.options.columns.len()];
-        let mut seen = 0;
-        let find = FindCommand { projection: &self.projection, ..FindCommand::all(collection) };
-        let find = find.limited(documents).build(*timeout);
-        let find = find.map_err(|why| Error::stop("lookup", why))?;
-        let what = format!("looking at {database}.{collection}");
-        let taken =
-            self.cluster.find(database, find, self.options.read_from, *timeout, &what, |batch| {
-                for_each(&batch, &what, |document| {
-                    seen += 1;
-                    for (at, (name, of)) in self.options.columns.iter().enumerate() {
-                        let alone = vec![(name.clone(), of.clone())];
-                        let mut table =
-                            Table::new(schema(&alone)).map_err(|why| Error::stop("lookup", why))?;
-                        match table.push(document) {
-                            Ok(()) => {
-                                let rows = table
-                                    .finish()
-                                    .map_err(|e| Error::stop("lookup", e.to_string()))?;
-                                tried[at].0 += rows.num_rows() - rows.column(0).null_count();
-                            }
-                            Err(why) => {
-                                tried[at].1 += 1;
-                                tried[at].2 = why;
-                            }
-                        }
-                    }
-                    Ok(())
-                })?;
-                Ok(true)
-            });
-        taken.await?;
-        for ((name, of), (fit, not, why)) in self.options.columns.iter().zip(tried) {
-            let is = of.name();
-            match (fit, not) {
-                (0, 1..) => {
-                    return Err(Error::stop(
-                        "lookup",
-                        format!(
-                            "`{name}` is declared as {is}, which it is in none of {seen} documents \
-                             of `{database}.{collection}`: {why}"
-                        ),
-                    ));
-                }
-                (_, 1..) => findings.push(format!(
-                    "in {not} of {seen} documents of `{database}.{collection}`: {why}; a key that \
-                     finds such a document is an error"
-                )),
-                (0, 0) if seen > 0 => findings.push(format!(
-                    "none of {seen} documents of `{database}.{collection}` has `{name}`"
-                )),
-                _ => {}
-            }
-        }
+        let MongoLookupOptions { columns, read_from, .. } = &self.options;
+        let place = (database.as_str(), collection.as_str());
+        let held =
+            held_against(&self.cluster, place, columns, documents, *read_from, *timeout).await?;
+        findings.extend(held);
         Ok(findings)
     }
 
@@ -395,6 +330,69 @@ impl MongoLookup {
     }
 }
 
+/// Whether a collection with these columns can be asked by a key of these types. The error is a
+/// sentence.
+pub fn takes_key(columns: &Columns, key: &LookupKey, types: &[DataType]) -> Result<(), String> {
+    bind(columns, key, types).map(drop)
+}
+
+/// What of some documents does not fit the columns, in sentences. It is an error when none of them
+/// has a column's type.
+pub async fn held_against(
+    cluster: &Cluster,
+    (database, collection): (&str, &str),
+    columns: &Columns,
+    documents: usize,
+    read_from: ReadFrom,
+    timeout: Duration,
+) -> Result<Vec<String>> {
+    let wrong = |why: String| Error::stop("lookup", why);
+    let what = format!("looking at {database}.{collection}");
+    let projection = projection(columns, &[]).map_err(wrong)?;
+    let find = FindCommand { projection: &projection, ..FindCommand::all(collection) };
+    let find = find.limited(documents.max(1)).build(timeout).map_err(wrong)?;
+    let mut tried = vec![(0, 0, String::new()); columns.len()];
+    let mut seen = 0;
+    let taken = cluster.find(database, find, read_from, timeout, &what, |batch| {
+        for_each(&batch, &what, |document| {
+            seen += 1;
+            for ((fit, not, why), column) in tried.iter_mut().zip(columns) {
+                let mut table = Table::new(schema(&vec![column.clone()])).map_err(wrong)?;
+                if let Err(misfit) = table.push(document) {
+                    (*not, *why) = (*not + 1, misfit);
+                    continue;
+                }
+                let rows = table.finish().map_err(|e| wrong(e.to_string()))?;
+                *fit += rows.num_rows() - rows.column(0).null_count();
+            }
+            Ok(())
+        })?;
+        Ok(true)
+    });
+    taken.await?;
+    let mut findings = Vec::new();
+    for ((name, of), (fit, not, why)) in columns.iter().zip(tried) {
+        let is = of.name();
+        match (fit, not) {
+            (0, 1..) => {
+                return Err(wrong(format!(
+                    "`{name}` is declared as {is}, which it is in none of {seen} documents of \
+                     `{database}.{collection}`: {why}"
+                )));
+            }
+            (_, 1..) => findings.push(format!(
+                "in {not} of {seen} documents of `{database}.{collection}`: {why}; a key that \
+                 finds such a document is an error"
+            )),
+            (0, 0) if seen > 0 => findings.push(format!(
+                "none of {seen} documents of `{database}.{collection}` has `{name}`"
+            )),
+            _ => {}
+        }
+    }
+    Ok(findings)
+}
+
 #[async_trait]
 impl Lookup for MongoLookup {
     fn schema(&self) -> SchemaRef {
@@ -442,6 +440,27 @@ impl Asked {
         let within: Range<usize> = start + 4..self.ends[field] - 1;
         &self.bytes[within]
     }
+}
+
+/// The fields of a key, of which each can be found among what the columns are declared to be.
+fn bind(columns: &Columns, key: &LookupKey, types: &[DataType]) -> Result<Vec<KeyField>, String> {
+    let LookupKey::Equal(names) = key else {
+        return Err("a MongoDB collection is asked by equality, not by a range".into());
+    };
+    for (at, (name, of)) in columns.iter().enumerate() {
+        if path(name).iter().any(String::is_empty) || name.contains('\0') {
+            return Err(format!("`{name}` is no path of a field"));
+        }
+        if columns[..at].iter().any(|(before, _)| before == name) {
+            return Err(format!("`{name}` is declared twice"));
+        }
+        supported(&of.data_type).map_err(|why| format!("`{name}`: {why}"))?;
+    }
+    let field = |(name, data_type): (&String, &DataType)| {
+        let field = key_field(name, data_type, columns);
+        field.map_err(|why| format!("the key `{name}`: {why}"))
+    };
+    names.iter().zip(types).map(field).collect()
 }
 
 fn key_field(name: &str, data_type: &DataType, columns: &Columns) -> Result<KeyField, String> {
@@ -493,152 +512,4 @@ fn projection(columns: &Columns, key: &[KeyField]) -> Result<Vec<u8>, String> {
         write::int(b"_id", 0, &mut out);
     }
     Ok(out)
-}
-
-/// A `find` in the making. `filter` and `projection` are the elements of their documents.
-pub(crate) struct FindCommand<'a> {
-    pub collection: &'a str,
-    pub filter: &'a [u8],
-    pub projection: &'a [u8],
-    pub sort: &'a [(String, bool)],
-    pub read_concern: Option<&'a str>,
-    /// 0 is none.
-    pub limit: usize,
-}
-
-impl<'a> FindCommand<'a> {
-    pub fn all(collection: &'a str) -> FindCommand<'a> {
-        FindCommand {
-            collection,
-            filter: &[],
-            projection: &[],
-            sort: &[],
-            read_concern: None,
-            limit: 0,
-        }
-    }
-
-    /// The documents of these ids, elements under empty names.
-    pub fn by_ids<'i>(
-        collection: &str,
-        ids: impl Iterator<Item = &'i Vec<u8>>,
-        timeout: Duration,
-    ) -> Result<RawDocumentBuf, String> {
-        let mut filter = Vec::new();
-        let field = write::begin_document(b"_id", &mut filter);
-        let list = write::begin_array(b"$in", &mut filter);
-        for (at, id) in ids.enumerate() {
-            write::renamed(Digits::default().of(at), id, &mut filter);
-        }
-        write::end(&mut filter, list)?;
-        write::end(&mut filter, field)?;
-        FindCommand { filter: &filter, ..FindCommand::all(collection) }.build(timeout)
-    }
-
-    pub fn limited(self, limit: usize) -> FindCommand<'a> {
-        FindCommand { limit, ..self }
-    }
-
-    pub fn build(&self, timeout: Duration) -> Result<RawDocumentBuf, String> {
-        /// More come in further answers.
-        const BATCH_MAX: i64 = 5_000;
-        let mut out = Vec::with_capacity(self.filter.len() + 256);
-        let whole = write::begin(&mut out);
-        write::words(b"find", self.collection, &mut out)?;
-        for (name, elements) in [(&b"filter"[..], self.filter), (b"projection", self.projection)] {
-            let at = write::begin_document(name, &mut out);
-            out.extend_from_slice(elements);
-            write::end(&mut out, at)?;
-        }
-        if !self.sort.is_empty() {
-            let at = write::begin_document(b"sort", &mut out);
-            for (name, descending) in self.sort {
-                write::int(&write::field_name(name)?, if *descending { -1 } else { 1 }, &mut out);
-            }
-            write::end(&mut out, at)?;
-        }
-        let limit = i64::try_from(self.limit).unwrap_or(i64::MAX);
-        if limit > 0 {
-            write::long(b"limit", limit, &mut out);
-        }
-        let batch = if limit > 0 { limit.saturating_add(1).min(BATCH_MAX) } else { BATCH_MAX };
-        write::long(b"batchSize", batch, &mut out);
-        let patience = i64::try_from(timeout.as_millis().max(1)).unwrap_or(i64::MAX);
-        write::long(b"maxTimeMS", patience, &mut out);
-        if let Some(level) = self.read_concern {
-            let at = write::begin_document(b"readConcern", &mut out);
-            write::words(b"level", level, &mut out)?;
-            write::end(&mut out, at)?;
-        }
-        write::end(&mut out, whole)?;
-        RawDocumentBuf::from_bytes(out).map_err(|e| e.to_string())
-    }
-}
-
-/// Gives each document of an answer.
-pub(crate) fn for_each(
-    batch: &RawBatch,
-    what: &str,
-    mut take: impl FnMut(&RawDocument) -> Result<()>,
-) -> Result<()> {
-    let malformed = |e: String| Error::retry("store", format!("{what}: {e}"));
-    for document in batch.doc_slices().map_err(|e| malformed(e.to_string()))? {
-        let document = document.map_err(|e| malformed(e.to_string()))?;
-        let document = document.as_document();
-        take(document.ok_or_else(|| malformed("the answer has what is no document".into()))?)?;
-    }
-    Ok(())
-}
-
-/// The indexes of a collection: their fields, and whether they are unique.
-pub(crate) struct Indexes(Vec<(Vec<String>, bool)>);
-
-impl Indexes {
-    pub async fn of(
-        cluster: &Cluster,
-        database: &str,
-        collection: &str,
-        timeout: Duration,
-    ) -> Result<Indexes> {
-        let mut command = Vec::new();
-        let built = (|| {
-            let at = write::begin(&mut command);
-            write::words(b"listIndexes", collection, &mut command)?;
-            write::end(&mut command, at)?;
-            RawDocumentBuf::from_bytes(command).map_err(|e| e.to_string())
-        })();
-        let command = built.map_err(|why| Error::stop("mongodb", why))?;
-        let what = format!("listing the indexes of {database}.{collection}");
-        // Every collection has the first, also one that is not there yet.
-        let mut indexes = vec![(vec!["_id".to_owned()], true)];
-        let listed = cluster.find(database, command, ReadFrom::Primary, timeout, &what, |batch| {
-            for_each(&batch, &what, |index| {
-                if let Ok(key) = index.get_document("key") {
-                    let names = key.iter_elements().flatten();
-                    let names = names.map(|e| e.key().as_str().to_owned()).collect();
-                    indexes.push((names, index.get_bool("unique").unwrap_or(false)));
-                }
-                Ok(())
-            })?;
-            Ok(true)
-        });
-        match listed.await {
-            Err(error) if error.disposition() == Disposition::Retry && error.kind() != "store" => {
-                Err(error)
-            }
-            // A collection that is not there has no indexes.
-            _ => Ok(Indexes(indexes)),
-        }
-    }
-
-    pub fn is_unique(&self, key: &[String]) -> bool {
-        let of =
-            |names: &[String]| names.len() == key.len() && names.iter().all(|n| key.contains(n));
-        self.0.iter().any(|(names, unique)| *unique && of(names))
-    }
-
-    pub fn begins_with_any(&self, names: &[&str]) -> bool {
-        let first = |index: &[String]| index.first().is_some_and(|n| names.contains(&n.as_str()));
-        self.0.iter().any(|(index, _)| first(index))
-    }
 }

@@ -4,7 +4,7 @@
 //! type. Where it is not, somebody has to say what is meant.
 
 use crate::cluster::{Cluster, ReadFrom};
-use crate::lookup::{FindCommand, for_each};
+use crate::find::{FindCommand, for_each};
 use crate::read::kind_of;
 use crate::text::uuid;
 use crate::types::{ColumnType, Columns, Stored};

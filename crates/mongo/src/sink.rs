@@ -16,7 +16,7 @@
 use crate::cluster::{Cluster, ReadFrom, WriteConcern};
 use crate::encode::{Encoded, Field, Form, Layout, Statement, units};
 use crate::error::{self, DUPLICATE};
-use crate::lookup::{FindCommand, Indexes};
+use crate::find::{FindCommand, Indexes};
 use crate::store::{self, Answer};
 use crate::template::Template;
 use crate::types::Stored;
@@ -78,6 +78,13 @@ pub struct MongoSinkOptions {
     pub retries: u32,
     pub write_concern: WriteConcern,
     pub timeout: Duration,
+}
+
+impl MongoSinkOptions {
+    /// Whether rows of these columns can be written so. The error is a sentence.
+    pub fn check(&self, rows: &Schema) -> Result<(), String> {
+        layout(self, rows).map(drop)
+    }
 }
 
 /// A collection bound to the columns of the rows; gives each partition task its sink.

@@ -81,7 +81,8 @@ impl ColumnType {
     }
 }
 
-pub(crate) fn schema(columns: &Columns) -> SchemaRef {
+/// The columns of rows that are made of documents.
+pub fn schema(columns: &Columns) -> SchemaRef {
     let fields = columns.iter().map(|(name, of)| Field::new(name, of.data_type.clone(), true));
     Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }

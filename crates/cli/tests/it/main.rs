@@ -19,6 +19,7 @@ mod kafka_faults;
 mod kafka_group;
 mod kafka_source;
 mod migrate;
+mod mongo;
 mod postgres;
 mod program;
 mod registry;

@@ -214,7 +214,9 @@ fn named_by(file: &PipelineFile) -> Vec<Named<'_>> {
             }),
             SinkTo::Topic(to) => named.push(embedded(&to.topic, registry)),
             SinkTo::Table(_)
-            | SinkTo::Cql(_) | SinkTo::Postgres(_)
+            | SinkTo::Cql(_)
+            | SinkTo::Postgres(_)
+            | SinkTo::Mongo(_)
             | SinkTo::Http(_)
             | SinkTo::Files(_)
             | SinkTo::Stdout(_)

@@ -47,6 +47,11 @@ impl Planner<'_> {
                         schemas.insert(name.clone(), columns);
                     }
                 }
+                LookupFrom::Mongo(from) => {
+                    if let Some(columns) = self.mongo_lookup(name, &from.mongodb).await {
+                        schemas.insert(name.clone(), columns);
+                    }
+                }
                 LookupFrom::Postgres(from) => {
                     if let Some(columns) = self.postgres_lookup(name, &from.postgres).await {
                         schemas.insert(name.clone(), columns);
@@ -159,6 +164,9 @@ impl Planner<'_> {
                 LookupKey::Range { .. } => return Ok(()),
             },
             LookupFrom::Cql(_) => return self.check_cql_key(name, key, &used.key_types),
+            LookupFrom::Mongo(from) => {
+                return self.check_mongo_key(name, &from.mongodb, key, &used.key_types);
+            }
             LookupFrom::Postgres(_) => {
                 return self.check_postgres_key(name, key, &used.key_types);
             }

@@ -4,6 +4,7 @@
 mod cql;
 mod kafka;
 mod lookups;
+mod mongo;
 mod order;
 mod postgres;
 mod sinks;
@@ -137,6 +138,7 @@ pub async fn plan_all(
                         SinkTo::Kafka(_)
                         | SinkTo::Cql(_)
                         | SinkTo::Postgres(_)
+                        | SinkTo::Mongo(_)
                         | SinkTo::Http(_)
                         | SinkTo::Files(_)
                         | SinkTo::Stdout(_)
@@ -160,6 +162,7 @@ pub async fn plan(file: &PipelineFile, catalog: &mut Catalog) -> Result<Plan, Ve
         cql: Sessions::default(),
         cql_tables: BTreeMap::new(),
         postgres_tables: BTreeMap::new(),
+        sampled: BTreeMap::new(),
     };
     let planned = planner.plan().await;
     match planned {
@@ -181,6 +184,8 @@ struct Planner<'a> {
     /// The tables of look-ups by the look-up's name.
     cql_tables: BTreeMap<String, Table>,
     postgres_tables: BTreeMap<String, millstream_postgres::Table>,
+    /// What documents of look-ups look like, where that is not declared.
+    sampled: BTreeMap<String, millstream_mongo::Columns>,
 }
 
 impl Planner<'_> {
@@ -218,9 +223,10 @@ impl Planner<'_> {
     }
 
     async fn plan(&mut self) -> Option<Plan> {
-        let spec = self.file.spec.clone();
+        let mut spec = self.file.spec.clone();
         let source = self.source(&spec).await;
         let (lookups, untold) = self.lookup_schemas(&spec).await;
+        self.declare_sampled(&mut spec);
         let Some((partitions, whole, reader)) = source else {
             for at in 0..spec.steps.len() {
                 self.step(at, &spec, None, &lookups);

@@ -14,6 +14,7 @@ pub(super) fn in_order(files: &[PipelineFile]) -> Vec<&PipelineFile> {
                 SinkTo::Kafka(_)
                 | SinkTo::Cql(_)
                 | SinkTo::Postgres(_)
+                | SinkTo::Mongo(_)
                 | SinkTo::Http(_)
                 | SinkTo::Files(_)
                 | SinkTo::Stdout(_)
@@ -31,6 +32,7 @@ pub(super) fn in_order(files: &[PipelineFile]) -> Vec<&PipelineFile> {
                 LookupFrom::File(_)
                 | LookupFrom::Cql(_)
                 | LookupFrom::Postgres(_)
+                | LookupFrom::Mongo(_)
                 | LookupFrom::Http(_) => None,
             })
             .collect();

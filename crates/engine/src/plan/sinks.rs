@@ -46,6 +46,7 @@ impl Planner<'_> {
             SinkTo::Discard(_) => Some(SinkPlan::Discard),
             SinkTo::Kafka(to) => self.kafka_sink(at, to, schema).await,
             SinkTo::Cql(to) => self.cql_sink(at, &to.cql, schema).await,
+            SinkTo::Mongo(to) => self.mongo_sink(at, &to.mongodb, schema).await,
             SinkTo::Postgres(to) => self.postgres_sink(at, &to.postgres, schema).await,
             SinkTo::Http(to) => self.http_sink(at, &to.http, schema),
             SinkTo::Files(to) => self.files_sink(at, &to.files, schema),
