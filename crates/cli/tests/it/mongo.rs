@@ -2,11 +2,13 @@
 
 use crate::program::{Program, eventually};
 use millstream_testkit::events::{Checker, Event, Fate, Generator};
+use millstream_testkit::proxy::{Direction, Fault, Proxy};
 use millstream_testkit::services::{self, Mongo, unique};
 use mongodb::Client;
 use mongodb::bson::{Document, doc, oid::ObjectId};
 use std::fs::OpenOptions;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 use tokio::runtime::Runtime;
@@ -70,7 +72,11 @@ impl Store {
     }
 
     fn pipeline(&self, lookup: &str, sink: &str) -> String {
-        let (host, database) = (self.mongo.address(), &self.database);
+        self.pipeline_at(self.mongo.address(), lookup, sink)
+    }
+
+    fn pipeline_at(&self, host: SocketAddr, lookup: &str, sink: &str) -> String {
+        let database = &self.database;
         let cluster = format!("hosts: [\"{host}\"], database: {database}");
         format!(
             "pipeline: p
@@ -125,6 +131,55 @@ fn rows_are_looked_up_and_stored_across_kills() {
     checker.arrived("out", Fate::Out, &store.events(), false, 0);
     assert_eq!(checker.faults(), []);
     // Rows that came again were the same: none of them is a dead letter for being there already.
+    let letters = program.ok(&["dead-letters", "list"]);
+    assert!(!letters.contains("another document of this key"), "{letters}");
+}
+
+#[test]
+fn a_store_that_goes_away_and_comes_back_has_every_row_once() {
+    let Some(store) = Store::new() else { return };
+    let proxy = Proxy::start(store.mongo.address(), 5).unwrap();
+    let program = Program::new();
+    let short = ", connect_timeout: 500ms";
+    let sink = format!("{short}, timeout: 700ms, retries: 1");
+    program.write("p.yaml", store.pipeline_at(proxy.address(), short, &sink));
+    append(&program, "");
+    let running = program.start(&["p.yaml"]);
+    let mut generator = Generator::new(79, KEYS);
+    let mut checker = Checker::default();
+    let mut out = 0;
+    let mut send = |count: usize| {
+        for event in (0..count).map(|_| generator.event()) {
+            checker.sent(&event);
+            out += usize::from(event.fate == Fate::Out);
+            append(&program, &(event.line() + "\n"));
+        }
+        out
+    };
+    let first = send(60);
+    eventually("the first are stored", || (store.events().len() >= first).then_some(()));
+    // It stands still, its answers are lost, it is gone, it resets what comes.
+    let troubles: [&dyn Fn(); 4] = [
+        &|| proxy.set_both(Fault::Hold),
+        &|| proxy.set(Direction::ToClient, Fault::BlackHole),
+        &|| {
+            proxy.refuse(true);
+            proxy.cut();
+        },
+        &|| proxy.set(Direction::ToServer, Fault::ResetAfter(5_000)),
+    ];
+    for trouble in troubles {
+        trouble();
+        send(60);
+        std::thread::sleep(Duration::from_millis(1200));
+        proxy.heal();
+        proxy.reset();
+        let all = send(10);
+        eventually("all are stored", || (store.events().len() >= all).then_some(()));
+    }
+    assert_eq!(running.end(), 0);
+    checker.arrived("out", Fate::Out, &store.events(), false, 0);
+    assert_eq!(checker.faults(), []);
     let letters = program.ok(&["dead-letters", "list"]);
     assert!(!letters.contains("another document of this key"), "{letters}");
 }
