@@ -125,7 +125,7 @@ impl Server {
             if stream.write_all(text.as_bytes()).await.is_err() || stream.flush().await.is_err() {
                 return;
             }
-            if matches!(reply_ends(&text), true) {
+            if reply_ends(&text) {
                 return;
             }
         }
