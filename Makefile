@@ -2,10 +2,11 @@ EVENTS ?= 500000
 KILLS ?= 1000
 DATA ?= demo-data
 
-.PHONY: help demo build test audit bench bench-kafka bench-stores torture fuzz
+.PHONY: help demo build test audit bench bench-kafka bench-stores torture fuzz demo-production
 
 help:
 	@echo "make demo         build the release binary and run the main job on real data"
+	@echo "make demo-production  the production pipeline on Kafka, Cassandra and MongoDB, every row verified"
 	@echo "make test         everything that must pass"
 	@echo "make torture      kill the main job KILLS=$(KILLS) times and count every event"
 	@echo "make bench        measure, side by side with the peers"
@@ -19,6 +20,19 @@ build:
 
 demo: build
 	target/release/millstream --data $(DATA) demo --events $(EVENTS)
+
+# Kafka, the registry, Cassandra and MongoDB are those of dev/services (see CONTRIBUTING.md).
+PRODUCTION := examples/navigation-production
+PRODUCTION_PYTHON := target/python-production
+PRODUCTION_EVENTS ?= 100000
+
+demo-production: build $(PRODUCTION_PYTHON)/ready
+	dev/services during $(PRODUCTION_PYTHON)/bin/python -B $(PRODUCTION)/demo.py $(PRODUCTION_EVENTS)
+
+$(PRODUCTION_PYTHON)/ready: $(PRODUCTION)/requirements.txt
+	python3 -m venv $(PRODUCTION_PYTHON)
+	$(PRODUCTION_PYTHON)/bin/python -m pip install --quiet --requirement $<
+	cp $< $@
 
 test:
 	$(if $(shell command -v python3),dev/services during) cargo test --workspace
