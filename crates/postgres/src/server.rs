@@ -67,6 +67,9 @@ pub struct Server {
     pub(crate) options: ServerOptions,
     io: Handle,
     idle: Mutex<Vec<Session>>,
+    /// The server's processes behind connections that were given up in a transaction. One that
+    /// hears of nothing keeps its locks.
+    given_up: Mutex<Vec<i32>>,
     leases: Arc<Semaphore>,
     shared: Vec<Mutex<Option<Arc<Session>>>>,
     next: AtomicUsize,
@@ -82,6 +85,7 @@ impl Server {
             options,
             io,
             idle: Mutex::default(),
+            given_up: Mutex::default(),
             leases: Arc::new(Semaphore::new(connections)),
             shared: (0..connections).map(|_| Mutex::default()).collect(),
             next: AtomicUsize::new(0),
@@ -112,7 +116,26 @@ impl Server {
             Some(session) => session,
             None => self.connect(Access::Write).await?,
         };
-        Ok(Lease { session, server: self.clone(), _permit: permit })
+        self.end_given_up(&session).await?;
+        Ok(Lease { session: Some(session), server: self.clone(), _permit: permit })
+    }
+
+    /// Ends what is left of connections that were given up. Cancel safe.
+    async fn end_given_up(&self, session: &Session) -> Result<()> {
+        let due = self.given_up.lock().clone();
+        if due.is_empty() {
+            return Ok(());
+        }
+        let pids: Vec<_> = due.iter().map(i32::to_string).collect();
+        let script = format!(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid IN ({}) AND \
+             usename = current_user AND application_name = current_setting('application_name')",
+            pids.join(", ")
+        );
+        let what = || format!("ending connections that were given up: {}", self.what());
+        session.script(&script).await.map_err(|failure| failure.of(&what()))?;
+        self.given_up.lock().retain(|pid| !due.contains(pid));
+        Ok(())
     }
 
     /// One of the connections that many ask on, in turn. Cancel safe.
@@ -149,17 +172,30 @@ impl Server {
 
 /// A connection that is one's own. Dropped, it is closed, and what was not committed is taken back.
 pub(crate) struct Lease {
-    pub session: Session,
+    session: Option<Session>,
     server: Arc<Server>,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Lease {
+    pub fn session(&self) -> &Session {
+        self.session.as_ref().expect("it is there until it is given back")
+    }
+
     /// The connection is outside a transaction: whoever comes next may have it.
-    pub fn give_back(self) {
-        let Lease { session, server, _permit } = self;
-        if !session.is_closed() {
-            server.idle.lock().push(session);
+    pub fn give_back(mut self) {
+        if let Some(session) = self.session.take()
+            && !session.is_closed()
+        {
+            self.server.idle.lock().push(session);
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(session) = &self.session {
+            self.server.given_up.lock().push(session.pid);
         }
     }
 }

@@ -18,7 +18,8 @@ use tokio::sync::oneshot;
 use tokio_postgres::config::{SslMode, TargetSessionAttrs};
 use tokio_postgres::{Client, Config, Connection, NoTls, SimpleQueryMessage, Socket, Statement};
 
-/// The server ends a statement at its bound; the connection is given up so much later.
+/// The server ends a statement at its bound; the connection is given up so much later, or after
+/// twice the time.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// How long a connection that is not needed any more may take to say goodbye.
@@ -29,6 +30,8 @@ const PIECE_BYTES: usize = 256 << 10;
 
 pub(crate) struct Session {
     pub client: Client,
+    /// The server's process.
+    pub pid: i32,
     timeout: Duration,
     prepared: Mutex<AHashMap<String, Statement>>,
     /// The staging tables that it has.
@@ -102,14 +105,18 @@ impl Session {
             }
         };
         drop(stop);
-        let session = Session {
+        let mut session = Session {
             client,
+            pid: 0,
             timeout: options.timeout,
             prepared: Mutex::default(),
             staged: Mutex::default(),
             _alive: alive,
         };
         session.script(&settings(options.timeout)).await.map_err(|failure| failure.of(&what))?;
+        let pid = session.client.query_one("SELECT pg_backend_pid()", &[]);
+        let pid = session.within(pid).await.map_err(|failure| failure.of(&what))?;
+        session.pid = pid.try_get(0).map_err(|e| error::of(&e, &what))?;
         Ok(session)
     }
 
@@ -119,7 +126,7 @@ impl Session {
 
     /// How long an answer is waited for.
     pub fn patience(&self) -> Duration {
-        self.timeout + GRACE
+        patience(self.timeout)
     }
 
     /// Waits for an answer, but not for ever: the server may be gone without a word.
@@ -173,6 +180,10 @@ impl Session {
     }
 }
 
+fn patience(timeout: Duration) -> Duration {
+    timeout + timeout.min(GRACE)
+}
+
 struct AbortOnDrop(tokio::task::AbortHandle);
 
 impl Drop for AbortOnDrop {
@@ -206,7 +217,7 @@ fn config(options: &ServerOptions, access: Access) -> Result<Config> {
         .application_name(&options.application)
         .connect_timeout(options.connect_timeout)
         .keepalives_idle(Duration::from_secs(30))
-        .tcp_user_timeout(options.timeout + GRACE);
+        .tcp_user_timeout(patience(options.timeout));
     for host in &options.hosts {
         let (name, port) = address(host).map_err(|why| Error::stop("postgres", why))?;
         config.host(name).port(port);
@@ -251,15 +262,19 @@ fn password(path: &Path) -> Result<String> {
     Ok(text.lines().next().unwrap_or_default().to_owned())
 }
 
-/// What our statements and the forms of values take for granted. A commit that is acknowledged is
+/// What our statements and the forms of values take for granted. A transaction whose client is gone
+/// without a word does not keep its locks. A commit that is acknowledged is
 /// on the disk, whatever the role's settings say.
 fn settings(timeout: Duration) -> String {
     format!(
         "SET statement_timeout = {}; SET standard_conforming_strings = on; SET TimeZone = 'UTC'; \
          SET DateStyle = 'ISO'; SET IntervalStyle = 'postgres'; SET bytea_output = 'hex'; \
+         SET idle_in_transaction_session_timeout = {}; SET tcp_keepalives_idle = 30; \
+         SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3; \
          SELECT set_config('synchronous_commit', 'on', false) \
          WHERE current_setting('synchronous_commit') = 'off'",
-        timeout.as_millis().max(1)
+        timeout.as_millis().max(1),
+        patience(timeout).as_millis().max(1),
     )
 }
 

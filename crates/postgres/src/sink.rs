@@ -85,13 +85,13 @@ impl PgTable {
         rows: &SchemaRef,
     ) -> Result<Arc<PgTable>> {
         let lease = server.lease().await?;
-        let table = Table::described(&lease.session, options.schema.as_deref(), &options.table);
+        let table = Table::described(lease.session(), options.schema.as_deref(), &options.table);
         let table = table.await?;
         let plan = options.plan(&table, rows).map_err(|why| Error::stop("sink", why))?;
         let ledger =
             options.positions.as_ref().map(|own| Ledger::new(&table, &own.pipeline, &own.sink));
         if let Some(ledger) = &ledger {
-            ledger.make(&lease.session).await?;
+            ledger.make(lease.session()).await?;
         }
         lease.give_back();
         let plan = Mutex::new(Arc::new(plan));
@@ -123,7 +123,7 @@ impl PgTable {
         let plan = plan.map_err(|why| Error::stop("sink", why).because(because.chain()))?;
         if let Some(ledger) = &self.ledger {
             let lease = self.server.lease().await?;
-            ledger.make(&lease.session).await?;
+            ledger.make(lease.session()).await?;
             lease.give_back();
         }
         let mut known = self.plan.lock();
@@ -184,8 +184,11 @@ impl PgSink {
             return Ok(());
         }
         let lease = self.table.server.lease().await?;
-        let known =
-            ledger.of(&lease.session, &progress.beginning, progress.sent, progress.settled).await?;
+        // They may have been dropped meanwhile.
+        ledger.make(lease.session()).await?;
+        let known = ledger
+            .of(lease.session(), &progress.beginning, progress.sent, progress.settled)
+            .await?;
         lease.give_back();
         let (from, place) = (progress.beginning.from, &progress.beginning.place);
         if known.offset < progress.sent && progress.sent > from {
@@ -332,7 +335,7 @@ impl PgSink {
         batch: &Batch,
         rejected: &[(u32, String)],
     ) -> Result<Vec<(u32, String)>, Failed> {
-        let session = &lease.session;
+        let session = lease.session();
         transaction::prepare_stage(session, plan).await?;
         let step = self.step();
         let first = match (&self.table.ledger, &self.progress, step) {
@@ -396,7 +399,7 @@ impl PgSink {
     fn commit(&mut self, lease: Lease) -> BoxFuture<'static, Result<()>> {
         let what = format!("{}: committing", self.table.what());
         let answered = self.table.server.io().spawn(async move {
-            let committed = lease.session.script("COMMIT").await;
+            let committed = lease.session().script("COMMIT").await;
             fault::point("postgres.committed");
             match committed {
                 Ok(_) => {

@@ -1,10 +1,14 @@
 //! Keys in, their rows out.
 
-use crate::support::{ask, longs, shown, texts, world};
-use arrow_array::{ArrayRef, Int32Array};
+use crate::support::{ask, longs, options, shown, texts, world};
+use arrow_array::{ArrayRef, Int32Array, RecordBatch};
 use arrow_schema::DataType;
-use millstream_core::Lookup;
+use millstream_core::{Disposition, Lookup, LookupKey};
+use millstream_postgres::{PgLookup, Server};
+use millstream_testkit::proxy::Proxy;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::runtime::Handle;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_key_gets_its_rows() {
@@ -143,4 +147,52 @@ async fn many_ask_at_once_on_few_connections() {
         asked.await.unwrap();
     }
     assert_eq!(lookup.schema().fields().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_slow_or_gone_is_asked_again() {
+    let Some(world) = world().await else { return };
+    world
+        .sql("CREATE TABLE S.t (id bigint PRIMARY KEY, v text); INSERT INTO S.t VALUES (1, 'a')")
+        .await;
+    world
+        .sql("CREATE VIEW S.slow AS SELECT id, v, pg_sleep(CASE v WHEN 'a' THEN 0 ELSE 60 END)::text AS w FROM S.t")
+        .await;
+    let proxy = Proxy::start(world.postgres.address(), 5).unwrap();
+    let mut behind = options(&world.postgres);
+    behind.hosts = vec![proxy.address().to_string()];
+    behind.timeout = Duration::from_millis(200);
+    let server = Server::new(behind, Handle::current());
+    let key = LookupKey::Equal(vec!["id".into()]);
+    let lookup = PgLookup::open(server, world.looking("slow"), &key, &[DataType::Int64]);
+    let lookup = lookup.await.unwrap();
+    let one = || {
+        let keys = RecordBatch::try_from_iter([("id", longs(&[Some(1)]))]).unwrap();
+        let lookup = &lookup;
+        async move { lookup.get_many(&keys).await }
+    };
+    assert_eq!(one().await.unwrap().ends, [1]);
+
+    world.sql("UPDATE S.t SET v = 'b'").await;
+    let error = one().await.err().unwrap();
+    assert_eq!((error.kind(), error.disposition()), ("timeout", Disposition::Retry));
+    world.sql("UPDATE S.t SET v = 'a'").await;
+    assert_eq!(one().await.unwrap().ends, [1]);
+
+    for trouble in [Proxy::cut, Proxy::reset, Proxy::vanish] {
+        trouble(&proxy);
+        // Each of the two connections fails at most once.
+        for _ in 0..2 {
+            if let Err(error) = one().await {
+                assert_eq!(error.disposition(), Disposition::Retry, "{}", error.chain());
+            }
+        }
+        assert_eq!(one().await.unwrap().ends, [1]);
+    }
+    proxy.refuse(true);
+    proxy.cut();
+    let error = one().await.err().unwrap();
+    assert_eq!(error.disposition(), Disposition::Retry, "{}", error.chain());
+    proxy.heal();
+    assert_eq!(one().await.unwrap().ends, [1]);
 }
