@@ -19,7 +19,7 @@ from cql import CONCURRENCY, connect
 from records import Meter
 
 TTL_SECONDS = 30 * 24 * 3600
-CACHE_ENTRIES = 8_000
+CACHE_ENTRIES = 8_700
 COMMIT_EVERY = 10
 MISS = (None, None)
 

@@ -36,7 +36,8 @@ impl Peers {
     /// Those of the stores read no files of records.
     pub fn for_stores() -> Result<Peers> {
         let mut peers = Peers::prepare(0)?;
-        peers.python = environment(&peers.scripts, "requirements-stores.txt", "cassandra.cluster")?;
+        peers.python =
+            environment(&peers.scripts, "requirements-stores.txt", "cassandra.cluster, psycopg")?;
         Ok(peers)
     }
 
@@ -71,8 +72,8 @@ impl Peers {
         measured_by(command)
     }
 
-    /// A peer that talks to Cassandra.
-    pub fn cql(&self, script: &str, arguments: &[String]) -> Result<Measured> {
+    /// A peer that talks to a store.
+    pub fn store(&self, script: &str, arguments: &[String]) -> Result<Measured> {
         let mut command = self.script(script);
         command.args(arguments);
         measured_by(command)

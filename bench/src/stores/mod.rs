@@ -8,6 +8,7 @@ mod cassandra;
 mod lookup;
 mod pipeline;
 mod plot;
+mod postgres;
 mod sink;
 mod tail;
 
@@ -18,13 +19,15 @@ use crate::services::Kafka;
 use crate::suites::{Setup, Suite};
 use anyhow::Result;
 use cassandra::{Cassandra, KEYSPACE};
+use postgres::Postgres;
 use serde::{Deserialize, Serialize};
 
-pub const STORE_SUITES: [(&str, Suite); 4] = [
+pub const STORE_SUITES: [(&str, Suite); 5] = [
     ("cql_lookup", lookups),
     ("cql_sink", sinks),
     ("cql_pipeline", production),
     ("cql_tail", tail::suite),
+    ("postgres_sink", postgres_sink),
 ];
 
 /// A store has a tenth of the messages that a topic has: it takes ten times as long.
@@ -41,6 +44,8 @@ pub enum Work {
     Write,
     /// The same rows on the driver by itself.
     Insert,
+    /// Rows into PostgreSQL.
+    Copy,
     Pipeline,
     /// The same, which also tells how long it took between polls and checks the order of its writes.
     Polls,
@@ -52,6 +57,7 @@ pub fn run(work: Work, count: u64) -> Result<Measured> {
         Work::Select => lookup::bare(count),
         Work::Write => sink::own(count),
         Work::Insert => sink::bare(count),
+        Work::Copy => postgres::own(count),
         Work::Pipeline => pipeline::run(count),
         Work::Polls => tail::run(count),
     }
@@ -74,7 +80,7 @@ fn lookups(setup: &Setup) -> Result<Vec<Row>> {
         .target(Target::AtLeast(2.0)),
     ];
     if let Some(peers) = setup.store_peers()? {
-        let python = peers.cql("cql_lookup.py", &store.arguments(keys / SHARE))?;
+        let python = peers.store("cql_lookup.py", &store.arguments(keys / SHARE))?;
         let faster = Row::against(&own, &python, cpu_ratio(&python, &own)).times_faster();
         rows.extend([faster.target(Target::AtLeast(8.0)), Row::plain(&python)]);
     }
@@ -95,12 +101,35 @@ fn sinks(setup: &Setup) -> Result<Vec<Row>> {
         vec![Row::against(&own, &bare, cpu_ratio(&own, &bare)).target(Target::AtMost(1.2))];
     if let Some(peers) = setup.store_peers()? {
         store.empty_pages()?;
-        let python = peers.cql("cql_sink.py", &store.arguments(count / SHARE))?;
+        let python = peers.store("cql_sink.py", &store.arguments(count / SHARE))?;
         store.has_pages(count / SHARE)?;
         let faster = Row::against(&own, &python, cpu_ratio(&python, &own)).times_faster();
         rows.extend([faster.target(Target::AtLeast(6.0)), Row::plain(&python)]);
     }
     rows.push(Row::plain(&bare));
+    Ok(rows)
+}
+
+fn postgres_sink(setup: &Setup) -> Result<Vec<Row>> {
+    let store = Postgres::up()?;
+    let count = setup.messages / SHARE;
+    store.empty()?;
+    let own = store.measure(count)?;
+    store.has(count)?;
+    let mut rows = Vec::new();
+    if let Some(peers) = setup.store_peers()? {
+        store.empty()?;
+        let few = count / SHARE;
+        let python = peers.store("postgres_sink.py", &store.arguments(few))?;
+        store.has(few)?;
+        let rate = Row::against(&own, &python, rate_ratio(&own, &python));
+        let rate = Row { name: format!("{}, rows/s", own.name), ..rate };
+        rows.push(rate.target(Target::AtLeast(3.0)));
+        rows.push(Row::against(&own, &python, cpu_ratio(&python, &own)).times_faster());
+        rows.push(Row::plain(&python));
+    } else {
+        rows.push(Row::plain(&own));
+    }
     Ok(rows)
 }
 
@@ -131,7 +160,7 @@ fn production(setup: &Setup) -> Result<Vec<Row>> {
         let group = format!("python-{source}");
         let arguments =
             [&store.arguments(few)[..], &[kafka.brokers.clone(), source.clone(), group]];
-        let python = peers.cql("cql_pipeline.py", &arguments.concat())?;
+        let python = peers.store("cql_pipeline.py", &arguments.concat())?;
         let faster = Row::against(&own, &python, cpu_ratio(&python, &own)).times_faster();
         rows.extend([faster.target(Target::AtLeast(10.0)), Row::plain(&python)]);
     }
@@ -161,6 +190,6 @@ fn environment(kafka: &Kafka, source: &str) -> Vec<(&'static str, String)> {
 
 impl Setup {
     fn store_peers(&self) -> Result<Option<Peers>> {
-        self.python.then(|| Peers::for_stores()).transpose()
+        self.python.then(Peers::for_stores).transpose()
     }
 }

@@ -4,6 +4,7 @@
 use crate::job::{Measured, Meter, Scratch};
 use crate::kafka::{home, rows_in};
 use crate::pipeline::{Running, check, parse_file};
+use crate::store::FILES;
 use anyhow::{Result, ensure};
 use millstream_engine::Pipeline;
 use std::time::Instant;
@@ -14,6 +15,7 @@ const STAMPED: &str = "timestamp: seen_at\n";
 
 /// The most that is under way, as the file says.
 pub struct Window {
+    pub rows: u64,
     pub look_ups: u64,
     pub writes: u64,
 }
@@ -66,9 +68,30 @@ pub fn text_in_order() -> Result<String> {
 
 pub fn window() -> Result<Window> {
     let text = text()?;
-    let mut numbers = text.lines().filter_map(|line| {
-        line.trim().strip_prefix("concurrency:").and_then(|number| number.trim().parse().ok())
-    });
-    let mut next = || numbers.next().ok_or_else(|| anyhow::anyhow!("{FILE} says `concurrency`"));
-    Ok(Window { look_ups: next()?, writes: next()? })
+    let numbers = |name: &'static str| {
+        text.split(name).skip(1).filter_map(|rest| {
+            let digits = rest.trim_start().split(|c: char| !c.is_ascii_digit()).next()?;
+            digits.parse::<u64>().ok()
+        })
+    };
+    let one = |name: &'static str| {
+        numbers(name).next().ok_or_else(|| anyhow::anyhow!("{FILE} says `{name}`"))
+    };
+    Ok(Window {
+        rows: one("max_rows:")? * one("batches:")? * FILES,
+        look_ups: one("concurrency:")?,
+        writes: numbers("concurrency:").nth(1).unwrap_or_default(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_says_its_window_and_its_order() {
+        let window = window().unwrap();
+        assert_eq!((window.rows, window.look_ups, window.writes), (40_000, 64, 256));
+        assert!(!text_in_order().unwrap().contains("timestamp:"));
+    }
 }

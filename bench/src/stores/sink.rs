@@ -17,7 +17,7 @@ use millstream_cql::{CqlSinkOptions, CqlTable, Nulls, Operation, Ttl};
 use scylla::value::CqlTimestamp;
 use std::sync::Arc;
 
-const BATCH_ROWS: u64 = 500;
+pub const BATCH_ROWS: u64 = 500;
 /// 2026-01-01T00:00:00Z.
 const EPOCH_MS: i64 = 1_767_225_600_000;
 
@@ -34,7 +34,7 @@ fn page(at: u64) -> Page {
     Page {
         uid: uid(at),
         url: format!("https://www.site{}.example.com/news/election-{at}/index.html", at % 10_000),
-        status: if at % 20 == 0 { 404 } else { 200 },
+        status: if at.is_multiple_of(20) { 404 } else { 200 },
         segment: segment(at),
         seen_at: EPOCH_MS + at as i64,
     }
@@ -90,7 +90,7 @@ pub fn own(count: u64) -> Result<Measured> {
     }))?
 }
 
-fn rows(first: u64) -> Result<RecordBatch> {
+pub fn rows(first: u64) -> Result<RecordBatch> {
     let pages: Vec<Page> = (first..first + BATCH_ROWS).map(page).collect();
     let texts = |of: fn(&Page) -> &str| -> ArrayRef {
         Arc::new(StringArray::from_iter_values(pages.iter().map(of)))

@@ -8,6 +8,7 @@
 //! 1,000 rows that they gave. The store's median is what the proxy saw in the run without slowness.
 
 use super::cassandra::{Cassandra, bare_session};
+use super::pipeline::Window;
 use super::plot::{Curve, Plot};
 use super::{Work, environment, fill, pipeline};
 use crate::job::{Measured, bench_dir};
@@ -45,8 +46,9 @@ pub fn suite(setup: &Setup) -> Result<Vec<Row>> {
     let source = fill(&kafka, messages)?;
     let window = pipeline::window()?;
     println!(
-        "cql_tail: a window of {} look-ups and {} writes under way, {messages} messages a run",
-        window.look_ups, window.writes
+        "cql_tail: a window of {} rows, of which {} requests of look-ups and {} writes may be at the \
+         store; {messages} messages a run",
+        window.rows, window.look_ups, window.writes
     );
     let proxy = CqlProxy::start(store.node.parse().context("the node's address")?, SEED)?;
     let run = |factor: u32, share: f64| -> Result<Measured> {
@@ -108,7 +110,7 @@ pub fn suite(setup: &Setup) -> Result<Vec<Row>> {
     kafka.delete(&source)?;
     let path = bench_dir().join("cql_tail.svg");
     std::fs::create_dir_all(bench_dir())?;
-    std::fs::write(&path, plot(&curves, window.writes)).context("writing the plot")?;
+    std::fs::write(&path, plot(&curves, &window)).context("writing the plot")?;
     println!("{}", path.display());
     Ok(rows)
 }
@@ -120,7 +122,7 @@ fn latency(measured: &Measured, q: &str) -> Row {
 
 type Points = Vec<(u32, Measured)>;
 
-fn plot(curves: &[(f64, Points)], window: u64) -> String {
+fn plot(curves: &[(f64, Points)], window: &Window) -> String {
     let curve = |share: &f64, points: &Points, what: &str, of: &dyn Fn(&Measured) -> f64| Curve {
         name: format!("{what}{:.0} % slow", share * 100.0),
         points: points.iter().map(|(factor, m)| (f64::from(*factor), of(m))).collect(),
@@ -134,7 +136,8 @@ fn plot(curves: &[(f64, Points)], window: u64) -> String {
         }
         rates.push(curve(share, points, "", &|m| m.messages_per_second() / 1000.0));
     }
-    let title = |what: &str| format!("{what}, {window} writes under way at most");
+    let title =
+        |what: &str| format!("{what}; window {} rows, {} writes", window.rows, window.writes);
     Plot::draw(&[
         Plot { title: title("consume latency, ms per 1,000 rows"), curves: latencies },
         Plot { title: title("thousand messages a second"), curves: rates },
