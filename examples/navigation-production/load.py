@@ -43,23 +43,28 @@ def main():
 
 def topics():
     admin = AdminClient({"bootstrap.servers": BROKERS})
-    names = [SOURCE, ENRICHED, DEAD]
-    there = admin.list_topics(timeout=30).topics
-    for done in admin.delete_topics([name for name in names if name in there] or ["-"]).values():
-        if done.exception() is not None and there.keys() & set(names):
-            raise done.exception()
+    names = {SOURCE, ENRICHED, DEAD}
+
+    def there():
+        return {name: topic for name, topic in admin.list_topics(timeout=30).topics.items() if name in names}
+
+    old = there()
+    if old:
+        for done in admin.delete_topics(list(old)).values():
+            done.result()
     deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        new = [NewTopic(name, PARTITIONS, 1) for name in names]
-        failed = [done.exception() for done in admin.create_topics(new).values() if done.exception()]
-        # One that is being deleted is there a moment longer.
-        if not failed or all(error.args[0].name() == "TOPIC_ALREADY_EXISTS" for error in failed):
-            there = admin.list_topics(timeout=30).topics
-            if all(len(there[name].partitions) == PARTITIONS for name in names if name in there):
-                if all(name in there for name in names):
-                    return
+    missing = names
+    # One that is being deleted is there a moment longer.
+    while missing and time.monotonic() < deadline:
+        made = admin.create_topics([NewTopic(name, PARTITIONS, 1) for name in missing])
+        missing = {name for name, done in made.items() if done.exception() is not None}
         time.sleep(0.2)
-    raise SystemExit("the topics cannot be made")
+    while time.monotonic() < deadline:
+        # Known to all, with their partitions.
+        if not missing and [len(topic.partitions) for topic in there().values()] == [PARTITIONS] * 3:
+            return
+        time.sleep(0.2)
+    raise SystemExit(f"the topics cannot be made: {', '.join(sorted(names))}")
 
 
 def tables():
