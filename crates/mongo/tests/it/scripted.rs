@@ -5,8 +5,12 @@ use crate::support::{
     ask, longs, lookup_options, open_lookup, options, rows, shown, sink_options, texts, write,
 };
 use arrow_schema::DataType;
-use millstream_mongo::{Cluster, Operation, ReadFrom, Rows, Template};
-use mongodb::bson::{Bson, Document, RawDocumentBuf, doc};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use millstream_mongo::{Cluster, Hidden, Operation, ReadFrom, Rows, Template};
+use mongodb::bson::spec::BinarySubtype;
+use mongodb::bson::{Binary, Bson, Document, RawDocumentBuf, doc};
+use ring::{digest, hmac, pbkdf2};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
@@ -53,6 +57,7 @@ fn converse(mut stream: TcpStream, script: &Script) -> Option<()> {
                 "ok": 1, "isWritablePrimary": true, "ismaster": true, "helloOk": true,
                 "maxBsonObjectSize": 16 << 20, "maxMessageSizeBytes": 48_000_000,
                 "maxWriteBatchSize": 100_000, "minWireVersion": 0, "maxWireVersion": 21,
+                "saslSupportedMechs": ["SCRAM-SHA-256"],
             },
             "ping" | "endsessions" => doc! { "ok": 1 },
             _ => match (script.lock().unwrap())(&command) {
@@ -334,4 +339,65 @@ async fn a_document_that_nobody_asked_for_is_not_passed_over() {
     let lookup = open_lookup(&cluster, options, &[("k", DataType::Utf8)]).unwrap();
     let error = ask(&lookup, vec![("k", texts(&[Some("abc")]))]).await.unwrap_err();
     assert!(error.contains("the collection's collation finds what is not equal"), "{error}");
+}
+
+/// The server's side of SCRAM-SHA-256, for one user.
+fn log_in(password: &'static str) -> impl FnMut(&Document) -> Reply + Send {
+    const ROUNDS: u32 = 4096;
+    const SALT: &[u8] = b"a salt";
+    let mut said = Vec::new();
+    let hash = |key: &[u8], text: &str| {
+        hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), text.as_bytes()).as_ref().to_vec()
+    };
+    move |command| {
+        let answer = |text: String, done: bool| {
+            let bytes = text.into_bytes();
+            let payload = Binary { subtype: BinarySubtype::Generic, bytes };
+            Reply::Say(doc! { "ok": 1, "conversationId": 1, "done": done, "payload": payload })
+        };
+        let payload = command.get_binary_generic("payload").map(|bytes| bytes.to_vec());
+        let payload = String::from_utf8(payload.unwrap_or_default()).unwrap();
+        if command.contains_key("saslStart") {
+            let bare = payload.strip_prefix("n,,").unwrap();
+            let (name, nonce) = bare.split_once(",r=").unwrap();
+            assert_eq!(name, "n=alice");
+            let first = format!("r={nonce}ours,s={},i={ROUNDS}", BASE64_STANDARD.encode(SALT));
+            said = vec![bare.to_owned(), first.clone()];
+            return answer(first, false);
+        }
+        if command.contains_key("saslContinue") {
+            let (without, proof) = payload.split_once(",p=").unwrap();
+            let all = format!("{},{},{without}", said[0], said[1]);
+            let mut salted = [0; 32];
+            let rounds = std::num::NonZeroU32::new(ROUNDS).unwrap();
+            let way = pbkdf2::PBKDF2_HMAC_SHA256;
+            pbkdf2::derive(way, rounds, SALT, password.as_bytes(), &mut salted);
+            let key = hash(&salted, "Client Key");
+            let signature = hash(digest::digest(&digest::SHA256, &key).as_ref(), &all);
+            let wanted: Vec<u8> = key.iter().zip(signature).map(|(a, b)| a ^ b).collect();
+            if BASE64_STANDARD.encode(wanted) != proof {
+                let failed = "Authentication failed.";
+                return Reply::Say(doc! { "ok": 0, "code": 18, "errmsg": failed });
+            }
+            let proof = hash(&hash(&salted, "Server Key"), &all);
+            return answer(format!("v={}", BASE64_STANDARD.encode(proof)), true);
+        }
+        found(vec![doc! { "_id": 1_i64, "v": "x" }])
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_logs_in_with_the_password_and_no_other() {
+    let address = serve(log_in("pencil"));
+    let mut with = options(address);
+    with.user = Some(("alice".into(), Hidden("pencil".into())));
+    let cluster = Cluster::connect(with.clone(), &Handle::current()).await.unwrap();
+    let lookup = lookup_options("d", "c", &[("v", "string")]);
+    let lookup = open_lookup(&cluster, lookup, &[("_id", DataType::Int64)]).unwrap();
+    assert_eq!(ask(&lookup, vec![("_id", longs(&[Some(1)]))]).await.unwrap().ends, [1]);
+    with.user = Some(("alice".into(), Hidden("canary".into())));
+    let error = Cluster::connect(with, &Handle::current()).await.err().unwrap();
+    assert_eq!(error.kind(), "unauthorized", "{}", error.chain());
+    assert_eq!(error.disposition(), millstream_core::Disposition::Stop);
+    assert!(!error.chain().contains("canary"));
 }
