@@ -63,6 +63,8 @@ pub struct Cluster {
     pub(crate) session: Session,
     pub(crate) routing: Arc<dyn LoadBalancingPolicy>,
     options: ClusterOptions,
+    /// Where the driver's tasks run.
+    pub(crate) io: Handle,
 }
 
 impl Cluster {
@@ -97,7 +99,7 @@ impl Cluster {
             Ok(Err(panic)) => return Err(Error::stop("cql", what).because(panic)),
             Err(_) => return Err(Error::retry("unreachable", what)),
         };
-        Ok(Arc::new(Cluster { session, routing, options }))
+        Ok(Arc::new(Cluster { session, routing, options, io: io.clone() }))
     }
 
     /// Learns tables and nodes anew, which otherwise happens when the cluster tells of a change, and

@@ -26,6 +26,7 @@ use scylla::statement::batch::{Batch as CqlBatch, BatchType};
 use scylla::statement::prepared::PreparedStatement;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::task::JoinHandle;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
@@ -139,6 +140,64 @@ impl CqlTable {
         Ok(prepared)
     }
 
+    /// Sends all rounds; after an error nothing of them is under way any more.
+    async fn send(&self, mut encoded: Encoded) -> Result<Sent> {
+        let mut sent = Sent { rejected: std::mem::take(&mut encoded.rejected), rows: 0, bytes: 0 };
+        let encoded = &encoded;
+        for round in &encoded.rounds {
+            let (rows_max, bytes_max) = (self.options.batch_rows, self.options.batch_bytes);
+            let units = self.layout.units(encoded, round, rows_max, bytes_max);
+            sent.rows += round.iter().map(|statement| statement.rows().len() as u64).sum::<u64>();
+            sent.bytes += round.iter().map(|statement| statement.bytes() as u64).sum::<u64>();
+            let mut units = units.into_iter().peekable();
+            let mut stored = FuturesUnordered::new();
+            let mut line = std::pin::pin!(self.pace.line().fuse());
+            let mut place = None;
+            // Every answer is awaited: nothing of a batch is under way when it is given again.
+            let mut failed = None;
+            loop {
+                // A request comes to be only when it may be sent.
+                while place.is_some()
+                    && units.peek().is_some()
+                    && let Some(turn) = self.pace.try_turn()
+                    && let Some(unit) = units.next()
+                {
+                    stored.push(self.store(encoded, round, unit, turn));
+                }
+                let more = units.peek().is_some();
+                if !more {
+                    place = None;
+                }
+                let answer = tokio::select! {
+                    biased;
+                    Some(answer) = stored.next() => answer,
+                    now = &mut line, if more && place.is_none() => {
+                        place = Some(now);
+                        continue;
+                    }
+                    turn = self.pace.turn(), if place.is_some() => {
+                        if let Some(unit) = units.next() {
+                            stored.push(self.store(encoded, round, unit, turn));
+                        }
+                        continue;
+                    }
+                    else => break,
+                };
+                match answer {
+                    Ok(refused) => {
+                        sent.rows -= refused.len() as u64;
+                        sent.rejected.extend(refused);
+                    }
+                    Err(error) => failed = Some(error),
+                }
+            }
+            if let Some(error) = failed {
+                return Err(error);
+            }
+        }
+        Ok(sent)
+    }
+
     /// Stores these statements; what the store refuses is told row by row.
     async fn store(
         &self,
@@ -241,65 +300,37 @@ struct CqlSink(Arc<CqlTable>);
 #[async_trait]
 impl Sink for CqlSink {
     async fn write(&mut self, batch: &Batch) -> Result<Receipt> {
-        let table = &*self.0;
-        let mut encoded = table.layout.encode(&batch.rows);
-        let mut rejected = std::mem::take(&mut encoded.rejected);
-        let encoded = &encoded;
-        let (mut rows, mut bytes) = (0, 0);
-        for round in &encoded.rounds {
-            let (rows_max, bytes_max) = (table.options.batch_rows, table.options.batch_bytes);
-            let units = table.layout.units(encoded, round, rows_max, bytes_max);
-            rows += round.iter().map(|statement| statement.rows().len() as u64).sum::<u64>();
-            bytes += round.iter().map(|statement| statement.bytes() as u64).sum::<u64>();
-            let mut units = units.into_iter().peekable();
-            let mut stored = FuturesUnordered::new();
-            let mut line = std::pin::pin!(table.pace.line().fuse());
-            let mut place = None;
-            // Every answer is awaited: nothing of a batch is under way when it is given again.
-            let mut failed = None;
-            loop {
-                // A request comes to be only when it may be sent.
-                while place.is_some()
-                    && units.peek().is_some()
-                    && let Some(turn) = table.pace.try_turn()
-                    && let Some(unit) = units.next()
-                {
-                    stored.push(table.store(encoded, round, unit, turn));
-                }
-                let more = units.peek().is_some();
-                if !more {
-                    place = None;
-                }
-                let answer = tokio::select! {
-                    biased;
-                    Some(answer) = stored.next() => answer,
-                    now = &mut line, if more && place.is_none() => {
-                        place = Some(now);
-                        continue;
-                    }
-                    turn = table.pace.turn(), if place.is_some() => {
-                        if let Some(unit) = units.next() {
-                            stored.push(table.store(encoded, round, unit, turn));
-                        }
-                        continue;
-                    }
-                    else => break,
-                };
-                match answer {
-                    Ok(refused) => {
-                        rows -= refused.len() as u64;
-                        rejected.extend(refused);
-                    }
-                    Err(error) => failed = Some(error),
-                }
-            }
-            if let Some(error) = failed {
-                return Err(error);
-            }
-        }
-        rejected.sort_unstable_by_key(|(row, _)| *row);
+        let table = self.0.clone();
+        let encoded = table.layout.encode(&batch.rows);
+        // Sent where the driver's tasks run: else each answer would wake another thread.
+        let io = table.cluster.io.clone();
+        let mut sending = Sending(io.spawn(async move { table.send(encoded).await }));
+        let mut sent = match (&mut sending.0).await {
+            Ok(sent) => sent?,
+            Err(ended) => match ended.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(ended) => return Err(Error::retry("cql", self.0.what()).because(ended)),
+            },
+        };
+        sent.rejected.sort_unstable_by_key(|(row, _)| *row);
+        let Sent { rejected, rows, bytes } = sent;
         Ok(Receipt { rejected, rows, bytes, durable: async { Ok(()) }.boxed() })
     }
+}
+
+/// A batch that is being sent, for as long as somebody waits for it.
+struct Sending(JoinHandle<Result<Sent>>);
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+struct Sent {
+    rejected: Vec<(u32, String)>,
+    rows: u64,
+    bytes: u64,
 }
 
 /// The statement's text, and where its values come from.

@@ -24,14 +24,8 @@ async fn behind_a_proxy(world: &World) -> (CqlProxy, Arc<Cluster>) {
     (proxy, cluster)
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn slow_answers_change_nothing_but_time() {
-    let Some(mut world) = world().await else { return };
-    world.cql("CREATE TABLE KS.counted (id text PRIMARY KEY, n bigint)").await;
-    let (proxy, cluster) = behind_a_proxy(&world).await;
-    world.cluster = cluster;
-    world.cluster.refresh().await.unwrap();
-    let sink = CqlSinkOptions {
+fn sink_options(world: &World, concurrency: usize) -> CqlSinkOptions {
+    CqlSinkOptions {
         keyspace: world.keyspace.clone(),
         table: "counted".into(),
         operation: Operation::Insert,
@@ -41,14 +35,24 @@ async fn slow_answers_change_nothing_but_time() {
         nulls: Nulls::Unset,
         batch_rows: 1,
         batch_bytes: 10_000,
-        concurrency: 64,
+        concurrency,
         retries: 0,
         execution: Execution {
             consistency: millstream_cql::Consistency::LocalQuorum,
             timeout: Duration::from_secs(10),
             speculative_after: None,
         },
-    };
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slow_answers_change_nothing_but_time() {
+    let Some(mut world) = world().await else { return };
+    world.cql("CREATE TABLE KS.counted (id text PRIMARY KEY, n bigint)").await;
+    let (proxy, cluster) = behind_a_proxy(&world).await;
+    world.cluster = cluster;
+    world.cluster.refresh().await.unwrap();
+    let sink = sink_options(&world, 64);
     let keys: Vec<String> = (0..50).map(|key| format!("key {key}")).collect();
     let names: Vec<_> = keys.iter().map(|key| Some(key.as_str())).collect();
     let rows = |n: i64| {
@@ -82,4 +86,33 @@ async fn slow_answers_change_nothing_but_time() {
     assert_eq!(inserts.requests, 500);
     assert!((100..200).contains(&inserts.held), "{inserts:?}");
     assert!(selects.requests >= 13 && selects.held > 0, "{selects:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_that_nobody_waits_for_is_sent_no_further() {
+    let Some(mut world) = world().await else { return };
+    world.cql("CREATE TABLE KS.counted (id text PRIMARY KEY, n bigint)").await;
+    let (proxy, cluster) = behind_a_proxy(&world).await;
+    world.cluster = cluster;
+    world.cluster.refresh().await.unwrap();
+    let late = Duration::from_millis(200);
+    let hold = Hold { share: 1.0, way: Way::Answer, least: late, most: late };
+    proxy.hold(Asked::Insert, Some(hold));
+    let keys: Vec<String> = (0..50).map(|key| format!("key {key}")).collect();
+    let names: Vec<_> = keys.iter().map(|key| Some(key.as_str())).collect();
+    let columns = [("id", texts(&names)), ("n", longs(&vec![Some(1); names.len()]))];
+    let rows = RecordBatch::try_from_iter_with_nullable(columns.map(|(name, of)| (name, of, true)));
+    let rows = rows.unwrap();
+    let options = sink_options(&world, 4);
+    let table = CqlTable::open(world.cluster.clone(), options, &rows.schema()).await.unwrap();
+    let mut sink = table.sink();
+    let batch = Batch::same(rows);
+    let writing = sink.write(&batch);
+    // It takes many times as long as this.
+    let given_up = tokio::time::timeout(late / 2, writing).await;
+    assert!(given_up.is_err());
+    let sent = proxy.seen(Asked::Insert).requests;
+    assert!((1..=4).contains(&sent), "{sent}");
+    tokio::time::sleep(late * 3).await;
+    assert_eq!(proxy.seen(Asked::Insert).requests, sent);
 }
