@@ -196,9 +196,9 @@ fn the_alerts_are_tested() {
         assert!(run.status.success(), "promtool {args:?}: {}", both(&run));
     };
     promtool(&["check", "rules", "alerts.yaml"]);
-    promtool(&["test", "rules", "alerts.test.yaml"]);
+    promtool(&["test", "rules", "alerts_test.yaml"]);
     let alerts = yaml("monitoring/alerts.yaml");
-    let tests = std::fs::read_to_string(example("monitoring/alerts.test.yaml")).unwrap();
+    let tests = std::fs::read_to_string(example("monitoring/alerts_test.yaml")).unwrap();
     for alert in alerts["groups"][0]["rules"].as_array().unwrap() {
         let name = alert["alert"].as_str().unwrap();
         let of = tests.split("alertname: ").filter(|test| test.lines().next() == Some(name));
