@@ -24,7 +24,8 @@ use parking_lot::Mutex;
 use scylla::cluster::metadata::{ColumnType, NativeType};
 use scylla::deserialize::row::ColumnIterator;
 use scylla::errors::SerializationError;
-use scylla::response::{PagingState, query_result::QueryRowsResult};
+use scylla::response::PagingState;
+use scylla::response::query_result::{QueryResult, QueryRowsResult};
 use scylla::routing::Shard;
 use scylla::serialize::row::{RowSerializationContext, SerializeRow};
 use scylla::serialize::writers::RowWriter;
@@ -157,6 +158,16 @@ impl Table {
         Ok(())
     }
 
+    /// Whether so many columns of the key are a partition, of more rows than one.
+    fn asks_whole_partitions(&self, columns: usize) -> bool {
+        columns == self.partition_key.len() && !self.clustering.is_empty()
+    }
+
+    fn answers_one_row(&self, columns: usize, rows: Rows) -> bool {
+        let whole = columns == self.partition_key.len() + self.clustering.len();
+        whole || (rows == Rows::First && self.asks_whole_partitions(columns))
+    }
+
     pub(crate) fn is_counter(&self, name: &str) -> bool {
         matches!(self.column(name), Ok(ColumnType::Native(NativeType::Counter)))
     }
@@ -185,6 +196,9 @@ pub struct CqlLookup {
     key: Vec<KeyColumn>,
     /// The columns of `key` that are the partition key, when `IN` is by its last one.
     routed: bool,
+    /// Whether no key has more than one row that comes. Such an answer is not asked for in pages: for
+    /// pages the server reads the keys of a request one after the other.
+    one_row: bool,
     statement: String,
     prepared: Mutex<Option<Arc<PreparedStatement>>>,
     under_way: Semaphore,
@@ -227,6 +241,7 @@ impl CqlLookup {
         let lookup = CqlLookup {
             statement: statement(&table, &schema, &ordered, options.rows),
             routed: ordered.len() == table.partition_key.len(),
+            one_row: table.answers_one_row(ordered.len(), options.rows),
             under_way: Semaphore::new(options.concurrency.max(1)),
             cluster,
             options,
@@ -355,13 +370,16 @@ impl CqlLookup {
             prepared = Arc::new(towards);
         }
         let values = Values { cells, keys: &group.keys };
+        if self.one_row {
+            let answer = self.cluster.session.execute_unpaged(&prepared, &values).await;
+            return Ok(vec![self.rows_of(answer.map_err(|error| self.failed(error))?)?]);
+        }
         let (mut pages, mut state) = (Vec::new(), PagingState::start());
         let mut rows = 0;
         loop {
             let answer = self.cluster.session.execute_single_page(&prepared, &values, state).await;
             let (page, next) = answer.map_err(|error| self.failed(error))?;
-            let page =
-                page.into_rows_result().map_err(|e| Error::stop("cql", self.what()).because(e))?;
+            let page = self.rows_of(page)?;
             rows += page.rows_num();
             pages.push(page);
             match next.into_paging_control_flow() {
@@ -374,6 +392,10 @@ impl CqlLookup {
                 return Err(self.too_many(max));
             }
         }
+    }
+
+    fn rows_of(&self, answer: QueryResult) -> Result<QueryRowsResult> {
+        answer.into_rows_result().map_err(|e| Error::stop("cql", self.what()).because(e))
     }
 
     fn failed(&self, error: scylla::errors::ExecutionError) -> Error {
@@ -488,7 +510,7 @@ fn statement(table: &Table, schema: &Schema, key: &[&String], rows: Rows) -> Str
     let columns: Vec<_> = std::iter::once(quoted(last)).chain(fetched).collect();
     let mut wanted: Vec<_> = leading.iter().map(|name| format!("{} = ?", quoted(name))).collect();
     wanted.push(format!("{} IN ?", quoted(last)));
-    let by_partition = key.len() == table.partition_key.len() && !table.clustering.is_empty();
+    let by_partition = table.asks_whole_partitions(key.len());
     let limit = match rows {
         Rows::First if by_partition => " PER PARTITION LIMIT 1".to_owned(),
         Rows::All { max } if by_partition => format!(" PER PARTITION LIMIT {}", max + 1),

@@ -10,7 +10,7 @@ const REQUESTS: [&str; 15] = [
     r#"{"request":"preview","files":{"paths":[],"variables":{}},"rows":10}"#,
     r#"{"request":"offsets","pipeline":null}"#,
     r#"{"request":"reset_offsets","pipeline":"p","to":{"offset":7},"partition":null,"file":null}"#,
-    r#"{"request":"reset_offsets","pipeline":"p","to":"earliest","partition":3,"file":"/p.yaml"}"#,
+    r#"{"request":"reset_offsets","pipeline":"p","to":"earliest","partition":3,"file":{"paths":["/p.yaml"],"variables":{}}}"#,
     r#"{"request":"create_topic","topic":"t","partitions":20,"codec":"lz4","retention_ms":1,"retention_bytes":null,"hard":false}"#,
     r#"{"request":"produce","topic":"t","partitions":1,"partition":0,"encode":{"subject":"s"},"records":[{"key":"k","value":"v","timestamp":1,"headers":[["a","b"]],"line":3}]}"#,
     r#"{"request":"tap","topic":"t","from":{"last":10},"partition":null,"filter":"id > 3","limit":5,"follow":true,"format":"auto"}"#,
