@@ -10,7 +10,7 @@
 use super::cassandra::{Cassandra, bare_session};
 use super::pipeline::Window;
 use super::plot::{Curve, Plot};
-use super::{Work, environment, fill, pipeline};
+use super::{Work, environment, fill, mean, pipeline};
 use crate::job::{Measured, bench_dir};
 use crate::report::{Row, Target};
 use crate::services::Kafka;
@@ -118,15 +118,6 @@ pub fn suite(setup: &Setup) -> Result<Vec<Row>> {
     std::fs::write(&path, plot(&curves, &window)).context("writing the plot")?;
     println!("{}", path.display());
     Ok(rows)
-}
-
-fn mean(mut one: Measured, other: Measured) -> Measured {
-    one.wall_seconds = (one.wall_seconds + other.wall_seconds) / 2.0;
-    one.cpu_seconds = (one.cpu_seconds + other.cpu_seconds) / 2.0;
-    for (name, value) in &mut one.extra {
-        *value = (*value + other.extra.get(name).copied().unwrap_or(*value)) / 2.0;
-    }
-    one
 }
 
 fn latency(measured: &Measured, q: &str) -> Row {
