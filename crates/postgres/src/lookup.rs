@@ -129,11 +129,13 @@ impl PgLookup {
             let is = kind(column.type_(), column.type_modifier());
             if is != *known && *known != Kind::Cast {
                 let told = format!(
-                    "{}: column `{}` is not of the type that it had; start again",
+                    "{}: column `{}` is not of the type that it had; give it back, or start again",
                     self.what(),
                     column.name()
                 );
-                return Err(Error::stop("table_changed", told));
+                // Until then rows wait, and the statement is prepared anew.
+                session.forget(&self.statement);
+                return Err(Error::retry("table_changed", told));
             }
         }
         Ok(Ok(prepared))

@@ -6,7 +6,7 @@
 //!  copy, where nothing has to be compared: rows ─► COPY ─► the table
 //! ```
 
-use crate::table::{Table, quoted};
+use crate::table::{Table, literal, quoted};
 use crate::types::Kind;
 use crate::write::Writer;
 use arrow_schema::Schema;
@@ -70,7 +70,12 @@ pub(crate) struct Bound {
 #[derive(Debug, PartialEq)]
 pub(crate) enum Way {
     /// COPY into the table itself.
-    Direct { copy: String },
+    Direct {
+        copy: String,
+        /// Gives a row for each column that is of the type that its bytes are made for: the server
+        /// would take those of a number for a time.
+        guard: String,
+    },
     /// COPY into a table of the connection's own, then a statement over that.
     Staged { stage: String, create: String, copy: String, statement: String },
     /// A statement with an array a column.
@@ -133,6 +138,7 @@ impl Plan {
                     table.quoted(),
                     list(&names)
                 ),
+                guard: guard(table, &columns),
             },
             Mode::Copy => {
                 let stage = stage_name();
@@ -186,6 +192,20 @@ impl Plan {
         };
         same_way && self.columns == other.columns && self.key == other.key
     }
+}
+
+fn guard(table: &Table, columns: &[Bound]) -> String {
+    let declared = |bound: &Bound| {
+        let column = table.column(&bound.to).ok()?;
+        Some(format!("({}, {}::oid)", literal(&column.name), column.declared))
+    };
+    let wanted: Vec<_> = columns.iter().filter_map(declared).collect();
+    format!(
+        "SELECT FROM pg_attribute WHERE attrelid = {}::regclass AND NOT attisdropped AND \
+         (attname::text, atttypid) IN ({});",
+        literal(&table.quoted()),
+        wanted.join(", ")
+    )
 }
 
 /// The number of a row within its batch.
@@ -346,6 +366,7 @@ mod tests {
             told_by_bytes: true,
             kind,
             oid: 20,
+            declared: 20,
             sql: base.into(),
             base: base.into(),
             generated: name == "made",

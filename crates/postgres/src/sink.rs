@@ -15,7 +15,7 @@ use crate::positions::{Known, Ledger};
 use crate::server::{Lease, Server};
 use crate::session::Failure;
 use crate::table::Table;
-use crate::transaction;
+use crate::transaction::{self, Begun};
 use arrow_schema::{Schema, SchemaRef};
 use async_trait::async_trait;
 use futures::FutureExt;
@@ -120,7 +120,12 @@ impl PgTable {
         let (schema, name) = (self.options.schema.as_deref(), &self.options.table);
         let table = Table::of(&self.server, schema, name).await?;
         let plan = self.options.plan(&table, &self.rows);
-        let plan = plan.map_err(|why| Error::stop("sink", why).because(because.chain()))?;
+        // It may become again what it was: until then rows wait.
+        let plan = plan.map_err(|why| {
+            let what = self.what();
+            let told = format!("{what}: the table changed, mend it or start again: {why}");
+            Error::retry("table_changed", told)
+        })?;
         if let Some(ledger) = &self.ledger {
             let lease = self.server.lease().await?;
             ledger.make(lease.session()).await?;
@@ -317,6 +322,8 @@ enum Failed {
     Server(Failure),
     /// Somebody else has moved the position.
     Moved,
+    /// The table is not what the statements were made for.
+    Changed,
 }
 
 impl From<Failure> for Failed {
@@ -344,9 +351,10 @@ impl PgSink {
             }
             _ => String::new(),
         };
-        let counts = session.script(&transaction::begin(&first)).await?;
-        if !first.is_empty() && !counts.contains(&1) {
-            return Err(Failed::Moved);
+        match transaction::begin(session, plan, &first).await? {
+            Begun::Well => {}
+            Begun::Moved => return Err(Failed::Moved),
+            Begun::Changed => return Err(Failed::Changed),
         }
         fault::point("postgres.begun");
         let refused = transaction::store(session, plan, encoded, &self.table.what()).await?;
@@ -384,6 +392,11 @@ impl PgSink {
             Failed::Moved => {
                 let told = format!("{}: the position was moved by another", self.table.what());
                 Error::retry("moved", told)
+            }
+            Failed::Changed => {
+                let told = format!("{}: its columns are not what they were", self.table.what());
+                let changed = Error::retry("table_changed", told);
+                self.table.replan(changed).await.unwrap_or_else(|other| other)
             }
             Failed::Server(failure) => {
                 let error = failure.of(&self.table.what());

@@ -26,6 +26,8 @@ pub(crate) struct Column {
     pub name: String,
     pub kind: Kind,
     pub oid: u32,
+    /// The type as the catalogue has it: a domain's own.
+    pub declared: u32,
     /// The type as its users write it, and without length or digits.
     pub sql: String,
     pub base: String,
@@ -40,7 +42,7 @@ const RELATION: &str = "SELECT c.oid, n.nspname::text, c.relname::text FROM pg_c
     WHERE c.oid = to_regclass($1) AND c.relkind IN ('r', 'p', 'v', 'm', 'f')";
 
 const COLUMNS: &str = "SELECT a.attname::text, a.attgenerated <> '' OR a.attidentity = 'a', \
-    coalesce(c.collisdeterministic, true), format_type(a.atttypid, a.atttypmod) \
+    coalesce(c.collisdeterministic, true), format_type(a.atttypid, a.atttypmod), a.atttypid \
     FROM pg_attribute a LEFT JOIN pg_collation c ON c.oid = a.attcollation \
     WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum";
 
@@ -104,6 +106,7 @@ impl Table {
                 kind,
                 oid: typed.type_().oid(),
                 sql: row.try_get(3).map_err(wrong)?,
+                declared: row.try_get(4).map_err(wrong)?,
                 base: base.try_get(0).map_err(wrong)?,
                 generated: row.try_get(1).map_err(wrong)?,
             });

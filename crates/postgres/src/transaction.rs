@@ -14,12 +14,35 @@ use millstream_core::Disposition;
 use tokio_postgres::types::private::BytesMut;
 use tokio_postgres::types::{IsNull, ToSql, Type};
 
-/// `first` is executed in the transaction before everything else.
-pub(crate) fn begin(first: &str) -> String {
-    format!(
-        "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET CONSTRAINTS ALL IMMEDIATE; {first} \
-         SAVEPOINT millstream"
-    )
+/// What a transaction finds at its beginning.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Begun {
+    Well,
+    /// The statement that is first was not about one row.
+    Moved,
+    /// A column is not of the type that its bytes are made for.
+    Changed,
+}
+
+/// `first` is executed in the transaction before everything else, unless it is empty.
+pub(crate) async fn begin(session: &Session, plan: &Plan, first: &str) -> Result<Begun, Failure> {
+    let guard = match &plan.way {
+        Way::Direct { guard, .. } => guard.as_str(),
+        _ => "",
+    };
+    let script = format!(
+        "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET CONSTRAINTS ALL IMMEDIATE; {guard} \
+         {first} SAVEPOINT millstream"
+    );
+    let counts = session.script(&script).await?;
+    let mut counts = counts.into_iter().skip(2);
+    if !guard.is_empty() && counts.next() != Some(plan.columns.len() as u64) {
+        return Ok(Begun::Changed);
+    }
+    if !first.is_empty() && counts.next() != Some(1) {
+        return Ok(Begun::Moved);
+    }
+    Ok(Begun::Well)
 }
 
 /// Makes the connection's staging table, where the plan has one.
@@ -97,7 +120,7 @@ async fn attempt(
     part: &[u32],
 ) -> Result<(), Failure> {
     match &plan.way {
-        Way::Direct { copy } => {
+        Way::Direct { copy, .. } => {
             let copy = session.prepare(copy).await?;
             session.copy(&copy, encoded.copy(part)).await
         }

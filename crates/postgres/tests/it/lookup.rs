@@ -105,7 +105,7 @@ async fn a_table_that_changes_is_asked_on() {
 
     world.sql("ALTER TABLE S.t ALTER COLUMN v TYPE int USING 5").await;
     let told = ask(&lookup, one()).await.unwrap_err();
-    assert!(told.contains("`v` is not of the type that it had; start again"), "{told}");
+    assert!(told.contains("`v` is not of the type that it had; give it back"), "{told}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

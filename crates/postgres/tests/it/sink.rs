@@ -219,13 +219,33 @@ async fn a_table_that_is_dropped_changed_and_made_again_is_written_on() {
             receipt.durable.await.unwrap();
             assert_eq!(world.rows("SELECT id FROM S.t ORDER BY id").await, ["2", "3"]);
 
+            // What cannot be written waits for the table to be mended.
             world.sql("ALTER TABLE S.t DROP COLUMN v").await;
-            let mut error = sink.write(&batch(4)).await.err().unwrap();
-            if error.disposition() == Disposition::Retry {
-                error = sink.write(&batch(4)).await.err().unwrap();
-            }
-            assert_eq!(error.disposition(), Disposition::Stop);
+            let _ = sink.write(&batch(4)).await.err().unwrap();
+            let error = sink.write(&batch(4)).await.err().unwrap();
+            assert_eq!(error.disposition(), Disposition::Retry);
             assert!(error.chain().contains("has no column `v`"), "{}", error.chain());
+            world.sql("ALTER TABLE S.t ADD COLUMN v text").await;
+            let mut written = sink.write(&batch(4)).await;
+            if written.is_err() {
+                written = sink.write(&batch(4)).await;
+            }
+            written.unwrap().durable.await.unwrap();
+            assert_eq!(world.rows("SELECT id FROM S.t WHERE v = 'a' ORDER BY id").await, ["4"]);
+
+            // Bytes of a whole number are as many as those of a time or of a fraction.
+            world.sql("ALTER TABLE S.t ALTER COLUMN id TYPE float8").await;
+            let mut written = sink.write(&batch(5)).await;
+            if let Err(error) = &written {
+                assert_eq!(error.disposition(), Disposition::Retry, "{}", error.chain());
+                written = sink.write(&batch(5)).await;
+            }
+            let waits = written.is_err();
+            if let Ok(receipt) = written {
+                receipt.durable.await.unwrap();
+            }
+            let fives = world.rows("SELECT id FROM S.t WHERE id > 4 OR id < 1").await;
+            assert!(if waits { fives.is_empty() } else { fives == ["5"] }, "{fives:?}");
         }
     }
 }
