@@ -50,14 +50,18 @@ def cassandra_jars():
 
 
 class Node(Unit):
-    def __init__(self, name, address, port, rack, token, seeds, heap):
+    def __init__(self, name, address, port, rack, token, seeds, heap, survives_kills=False):
         super().__init__(name)
         self.address, self.port, self.rack, self.token = address, port, rack, token
-        self.seeds, self.heap = seeds, heap
+        self.seeds, self.heap, self.survives_kills = seeds, heap, survives_kills
 
     def settings(self):
         certs = certificates()
         seeds = ",".join(f"{seed}:{self.port + STORAGE}" for seed in self.seeds)
+        # Otherwise what was confirmed in the last moments before a kill may be gone.
+        sync = "commitlog_sync: periodic\ncommitlog_sync_period: 10000ms"
+        if self.survives_kills:
+            sync = "commitlog_sync: batch"
         return f"""\
 cluster_name: millstream
 num_tokens: 1
@@ -85,8 +89,7 @@ client_encryption_options:
     class_name: org.apache.cassandra.security.PEMBasedSslContextFactory
   keystore: {certs / "server-store.pem"}
   truststore: {certs / "ca.pem"}
-commitlog_sync: periodic
-commitlog_sync_period: 10000ms
+{sync}
 commitlog_segment_size: 8MiB
 memtable_heap_space: 64MiB
 memtable_offheap_space: 64MiB
@@ -271,3 +274,9 @@ ONE = Cassandra(
     "one node",
 )
 THREE = Cassandra("cassandra-cluster", "CASSANDRA_CLUSTER", cluster(), "three nodes in two racks")
+OWN = Cassandra(
+    "cassandra-own",
+    "CASSANDRA_OWN",
+    [Node("cassandra-own", "127.0.0.1", PORT + 10, "rack1", 0, ["127.0.0.1"], "448m", True)],
+    "one node",
+)

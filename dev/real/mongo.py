@@ -56,10 +56,10 @@ class Mongo(Unit):
 
     what = f"FerretDB {FERRETDB_VERSION}, MongoDB's wire protocol"
 
-    def __init__(self):
-        super().__init__("mongo")
+    def __init__(self, name="mongo", prefix="MONGODB", port=PORT + 71):
+        super().__init__(name)
         self.units = [self]
-        self.port = PORT + 71
+        self.prefix, self.port = prefix, port
 
     def setup(self):
         ferretdb()
@@ -98,6 +98,6 @@ class Mongo(Unit):
 
     def env(self):
         return {
-            "MONGODB_URI": f"mongodb://127.0.0.1:{self.port}/",
-            "MONGODB_TLS_URI": f"mongodb://127.0.0.1:{self.port + 1}/",
+            f"{self.prefix}_URI": f"mongodb://127.0.0.1:{self.port}/",
+            f"{self.prefix}_TLS_URI": f"mongodb://127.0.0.1:{self.port + 1}/",
         } | shared_env()

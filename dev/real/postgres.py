@@ -1,7 +1,9 @@
 """PostgreSQL, Debian's or whichever is installed."""
 
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -26,10 +28,10 @@ class Postgres(Unit):
 
     what = "PostgreSQL"
 
-    def __init__(self):
-        super().__init__("postgres")
+    def __init__(self, name="postgres", prefix="POSTGRES", port=PORT + 32):
+        super().__init__(name)
         self.units = [self]
-        self.port = PORT + 32
+        self.prefix, self.port = prefix, port
         self.root = os.getuid() == 0
         if self.root:
             self.data = Path("/var/tmp") / f"millstream-dev-{self.port}" / "postgres"
@@ -100,11 +102,29 @@ class Postgres(Unit):
         ready = self.command("pg_isready", "-q", "-h", "127.0.0.1", "-p", self.port)
         return subprocess.run(ready).returncode == 0
 
+    def send(self, pid, number):
+        """Each of its processes leads a group of its own."""
+        if number not in (signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT):
+            super().send(pid, number)
+            return
+        # Stopped, it makes no more of them.
+        os.kill(pid, signal.SIGSTOP)
+        for one in [*children(pid), pid]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(one, number)
+
     def forget(self):
         shutil.rmtree(self.data, ignore_errors=True)
 
     def env(self):
         return {
-            "POSTGRES_URL": f"postgres://postgres@127.0.0.1:{self.port}/postgres",
-            "POSTGRES_ADDRESS": f"127.0.0.1:{self.port}",
+            f"{self.prefix}_URL": f"postgres://postgres@127.0.0.1:{self.port}/postgres",
+            f"{self.prefix}_ADDRESS": f"127.0.0.1:{self.port}",
         } | shared_env()
+
+
+def children(pid):
+    """The processes that a process made, and that still have it for a parent."""
+    lines = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True).stdout
+    pairs = [line.split() for line in lines.splitlines()]
+    return [int(one) for one, parent in pairs if int(parent) == pid]

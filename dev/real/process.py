@@ -78,18 +78,21 @@ class Unit:
         pid = self.pid()
         if pid is None:
             raise Failure(f"{self.name} does not run; start it with: services up {self.name}", 2)
+        self.send(pid, number)
+
+    def send(self, pid, number):
         os.killpg(pid, number)
 
     def stop(self):
         pid = self.pid()
         if pid is not None:
             for number in (signal.SIGCONT, signal.SIGTERM):
-                os.killpg(pid, number)
+                self.send(pid, number)
             deadline = time.monotonic() + STOP_SECONDS_MAX
             while self.pid() is not None and time.monotonic() < deadline:
                 time.sleep(0.05)
             if self.pid() is not None:
-                os.killpg(pid, signal.SIGKILL)
+                self.send(pid, signal.SIGKILL)
             self.gone()
             say(f"{self.name} is down")
         self.record.unlink(missing_ok=True)

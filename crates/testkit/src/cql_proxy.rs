@@ -1,4 +1,5 @@
-//! A proxy for CQL that makes some requests slow and leaves all others alone.
+//! A proxy for CQL that makes some requests slow, or refuses them as a node in trouble does, and
+//! leaves all others alone.
 //!
 //! ```text
 //! driver ──► CqlProxy::address ──► frames: what does stream 7 ask? ──► node
@@ -54,11 +55,21 @@ pub enum Way {
     Either,
 }
 
+/// How a node in trouble answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// A replica could not write, as one whose disk is full.
+    WriteFailed,
+    /// Too much is asked at a time.
+    Overloaded,
+}
+
 /// What was asked so far.
 #[derive(Debug, Clone, Default)]
 pub struct Seen {
     pub requests: u64,
     pub held: u64,
+    pub refused: u64,
     /// From when a request was passed on until its answer came, without what either was held.
     pub node: Spread,
 }
@@ -73,6 +84,7 @@ struct Shared {
     upstream: SocketAddr,
     seed: u64,
     holds: Mutex<[Option<Hold>; Asked::COUNT]>,
+    refusals: Mutex<[Option<Refusal>; Asked::COUNT]>,
     seen: Mutex<[Seen; Asked::COUNT]>,
     names: Mutex<Names>,
     live: Mutex<Vec<Weak<Link>>>,
@@ -109,6 +121,7 @@ impl CqlProxy {
             upstream,
             seed,
             holds: Mutex::default(),
+            refusals: Mutex::default(),
             seen: Mutex::default(),
             names: Mutex::default(),
             live: Mutex::default(),
@@ -131,8 +144,14 @@ impl CqlProxy {
         self.shared.holds.lock()[asked as usize] = hold;
     }
 
+    /// From now on such requests do not come to the node: each is answered so.
+    pub fn refuse(&self, asked: Asked, how: Option<Refusal>) {
+        self.shared.refusals.lock()[asked as usize] = how;
+    }
+
     /// Lets everything pass at once again.
     pub fn heal(&self) {
+        *self.shared.refusals.lock() = Default::default();
         *self.shared.holds.lock() = Default::default();
     }
 
@@ -222,6 +241,11 @@ impl Shared {
             |header, frame| {
                 header.is_request()?;
                 let (asked, prepares) = self.names.lock().asked(header, &frame[HEADER_BYTES..]);
+                if let Some(refusal) = self.refusals.lock()[asked as usize] {
+                    let seen = &mut self.seen.lock()[asked as usize];
+                    (seen.requests, seen.refused) = (seen.requests + 1, seen.refused + 1);
+                    return Ok(Verdict::Answer(refusal.frame(header.stream)));
+                }
                 let hold = self.holds.lock()[asked as usize];
                 let drawn = hold.and_then(|hold| hold.draw(&mut random));
                 {
@@ -238,9 +262,10 @@ impl Shared {
                 let sent = Instant::now() + there.unwrap_or_default();
                 let waiting = Waiting { asked, prepares, sent, hold_answer: back };
                 link.waiting.lock().insert(header.stream, waiting);
-                Ok(there)
+                Ok(there.map_or(Verdict::Pass, Verdict::Later))
             },
             &link.to_node,
+            &link.to_driver,
         )
     }
 
@@ -250,17 +275,37 @@ impl Shared {
             |header, frame| {
                 // Events have streams below 0, and wait for nothing.
                 let Some(waiting) = link.waiting.lock().remove(&header.stream) else {
-                    return Ok(None);
+                    return Ok(Verdict::Pass);
                 };
                 if let Some(prepares) = waiting.prepares {
                     self.names.lock().prepared(header, &frame[HEADER_BYTES..], prepares);
                 }
                 let node = Instant::now().saturating_duration_since(waiting.sent);
                 self.seen.lock()[waiting.asked as usize].node.add(node);
-                Ok(waiting.hold_answer)
+                Ok(waiting.hold_answer.map_or(Verdict::Pass, Verdict::Later))
             },
             &link.to_driver,
+            &link.to_node,
         )
+    }
+}
+
+impl Refusal {
+    /// The frame of the error.
+    fn frame(self, stream: i16) -> Vec<u8> {
+        const LOCAL_QUORUM: [u8; 2] = [0, 6];
+        let (code, rest): (i32, Vec<u8>) = match self {
+            // Nobody has written, one had to, one failed; and what kind of a write it was.
+            Refusal::WriteFailed => {
+                let counts = [0_i32, 1, 1].map(i32::to_be_bytes).concat();
+                (0x1500, [&LOCAL_QUORUM[..], &counts, &[0, 6], b"SIMPLE"].concat())
+            }
+            Refusal::Overloaded => (0x1001, Vec::new()),
+        };
+        let words = b"refused by the test";
+        let body =
+            [&code.to_be_bytes()[..], &(words.len() as u16).to_be_bytes(), words, &rest].concat();
+        frames::answer(stream, frames::ERROR, &body)
     }
 }
 
@@ -282,12 +327,21 @@ impl Hold {
     }
 }
 
+/// What becomes of a frame.
+enum Verdict {
+    Pass,
+    Later(Duration),
+    /// It goes no further: this goes back.
+    Answer(Vec<u8>),
+}
+
 /// Reads frames to the end of the stream; each is passed on, at once or when it has waited for as
 /// long as `judge` says. Frames that come together and do not wait are written together.
 fn frames_of(
     mut from: TcpStream,
-    mut judge: impl FnMut(&Header, &[u8]) -> Result<Option<Duration>, FrameError>,
+    mut judge: impl FnMut(&Header, &[u8]) -> Result<Verdict, FrameError>,
     to: &Lane,
+    back: &Lane,
 ) -> io::Result<()> {
     let mut bytes = Vec::with_capacity(2 * PIECE_BYTES_MAX);
     let mut piece = vec![0; PIECE_BYTES_MAX];
@@ -304,8 +358,9 @@ fn frames_of(
             let end = at + HEADER_BYTES + header.length;
             let Some(frame) = bytes.get(at..end) else { break };
             match judge(&header, frame).map_err(io::Error::other)? {
-                None => now.extend_from_slice(frame),
-                Some(wait) => to.later(wait, frame.to_vec()),
+                Verdict::Pass => now.extend_from_slice(frame),
+                Verdict::Later(wait) => to.later(wait, frame.to_vec()),
+                Verdict::Answer(frame) => back.now(&frame)?,
             }
             at = end;
         }

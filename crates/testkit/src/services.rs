@@ -72,6 +72,7 @@ pub struct Cassandra {
 #[derive(Debug)]
 pub struct Postgres {
     settings: Settings,
+    prefix: &'static str,
 }
 
 /// FerretDB, which speaks MongoDB's protocol; with TLS on a port of its own. It asks nobody who they
@@ -79,6 +80,14 @@ pub struct Postgres {
 #[derive(Debug)]
 pub struct Mongo {
     settings: Settings,
+    prefix: &'static str,
+}
+
+/// A store that is one test's own until this is dropped, to break as it likes.
+#[derive(Debug)]
+pub struct Own {
+    unit: &'static str,
+    _own: File,
 }
 
 /// Prometheus, shared with other tests: what it scrapes for one has a job of its own.
@@ -152,18 +161,42 @@ pub fn cassandra_cluster() -> Option<Cassandra> {
     Some(Cassandra { settings, prefix: "CASSANDRA_CLUSTER", own: Some(own) })
 }
 
+/// One node that is this test's own, and runs at its start. What it has confirmed survives a kill.
+pub fn cassandra_own() -> Option<(Cassandra, Own)> {
+    let (settings, own) = have("cassandra-own", own("cassandra-own"))?;
+    Some((Cassandra { settings, prefix: "CASSANDRA_OWN", own: None }, own))
+}
+
+/// A server that is this test's own, and runs at its start.
+pub fn postgres_own() -> Option<(Postgres, Own)> {
+    let (settings, own) = have("postgres-own", own("postgres-own"))?;
+    Some((Postgres { settings, prefix: "POSTGRES_OWN" }, own))
+}
+
+/// A server that is this test's own, and runs at its start.
+pub fn mongo_own() -> Option<(Mongo, Own)> {
+    let (settings, own) = have("mongo-own", own("mongo-own"))?;
+    Some((Mongo { settings, prefix: "MONGODB_OWN" }, own))
+}
+
+fn own(unit: &'static str) -> Result<(Settings, Own), String> {
+    // The first call makes the directory of the lock; the second mends what others left.
+    let lock = up(&[unit])?.lock(unit)?;
+    Ok((up(&[unit])?, Own { unit, _own: lock }))
+}
+
 /// Shared with other tests: schemas get [`unique`] names, and nobody kills it.
 pub fn postgres() -> Option<Postgres> {
     static UP: OnceLock<Result<Settings, String>> = OnceLock::new();
     let settings = have("postgres", UP.get_or_init(|| up(&["postgres"])).clone())?;
-    Some(Postgres { settings })
+    Some(Postgres { settings, prefix: "POSTGRES" })
 }
 
 /// One server, shared with other tests: databases get [`unique`] names, and nobody kills it.
 pub fn mongo() -> Option<Mongo> {
     static UP: OnceLock<Result<Settings, String>> = OnceLock::new();
     let settings = have("mongo", UP.get_or_init(|| up(&["mongo"])).clone())?;
-    Some(Mongo { settings })
+    Some(Mongo { settings, prefix: "MONGODB" })
 }
 
 pub fn prometheus() -> Option<Prometheus> {
@@ -254,15 +287,8 @@ impl Kafka {
     /// that is full. `None` lifts that; a broker that starts again has no such bound.
     #[cfg(target_os = "linux")]
     pub fn limit_disk(&self, node: u32, bytes_max: Option<u64>) {
-        use rustix::process::{Pid, Resource, Rlimit, prlimit};
         assert!(self.is_cluster(), "only a broker of `kafka_cluster()` is a test's own to limit");
-        let status = run(&["status"]).unwrap_or_else(|why| panic!("status: {why}"));
-        let begin = format!("kafka-{node} up, pid ");
-        let Some(pid) = status.lines().find_map(|line| line.strip_prefix(&begin)) else { return };
-        let pid = Pid::from_raw(pid.trim().parse().expect("a pid")).expect("a pid above 0");
-        let limit = Rlimit { current: bytes_max, maximum: None };
-        // It may be ending already.
-        let _ = prlimit(Some(pid), Resource::Fsize, limit);
+        limit_disk(&format!("kafka-{node}"), bytes_max);
     }
 
     /// Whether a broker of the cluster runs.
@@ -340,10 +366,43 @@ impl Cassandra {
     }
 }
 
+impl Own {
+    /// Ends it at once; its data stay.
+    pub fn kill(&self) {
+        self.order("kill");
+    }
+
+    /// Stops it as it stands; its connections stay open.
+    pub fn pause(&self) {
+        self.order("pause");
+    }
+
+    pub fn resume(&self) {
+        self.order("resume");
+    }
+
+    /// Starts it again, and waits until it answers.
+    pub fn start(&self) {
+        self.order("up");
+    }
+
+    /// Lets no file of it grow beyond so many bytes: writes fail, as on a disk that is full. `None`
+    /// lifts that.
+    #[cfg(target_os = "linux")]
+    pub fn limit_disk(&self, bytes_max: Option<u64>) {
+        limit_disk(self.unit, bytes_max);
+    }
+
+    fn order(&self, command: &str) {
+        run(&[command, self.unit]).unwrap_or_else(|why| panic!("{command} {}: {why}", self.unit));
+    }
+}
+
 impl Postgres {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
-        self.settings.get("POSTGRES_ADDRESS").parse().expect("an address and a port")
+        let address = self.settings.get(&format!("{}_ADDRESS", self.prefix));
+        address.parse().expect("an address and a port")
     }
 
     pub fn files(&self) -> Files {
@@ -354,12 +413,12 @@ impl Postgres {
 impl Mongo {
     /// Where it listens, for drivers and for a proxy before it.
     pub fn address(&self) -> SocketAddr {
-        self.at("MONGODB_URI")
+        self.at("URI")
     }
 
     /// The same over TLS; [`Files::ca`] signed its certificate.
     pub fn tls_address(&self) -> SocketAddr {
-        self.at("MONGODB_TLS_URI")
+        self.at("TLS_URI")
     }
 
     pub fn files(&self) -> Files {
@@ -367,7 +426,7 @@ impl Mongo {
     }
 
     fn at(&self, key: &str) -> SocketAddr {
-        let uri = self.settings.get(key);
+        let uri = self.settings.get(&format!("{}_{key}", self.prefix));
         let address = uri.split('/').nth(2).expect("an address after two slashes");
         address.parse().expect("an address and a port")
     }
@@ -421,6 +480,18 @@ impl Drop for Scraped {
         let job = format!("\"{}\"", self.job);
         change_lines(&self.targets, |lines| lines.retain(|line| !line.contains(&job)));
     }
+}
+
+#[cfg(target_os = "linux")]
+fn limit_disk(unit: &str, bytes_max: Option<u64>) {
+    use rustix::process::{Pid, Resource, Rlimit, prlimit};
+    let status = run(&["status"]).unwrap_or_else(|why| panic!("status: {why}"));
+    let begin = format!("{unit} up, pid ");
+    let Some(pid) = status.lines().find_map(|line| line.strip_prefix(&begin)) else { return };
+    let pid = Pid::from_raw(pid.trim().parse().expect("a pid")).expect("a pid above 0");
+    let limit = Rlimit { current: bytes_max, maximum: None };
+    // It may be ending already.
+    let _ = prlimit(Some(pid), Resource::Fsize, limit);
 }
 
 /// Changes a JSON array of which each element stands in a line, while others change it too.

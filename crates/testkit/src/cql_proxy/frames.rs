@@ -18,6 +18,7 @@ const TRACED: u8 = 2;
 const PAYLOAD: u8 = 4;
 const WARNINGS: u8 = 8;
 
+pub(super) const ERROR: u8 = 0;
 const QUERY: u8 = 7;
 const RESULT: u8 = 8;
 const PREPARE: u8 = 9;
@@ -101,6 +102,13 @@ impl Header {
             _ => Err(FrameError("the driver speaks a later version than 4 of the protocol")),
         }
     }
+}
+
+/// The frame of an answer.
+pub(super) fn answer(stream: i16, opcode: u8, body: &[u8]) -> Vec<u8> {
+    let head = [VERSION | ANSWER, 0];
+    let length = (body.len() as u32).to_be_bytes();
+    [&head[..], &stream.to_be_bytes(), &[opcode], &length, body].concat()
 }
 
 /// What the prepared statements of a node are.

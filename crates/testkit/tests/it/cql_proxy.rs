@@ -1,6 +1,6 @@
 //! Between a driver and a node that are only frames: which wait, and which overtake them.
 
-use millstream_testkit::cql_proxy::{Asked, CqlProxy, Hold, Way};
+use millstream_testkit::cql_proxy::{Asked, CqlProxy, Hold, Refusal, Way};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
@@ -144,4 +144,21 @@ fn a_connection_ends_with_either_peer_and_with_the_proxy() {
     stream.write_all(&query(1, "SELECT a")).unwrap();
     drop(proxy);
     assert_eq!(read_frame(&mut stream), None);
+}
+
+#[test]
+fn only_what_is_refused_does_not_come_to_the_node() {
+    let proxy = CqlProxy::start(node(), 1).unwrap();
+    proxy.refuse(Asked::Insert, Some(Refusal::WriteFailed));
+    let mut stream = connect(&proxy);
+    stream.write_all(&[query(3, "INSERT a"), query(4, "SELECT b")].concat()).unwrap();
+    let mut came = [(); 2].map(|()| read_frame(&mut stream).unwrap());
+    came.sort();
+    let [(3, refused), (4, passed)] = &came else { panic!("{came:?}") };
+    assert_eq!(refused[..4], 0x1500_i32.to_be_bytes());
+    assert_eq!(&passed[4..], b"SELECT b");
+    assert_eq!(proxy.seen(Asked::Insert).refused, 1);
+    proxy.heal();
+    stream.write_all(&query(5, "INSERT c")).unwrap();
+    assert_eq!(&read_frame(&mut stream).unwrap().1[4..], b"INSERT c");
 }
