@@ -120,6 +120,7 @@ pub fn produce(brokers: &str, topic: &str, messages: u64) -> Result<Measured> {
                 futures_wait(durable).await?;
             }
             let sink = &mut sinks[at % FILES as usize];
+            let rows = rows.slice(0, rows.num_rows().min((messages - sent) as usize));
             let receipt = sink.write(&Batch::same(rows.clone())).await?;
             ensure!(receipt.rejected.is_empty(), "nothing is refused");
             outstanding.push_back(receipt.durable);

@@ -38,6 +38,9 @@ use worked::Worked;
 /// A task gives way to others at least this often.
 const YIELD_EVERY: Duration = Duration::from_millis(2);
 
+/// A sink that takes longer than this for a batch holds its partition up.
+const HELD_UP_AFTER: Duration = Duration::from_millis(2);
+
 /// What takes longer than this is said to be waited for.
 const SAID_AFTER: Duration = Duration::from_secs(1);
 
@@ -128,6 +131,8 @@ struct Loop<'a> {
     share: Share,
     working: Worked<'a>,
     outstanding: FuturesOrdered<BoxFuture<'static, Result<Settled>>>,
+    /// The last batch had to wait for a sink.
+    held_up: bool,
     /// A batch that was written turned out not to be durable: nothing after it may be counted.
     lost: bool,
 }
@@ -183,6 +188,7 @@ impl<'a> Task<'a> {
             share: pipeline.budget.share(),
             working: Worked::new(gate.clone()),
             outstanding: FuturesOrdered::new(),
+            held_up: false,
             lost: false,
         };
         let ended = state.run(reader.as_mut()).await;
@@ -235,6 +241,16 @@ impl<'a> Loop<'a> {
             }
             self.report(reader);
             let room = reading && self.has_room();
+            // Where a sink is slow, what was worked on waits anyway. Fetched only when nothing does, a
+            // window would be filled and emptied in turns, and its look-ups would come in bursts.
+            if room && self.held_up && !stop.is_cancelled() {
+                let turn = poll_fn(|context| self.share.poll_turn(context)).now_or_never();
+                if let Some(records) = turn.and_then(|()| reader.next().now_or_never()) {
+                    finished = !self.take(records?).await?;
+                    reading = !finished;
+                    continue;
+                }
+            }
             let may_fetch = self.share.may_fetch();
             let fetches = room && may_fetch;
             if !fetches && self.working.len() == 0 && !self.outstanding.is_empty() {
@@ -265,18 +281,14 @@ impl<'a> Loop<'a> {
                     }
                 }
                 () = poll_fn(|context| self.share.poll_turn(context)), if room && !may_fetch => {}
-                records = fetched, if fetches => match records? {
-                    Some(records) => {
-                        if had_more {
-                            pipeline.metrics.fetch.observe(fetch.elapsed().as_secs_f64());
-                        }
-                        self.accept(records).await?;
+                records = fetched, if fetches => {
+                    let records = records?;
+                    if had_more && records.is_some() {
+                        pipeline.metrics.fetch.observe(fetch.elapsed().as_secs_f64());
                     }
-                    None => {
-                        reading = false;
-                        finished = true;
-                    }
-                },
+                    finished = !self.take(records).await?;
+                    reading = !finished;
+                }
                 else => return Ok(finished),
             }
         }
@@ -293,6 +305,13 @@ impl<'a> Loop<'a> {
 
     fn is_careful(&self) -> bool {
         self.task.status.position() < self.task.suspects.careful_upto
+    }
+
+    /// False when the source has no more.
+    async fn take(&mut self, records: Option<Records>) -> Result<bool> {
+        let Some(records) = records else { return Ok(false) };
+        self.accept(records).await?;
+        Ok(true)
     }
 
     /// Takes fetched records in: all together, or one by one where a panic is being looked for.

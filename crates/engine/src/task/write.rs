@@ -1,7 +1,7 @@
 //! The second half of a partition task: a worked batch into the sinks and the dead letters, and what
 //! happens when all of it is durable.
 
-use super::{Backoff, Loop, Settled, Working};
+use super::{Backoff, HELD_UP_AFTER, Loop, Settled, Working};
 use crate::dead_letters::Verdict;
 use crate::metrics::Timer;
 use crate::pipeline::Pipeline;
@@ -32,6 +32,7 @@ impl<'a> Loop<'a> {
         let mut receipts = Vec::new();
         let rows_in = batch.records.len() as u64;
         self.commit_early_if("commit_before_ack", batch.run).await;
+        self.held_up = false;
         self.task.brake.check(rows_in, dead_rows(&verdicts)).map_err(braked)?;
         let dead: Vec<Rejection> = verdicts.iter().map(Rejection::from).collect();
         for sink in &mut self.sinks {
@@ -84,6 +85,7 @@ impl<'a> Loop<'a> {
                 }
             }
             timer.stop();
+            self.held_up |= since.elapsed() >= HELD_UP_AFTER;
             if at == 0 {
                 self.commit_early_if("ack_after_one_sink", batch.run).await;
             }
