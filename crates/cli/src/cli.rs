@@ -58,6 +58,10 @@ pub struct Global {
         help_heading = "Global options"
     )]
     pub log: Option<String>,
+    /// Let the system write a core file when the process crashes: it holds the secrets that are in
+    /// memory
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub allow_core_files: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -92,6 +96,11 @@ pub fn run() -> Result<()> {
     let sentry = command.sentry()?;
     let layers = sentry.iter().map(|sentry| sentry.handle().layer()).collect();
     global.init_logging(command.log_filter(), layers)?;
+    if !global.allow_core_files
+        && let Err(error) = millstream_host::process::forbid_core_files()
+    {
+        tracing::warn!(%error, "a crash may leave a core file, with the secrets that are in memory");
+    }
     match command {
         Command::Run(args) => args.run(&global, sentry),
         Command::Serve(args) => args.run(&global),

@@ -11,6 +11,7 @@ use millstream_connectors::{Home, HomeOptions};
 use millstream_console::{Client, Collectors, Http, HttpOptions, Request, SOCKET, Service, Socket};
 use millstream_engine::{Catalog, Committer, Engine, Metrics, Plan};
 use millstream_host::{DRAIN_DEADLINE, Runtimes, Shutdown, Threads};
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -21,6 +22,8 @@ const HOUSEKEEPING: Duration = Duration::from_secs(60);
 /// How long to wait before a cluster or a registry that is away is asked again: at first, and at most.
 const AWAY_PAUSE: Duration = Duration::from_millis(250);
 const AWAY_PAUSE_MAX: Duration = Duration::from_secs(5);
+/// A start that takes longer answers those who ask how it does.
+const OPENING_LONG: Duration = Duration::from_secs(1);
 /// How long a start waits for a command that reads or writes a stopped directory.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -141,24 +144,38 @@ impl Process {
             }
         });
         let pipelines = runtimes.pipelines().block_on(async {
-            let waits = |reason: String| {
+            let mut waits = |reason: String| {
                 engine.awaits(Some(reason));
                 if let Some(serve) = served.take() {
                     serve();
                 }
             };
-            let waits = options.waits.then_some(waits);
-            let plans = plan(files, &home, &shutdown, waits).await?;
-            let mut pipelines = Vec::new();
-            for plan in plans {
-                let name = plan.spec.pipeline.clone();
-                let file = files.iter().find(|file| file.spec.pipeline == name);
-                let file = file.with_context(|| format!("the plan of {name} has no file"))?;
-                let opened =
-                    millstream_engine::open(plan, file, &home, committer.clone(), &metrics).await;
-                pipelines.push(opened.with_context(|| format!("opening pipeline {name}"))?);
+            let plans = plan(files, &home, &shutdown, options.waits.then_some(&mut waits)).await?;
+            let opening = async {
+                let mut pipelines = Vec::new();
+                for plan in plans {
+                    let name = plan.spec.pipeline.clone();
+                    let file = files.iter().find(|file| file.spec.pipeline == name);
+                    let file = file.with_context(|| format!("the plan of {name} has no file"))?;
+                    let opened =
+                        millstream_engine::open(plan, file, &home, committer.clone(), &metrics);
+                    pipelines
+                        .push(opened.await.with_context(|| format!("opening pipeline {name}"))?);
+                }
+                Ok::<_, anyhow::Error>(pipelines)
+            };
+            let says_so = async {
+                tokio::time::sleep(OPENING_LONG).await;
+                if options.waits {
+                    waits("no pipeline is started yet: what they name is being opened".into());
+                }
+                std::future::pending::<Infallible>().await
+            };
+            tokio::select! {
+                pipelines = opening => pipelines,
+                () = shutdown.wait() => Err(nothing_begun()),
+                never = says_so => match never {},
             }
-            Ok::<_, anyhow::Error>(pipelines)
         })?;
         for pipeline in pipelines {
             tracing::info!(
@@ -240,7 +257,7 @@ async fn plan(
         let mut catalog = Catalog::new(home.clone());
         let planned = tokio::select! {
             planned = millstream_engine::plan_all(files, &mut catalog) => planned,
-            () = shutdown.wait() => return Err(Said(0).into()),
+            () = shutdown.wait() => return Err(nothing_begun()),
         };
         let mistakes = match planned {
             Ok(plans) if bound.is_empty() => return Ok(plans),
@@ -264,13 +281,16 @@ async fn plan(
         waits(reason);
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            () = shutdown.wait() => {
-                tracing::info!("ended: nothing was begun");
-                return Err(Said(0).into());
-            }
+            () = shutdown.wait() => return Err(nothing_begun()),
         }
         pause = (pause * 2).min(AWAY_PAUSE_MAX);
     }
+}
+
+/// It was asked to end before any row was read.
+fn nothing_begun() -> anyhow::Error {
+    tracing::info!("ended: nothing was begun");
+    Said(0).into()
 }
 
 /// Opens the data directory, also when a short command has it for a moment.

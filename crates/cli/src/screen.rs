@@ -3,7 +3,7 @@
 
 use crate::failure::Result;
 use crate::output;
-use millstream_engine::PipelineReport;
+use millstream_engine::{OffsetUnit, PipelineReport};
 use millstream_host::process;
 use std::collections::VecDeque;
 use std::fmt::Write;
@@ -103,7 +103,10 @@ impl Screen {
             let _ = write!(
                 text,
                 " lag {}, p50 {}, p99 {},",
-                job.lag,
+                match job.lag_unit {
+                    OffsetUnit::Records => job.lag.to_string(),
+                    OffsetUnit::Bytes => lag(job),
+                },
                 latency(job.p50_ms),
                 latency(job.p99_ms)
             );
@@ -126,23 +129,26 @@ pub fn numbers(reports: &[PipelineReport]) -> String {
     );
     let latency = |ms: Option<f64>| ms.map_or_else(|| "-".into(), output::ms);
     for report in reports {
-        // What is left of a file is counted in bytes.
-        let is_file = report.source.contains(['/', '.']);
         table.row([
             report.name.clone(),
             output::count(report.rows_in),
             output::count(report.rows_out),
             output::count(report.rows_filtered),
             output::count(report.rows_dead),
-            match is_file {
-                true => output::bytes(report.lag.max(0) as u64),
-                false => output::count(report.lag),
-            },
+            lag(report),
             latency(report.p50_ms),
             latency(report.p99_ms),
         ]);
     }
     table.render(output::colours())
+}
+
+/// What is left to read, as what its offsets count.
+fn lag(report: &PipelineReport) -> String {
+    match report.lag_unit {
+        OffsetUnit::Records => output::count(report.lag),
+        OffsetUnit::Bytes => output::bytes(report.lag.max(0) as u64),
+    }
 }
 
 /// How often each look-up of a pipeline found something.
@@ -152,4 +158,41 @@ pub fn hits(report: &PipelineReport) -> String {
         .iter()
         .map(|lookup| format!("{} {}", lookup.name, output::percent(lookup.found, lookup.asked)));
     each.collect::<Vec<_>>().join("   ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use millstream_engine::PartitionState;
+
+    fn report(source: &str, lag_unit: OffsetUnit) -> PipelineReport {
+        PipelineReport {
+            name: "p".into(),
+            state: PartitionState::Running,
+            source: source.into(),
+            rows_in: 0,
+            rows_out: 0,
+            rows_filtered: 0,
+            rows_dead: 0,
+            lag: 123_456,
+            lag_unit,
+            waits_for: Vec::new(),
+            p50_ms: None,
+            p99_ms: None,
+            lookups: Vec::new(),
+            partitions: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn only_what_is_left_of_a_file_is_in_bytes_whatever_a_source_is_called() {
+        let shown = |source, unit| numbers(&[report(source, unit)]);
+        let (records, bytes) = (output::count(123_456), output::bytes(123_456));
+        for topic in ["page.views", "views", "a/b"] {
+            let text = shown(topic, OffsetUnit::Records);
+            assert!(text.contains(&records) && !text.contains(&bytes), "{text}");
+        }
+        let text = shown("views", OffsetUnit::Bytes);
+        assert!(text.contains(&bytes) && !text.contains(&records), "{text}");
+    }
 }

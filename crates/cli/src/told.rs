@@ -108,6 +108,7 @@ impl Waits {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use millstream_engine::OffsetUnit;
 
     fn report(name: &str, waits_for: &[&str]) -> PipelineReport {
         PipelineReport {
@@ -119,6 +120,7 @@ mod tests {
             rows_filtered: 0,
             rows_dead: 0,
             lag: 0,
+            lag_unit: OffsetUnit::Records,
             waits_for: waits_for.iter().map(|reason| (*reason).to_owned()).collect(),
             p50_ms: None,
             p99_ms: None,

@@ -32,7 +32,16 @@ pub(crate) struct Excerpt {
 
 impl Source {
     pub fn new(file: PathBuf, text: &str) -> Self {
-        Self { file, lines: split_lines(text), secrets: Vec::new() }
+        let lines = split_lines(text);
+        let secrets = lines.iter().zip(1..).flat_map(|(line, number)| {
+            in_addresses(line).into_iter().map(move |(column, end_column)| Extent {
+                line: number,
+                column,
+                end_line: number,
+                end_column,
+            })
+        });
+        Self { secrets: secrets.collect(), file, lines }
     }
 
     /// A line without its break; empty beyond the end.
@@ -152,6 +161,37 @@ impl Extent {
 fn split_lines(text: &str) -> Vec<String> {
     let unix = text.replace("\r\n", "\n").replace('\r', "\n");
     unix.split('\n').map(str::to_owned).collect()
+}
+
+/// What may be a secret in the addresses of a line: the user before an `@`, and a query. In columns.
+fn in_addresses(line: &str) -> Vec<(u32, u32)> {
+    let column = |byte: usize| line[..byte].chars().count() as u32 + 1;
+    let mut found = Vec::new();
+    for (at, scheme) in line.match_indices("://") {
+        let from = at + scheme.len();
+        let over = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | ',' | ']' | '}');
+        // Braces with a variable or a column in them are part of it.
+        let mut end = from;
+        let mut depth = 0_u32;
+        for (index, c) in line[from..].char_indices() {
+            match c {
+                '{' => depth += 1,
+                '}' if depth > 0 => depth -= 1,
+                c if over(c) => break,
+                _ => {}
+            }
+            end = from + index + c.len_utf8();
+        }
+        let address = &line[from..end];
+        let authority = address.find(['/', '?', '#']).unwrap_or(address.len());
+        if let Some(user) = address[..authority].rfind('@').filter(|user| *user > 0) {
+            found.push((column(from), column(from + user)));
+        }
+        if let Some(query) = address.find('?').filter(|query| query + 1 < address.len()) {
+            found.push((column(from + query + 1), column(end)));
+        }
+    }
+    found
 }
 
 /// The characters of a line to show so that the mark is seen.

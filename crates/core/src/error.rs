@@ -1,5 +1,6 @@
 //! The error that crosses a boundary: it tells its caller what to do and its reader what to change.
 
+use crate::redact;
 use std::fmt;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -46,6 +47,12 @@ impl Error {
 
     pub fn because(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.source = Some(source.into());
+        self
+    }
+
+    /// With `***` in place of these in this layer's words: a server may repeat what it was sent.
+    pub fn without<'a>(mut self, secrets: impl IntoIterator<Item = &'a str>) -> Self {
+        self.message = redact(&self.message, secrets);
         self
     }
 

@@ -4,7 +4,7 @@ use crate::brake::Brake;
 use crate::gate::{GIVEN_UP, STOPPED};
 use crate::group::Grouped;
 use crate::pipeline::Pipeline;
-use crate::status::{PartitionReport, PartitionState, PartitionStatus};
+use crate::status::{OffsetUnit, PartitionReport, PartitionState, PartitionStatus};
 use crate::task::{Backoff, End, Suspects, Task};
 use futures::FutureExt;
 use millstream_core::{Disposition, Error, Place, Result};
@@ -92,6 +92,7 @@ pub struct PipelineReport {
     pub rows_filtered: u64,
     pub rows_dead: u64,
     pub lag: i64,
+    pub lag_unit: OffsetUnit,
     /// What it waits for, in words; empty while nothing holds it up.
     pub waits_for: Vec<String>,
     pub p50_ms: Option<f64>,
@@ -653,6 +654,7 @@ impl Running {
             rows_filtered: metrics.rows_filtered.get(),
             rows_dead: metrics.rows_dead.get(),
             lag: partitions.iter().map(|p| p.lag).sum(),
+            lag_unit: self.pipeline.offset_unit,
             waits_for,
             p50_ms: ms(0.5),
             p99_ms: ms(0.99),

@@ -72,5 +72,5 @@ pub use preview::{Preview, PreviewDead, preview};
 pub use references::inline;
 pub use registries::{Registries, SchemaRegistry};
 pub use replay::{Replayed, replay};
-pub use status::{PartitionReport, PartitionState};
+pub use status::{OffsetUnit, PartitionReport, PartitionState};
 pub use waits::Waits;

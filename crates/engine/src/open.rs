@@ -19,6 +19,7 @@ use crate::plan::{
 use crate::positions::Positions;
 use crate::postgres;
 use crate::references;
+use crate::status::OffsetUnit;
 use crate::waits::Waits;
 use crate::web;
 use anyhow::{Context, anyhow, bail};
@@ -118,6 +119,10 @@ pub async fn open(
     let pipeline = Pipeline {
         decode_step: format!("decode {}", format_name(&spec.source.format)).into(),
         positions: Positions::new(&decoded, positions),
+        offset_unit: match spec.source.from {
+            SourceFrom::File(_) => OffsetUnit::Bytes,
+            SourceFrom::Topic(_) | SourceFrom::Kafka(_) => OffsetUnit::Records,
+        },
         may_be_oversized: matches!(spec.source.from, SourceFrom::File(_)),
         grouped: matches!(spec.source.from, SourceFrom::Kafka(_)),
         commit_interval: spec.commit_interval.0,

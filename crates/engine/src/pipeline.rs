@@ -7,6 +7,7 @@ use crate::engine::LookupReport;
 use crate::flow::Flow;
 use crate::metrics::{LookupMetrics, PipelineMetrics};
 use crate::positions::Positions;
+use crate::status::OffsetUnit;
 use crate::waits::Waits;
 use millstream_connectors::Home;
 use millstream_core::{Decoder, Error, Partition, Result, Sink, Source, Start};
@@ -21,6 +22,7 @@ pub struct Pipeline {
     pub source: Box<dyn Source>,
     /// The topic of the embedded log that the source reads, when it does: its retention waits for us.
     pub source_topic: Option<Arc<str>>,
+    pub offset_unit: OffsetUnit,
     /// A group shares the source's partitions out, and keeps the commits.
     pub grouped: bool,
     pub commit_interval: Duration,

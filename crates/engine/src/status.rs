@@ -20,6 +20,15 @@ pub enum PartitionState {
     Finished,
 }
 
+/// What offsets count, and so the lag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OffsetUnit {
+    Records,
+    /// Of a file.
+    Bytes,
+}
+
 /// One partition's state, written by its task, read by anyone.
 pub struct PartitionStatus {
     /// The source's number of it.

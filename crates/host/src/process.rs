@@ -1,7 +1,9 @@
-//! What the kernel knows of this process, read from `/proc` when asked. Absent elsewhere.
+//! What the kernel knows of this process, read from `/proc` when asked (absent elsewhere), and what it
+//! is not to keep of it.
 
-use std::fs;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{fs, io};
 
 /// One reading. See proc(5).
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -41,6 +43,16 @@ pub fn read() -> Option<Reading> {
 /// The most memory that was ever resident in this process.
 pub fn resident_bytes_max() -> Option<u64> {
     kilobytes(&fs::read_to_string("/proc/self/status").ok()?, "VmHWM:")
+}
+
+/// From now on the kernel writes no core file of this process, which would hold every secret that is in
+/// its memory. The hard limit stays as it is: an operator may raise the other with prlimit(1).
+pub fn forbid_core_files() -> io::Result<()> {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Core);
+    // 1 is none, also where cores are piped to a program, which 0 does not keep from its core; see
+    // core(5).
+    let current = Some(maximum.map_or(1, |maximum| maximum.min(1)));
+    Ok(setrlimit(Resource::Core, Rlimit { current, maximum })?)
 }
 
 fn kilobytes(status: &str, name: &str) -> Option<u64> {

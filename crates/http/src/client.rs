@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::header;
 use hyper_util::rt::TokioIo;
-use millstream_core::{Error, Result};
+use millstream_core::{Error, Result, redact};
 use parking_lot::Mutex;
 use rustls::pki_types::ServerName;
 use std::collections::HashMap;
@@ -154,9 +154,12 @@ impl Client {
             let status = answer.status().as_u16();
             let pause = answer::pause(answer.headers(), SystemTime::now());
             let location = answer.headers().contains_key(header::LOCATION);
-            let body = self.body(answer.into_body()).await?;
+            let mut body = self.body(answer.into_body()).await?;
             if body.is_some() {
                 self.keep(request.site, connection);
+            }
+            if !(200..300).contains(&status) {
+                body = body.map(|body| self.without_secrets(request, &body));
             }
             return Ok(Answer { status, pause, location, body });
         }
@@ -189,6 +192,22 @@ impl Client {
             whole.extend_from_slice(&data);
         }
         Ok(Some(whole.freeze()))
+    }
+
+    /// A server that refuses may repeat what it was sent.
+    fn without_secrets(&self, request: &Request<'_>, body: &[u8]) -> Bytes {
+        let mut secrets = Vec::new();
+        if let Auth::Basic { password, .. } = &self.options.auth {
+            secrets.push(password.0.as_str());
+        }
+        let authorization = self.authorization.now().ok().flatten();
+        let authorization = authorization.as_ref().and_then(|value| value.to_str().ok());
+        secrets.extend(authorization.and_then(|value| value.split(' ').nth(1)));
+        secrets.extend(request.headers.0.iter().filter_map(|(_, value)| value.to_str().ok()));
+        if let Some((_, query)) = request.target.split_once('?') {
+            secrets.extend(query.split('&').filter_map(|pair| Some(pair.split_once('=')?.1)));
+        }
+        redact(&String::from_utf8_lossy(body), secrets).into()
     }
 
     async fn connection(&self, site: &Site) -> Result<Connection, String> {

@@ -73,6 +73,8 @@ impl Session {
     pub async fn connect(options: &ServerOptions, access: Access, io: &Handle) -> Result<Session> {
         let what = format!("connecting to PostgreSQL at {}", options.hosts.join(", "));
         let mut config = config(options, access)?;
+        let password = String::from_utf8_lossy(config.get_password().unwrap_or_default());
+        let password = password.into_owned();
         let patience = options.connect_timeout * options.hosts.len().max(1) as u32;
         let (alive, gone) = oneshot::channel();
         let driver = io.clone();
@@ -97,7 +99,7 @@ impl Session {
         };
         let stop = AbortOnDrop(connected.abort_handle());
         let client = match tokio::time::timeout(patience, connected).await {
-            Ok(Ok(client)) => client.map_err(|e| error::of(&e, &what))?,
+            Ok(Ok(client)) => client.map_err(|e| error::of(&e, &what).without([&*password]))?,
             Ok(Err(panic)) => return Err(Error::stop("postgres", what).because(panic)),
             Err(_) => {
                 let told = format!("{what}: nothing within {patience:?}");

@@ -1,14 +1,18 @@
 //! `delivery: exactly_once` through the binary, on real Kafka: processes that are killed, stand still
 //! or lose their partitions, and a reader of committed records that sees every event once.
 
-use crate::program::{Program, Running, eventually};
+use crate::program::{Program, Running, ask, eventually, get};
 use millstream_log::{Log, Reader};
 use millstream_testkit::events::{Checker, Event, Fate, Generator};
 use millstream_testkit::services::{self, unique};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 const PARTITIONS: i32 = 4;
@@ -382,4 +386,79 @@ fn offsets_outside_of_the_transaction_are_seen() {
     }
     assert_eq!(running.end(), 0);
     assert!(last.0.0 < world.sent.0, "{:?} of {:?} came out", last.0, world.sent);
+}
+
+/// A way to a broker on which nobody who asks for a coordinator is answered, and whether somebody has.
+fn without_coordinators(broker: SocketAddr) -> (SocketAddr, Arc<AtomicBool>) {
+    const FIND_COORDINATOR: [u8; 2] = [0, 10];
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let door = listener.local_addr().unwrap();
+    let asked = Arc::new(AtomicBool::new(false));
+    let noted = asked.clone();
+    std::thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            let mut server = TcpStream::connect(broker).unwrap();
+            let (mut to_client, mut from_server) =
+                (client.try_clone().unwrap(), server.try_clone().unwrap());
+            std::thread::spawn(move || std::io::copy(&mut from_server, &mut to_client));
+            let noted = noted.clone();
+            std::thread::spawn(move || {
+                let mut length = [0; 4];
+                while client.read_exact(&mut length).is_ok() {
+                    let mut request = vec![0; u32::from_be_bytes(length) as usize];
+                    client.read_exact(&mut request).unwrap();
+                    if request.starts_with(&FIND_COORDINATOR) {
+                        noted.store(true, Ordering::SeqCst);
+                    } else {
+                        server.write_all(&[&length[..], &request].concat()).unwrap();
+                    }
+                }
+            });
+        }
+    });
+    (door, asked)
+}
+
+#[test]
+fn a_start_that_waits_for_a_coordinator_ends_when_it_is_asked_to() {
+    let Some(kafka) = services::kafka() else { return };
+    let topic = unique("absent");
+    for suffix in ["", "-out", "-dead"] {
+        kafka.create_topic(&format!("{topic}{suffix}"), 1, &[]);
+    }
+    let (door, asked) = without_coordinators(kafka.bootstrap().parse().unwrap());
+    let program = Program::new();
+    program.write(
+        "p.yaml",
+        format!(
+            "pipeline: {topic}
+source:
+  kafka: {{ brokers: [\"{door}\"], topic: {topic} }}
+  format: {{ json: {{ columns: {COLUMNS} }} }}
+sinks: [{{ kafka: {{ brokers: [\"{door}\"], topic: {topic}-out }}, format: json }}]
+dead_letters: {{ topic: {topic}-dead, kafka: {{ brokers: [\"{door}\"] }} }}
+delivery: exactly_once
+"
+        ),
+    );
+    let log = || std::fs::read_to_string(program.path("run.log")).unwrap();
+    let mut command = program.command(&["run", "p.yaml", "--listen", "127.0.0.1:0"]);
+    command.stderr(std::fs::File::create(program.path("run.log")).unwrap());
+    let mut child = command.stdout(Stdio::null()).spawn().unwrap();
+    eventually("a coordinator is asked for", || asked.load(Ordering::SeqCst).then_some(()));
+    // Meanwhile it says how it does.
+    let process =
+        ask(&program.path("millstream-data/millstream.sock"), "{\"request\":\"process\"}");
+    let address = process["end"]["listen"].as_str().unwrap().parse().unwrap();
+    let (status, ready) = get(address, "/health/ready");
+    assert_eq!(status, 503, "{ready}");
+    assert!(ready.contains("is being opened"), "{ready}");
+    assert_eq!(get(address, "/health/live").0, 200);
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(0), "{}", log());
+    assert!(log().contains("nothing was begun"), "{}", log());
+    // It has let go of everything.
+    program.ok(&["topics", "list"]);
+    program.ok(&["topics", "create", "t"]);
 }

@@ -26,6 +26,7 @@ mod program;
 mod registry;
 mod rolling;
 mod run;
+mod secrets;
 mod sentry;
 mod tap;
 mod web;

@@ -17,14 +17,14 @@ fn example(name: &str) -> String {
 }
 
 /// What a request said.
-struct Asked {
-    target: String,
-    headers: BTreeMap<String, String>,
-    body: String,
+pub struct Asked {
+    pub target: String,
+    pub headers: BTreeMap<String, String>,
+    pub body: String,
 }
 
 /// A server on loopback; `answer` gives a status and a body. `None` closes the connection.
-fn serve(answer: impl Fn(&Asked) -> Option<(u16, String)> + Send + Sync + 'static) -> u16 {
+pub fn serve(answer: impl Fn(&Asked) -> Option<(u16, String)> + Send + Sync + 'static) -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
     let answer = Arc::new(answer);

@@ -94,6 +94,21 @@ fn a_hidden_secret_does_not_move_the_mark() {
 }
 
 #[test]
+fn what_stands_in_an_address_is_not_shown() {
+    for (line, shown) in [
+        ("http://me:hunter2@host:1/in", "http://***@host:1/in"),
+        ("https://host/in/{id}?key=hunter2&x={id}", "https://host/in/{id}?***"),
+        ("http://hunter2@host?hunter2", "http://***@host?***"),
+        ("http://host/path", "http://host/path"),
+    ] {
+        let text = format!("{{ user: \"{line}\", trees: 3 }}");
+        let said = login(&text, Path::new("login.yaml")).unwrap_err().to_string();
+        let wanted = format!("{{ user: \"{shown}\", trees: 3 }}");
+        assert!(said.contains(&wanted) && !said.contains("hunter2"), "{said}");
+    }
+}
+
+#[test]
 fn a_secret_file_that_is_not_there_is_named() {
     let said = login("user: me\npassword: { file: nowhere }\n", Path::new("login.yaml"));
     let said = said.unwrap_err().to_string();

@@ -13,6 +13,9 @@ use std::num::NonZeroU32;
 /// A broker that asks for more rounds than this wants our time, not a proof.
 const ROUNDS_MAX: u32 = 1_000_000;
 
+/// What stands before the token in the message that has it.
+pub(super) const TOKEN_BEFORE: &str = "n,,\x01auth=Bearer ";
+
 /// One authentication.
 pub(super) enum Conversation {
     /// One message says all.
@@ -59,7 +62,7 @@ impl Conversation {
                 if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
                     return Err(Error::stop("authentication", "the token is empty, or no token"));
                 }
-                Self::Token(format!("n,,\x01auth=Bearer {token}\x01\x01").into_bytes())
+                Self::Token(format!("{TOKEN_BEFORE}{token}\x01\x01").into_bytes())
             }
             mechanism => {
                 let mut random = [0u8; 24];

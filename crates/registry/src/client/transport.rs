@@ -11,7 +11,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::{Request, header};
 use hyper_util::rt::TokioIo;
-use millstream_core::{Error, Result};
+use millstream_core::{Error, Result, redact};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -57,6 +57,8 @@ pub(super) struct Transport {
     urls: Vec<Url>,
     /// The value of the `Authorization` header, by address.
     authorizations: Vec<Option<String>>,
+    /// What no answer may repeat, by address.
+    secrets: Vec<Vec<String>>,
     tls: Tls,
     timeout: Duration,
     /// The address that answered last.
@@ -69,6 +71,7 @@ impl Transport {
         let mut transport = Transport {
             urls: Vec::new(),
             authorizations: Vec::new(),
+            secrets: Vec::new(),
             tls: options.tls.clone(),
             timeout: options.timeout,
             current: AtomicUsize::new(0),
@@ -84,15 +87,20 @@ impl Transport {
             let basic = |user: &str, password: &str| {
                 Some(format!("Basic {}", BASE64.encode(format!("{user}:{password}"))))
             };
+            let in_url = url.password().unwrap_or_default();
+            let mut secrets = vec![in_url.to_owned(), decoded(in_url)];
             let authorization = match (&options.auth, url.username()) {
-                (Auth::Basic { user, password }, _) => basic(user, password),
+                (Auth::Basic { user, password }, _) => {
+                    secrets.push(password.clone());
+                    basic(user, password)
+                }
                 (Auth::Bearer { token }, _) => Some(format!("Bearer {token}")),
                 (Auth::None, "") => None,
-                (Auth::None, user) => {
-                    let password = decoded(url.password().unwrap_or_default());
-                    basic(&decoded(user), &password)
-                }
+                (Auth::None, user) => basic(&decoded(user), &decoded(in_url)),
             };
+            let sent = authorization.as_ref().and_then(|value| value.split(' ').nth(1));
+            secrets.extend(sent.map(str::to_owned));
+            transport.secrets.push(secrets);
             // Neither fails: the address has a host.
             let _ = (url.set_username(""), url.set_password(None));
             transport.urls.push(url);
@@ -119,10 +127,17 @@ impl Transport {
         }
         url.set_query(query);
         let exchange = self.with(&url, self.authorizations[at].as_deref(), method, body);
-        let answer = match tokio::time::timeout(self.timeout, exchange).await {
+        let mut answer = match tokio::time::timeout(self.timeout, exchange).await {
             Ok(answer) => answer,
             Err(_) => Err(format!("no answer within {:?}", self.timeout)),
         };
+        if let Ok(answer) = &mut answer
+            && !(200..300).contains(&answer.status)
+        {
+            // One that refuses may repeat what it was sent.
+            let secrets = self.secrets[at].iter().map(String::as_str);
+            answer.body = redact(&String::from_utf8_lossy(&answer.body), secrets).into_bytes();
+        }
         let well = answer.as_ref().is_ok_and(|answer| answer.status < 500);
         if !well {
             self.current.store(at + 1, Ordering::Relaxed);
