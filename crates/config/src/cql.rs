@@ -36,9 +36,22 @@ pub struct CqlFrom {
     #[serde(default = "max_rows")]
     #[schemars(range(min = 1, max = 65536))]
     pub max_rows: u32,
-    /// How many replicas must answer.
-    #[serde(default = "local_one")]
-    pub consistency: CqlConsistency,
+    /// Insert the row that the JOIN names (its whole key, and values), unless one of its key is there
+    /// (a lightweight transaction: slow). The look-up then gives `applied`, which is true where the row
+    /// that is there has these values, and `stored`, which is that row.
+    #[serde(default)]
+    pub insert_if_not_exists: bool,
+    /// How long a row that is inserted lives, in whole seconds: at least one, at most 20 years. As the
+    /// table says unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-positive" = true))]
+    pub ttl: Option<Period>,
+    /// Who agrees on which row is first. `local_serial` unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serial_consistency: Option<CqlSerialConsistency>,
+    /// How many replicas must answer. `local_one` unless given, and `local_quorum` for what is inserted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub consistency: Option<CqlConsistency>,
     /// Ask another replica too when the first has not answered for so long. Never unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-positive" = true))]
@@ -113,6 +126,16 @@ pub enum CqlConsistency {
     LocalOne,
 }
 
+/// Of a lightweight transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CqlSerialConsistency {
+    /// The replicas of all data centres.
+    Serial,
+    /// Those of the local data centre: all that write this table must be in it.
+    LocalSerial,
+}
+
 /// A table of Cassandra or ScyllaDB.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(extend("x-chosen-by" = "cql"))]
@@ -161,7 +184,10 @@ pub struct CqlTo {
     /// How many replicas must have a row before it counts as stored.
     #[serde(default = "local_quorum")]
     pub consistency: CqlConsistency,
-    /// How many rows of one partition go in one request.
+    /// Who agrees on which row is first, with `insert_if_not_exists`. `local_serial` unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serial_consistency: Option<CqlSerialConsistency>,
+    /// How many rows of one partition go in one request. With `insert_if_not_exists` each goes alone.
     #[serde(default = "batch_rows")]
     #[schemars(range(min = 1, max = 1000))]
     pub batch_rows: u32,
@@ -190,9 +216,11 @@ pub enum CqlOperation {
     /// It is there afterwards, whatever was there before.
     #[default]
     Insert,
-    /// It is there afterwards, unless there was one before (a lightweight transaction: slow).
+    /// It is there afterwards, unless there was one before (a lightweight transaction: slow). Nothing
+    /// tells which; a look-up with `insert_if_not_exists` does.
     InsertIfNotExists,
-    /// Its columns are there afterwards; columns that count are added to.
+    /// Its columns are there afterwards; columns that count are added to, perhaps twice when an
+    /// answer stays away or the pipeline ends without a word.
     Update,
     /// It is gone afterwards. The row's columns are the key.
     Delete,
@@ -226,10 +254,6 @@ fn connections() -> u32 {
 
 fn connect_timeout() -> Period {
     Period::seconds(5)
-}
-
-fn local_one() -> CqlConsistency {
-    CqlConsistency::LocalOne
 }
 
 fn local_quorum() -> CqlConsistency {

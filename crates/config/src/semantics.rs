@@ -354,6 +354,26 @@ fn cql_lookup(lookup: &Value, path: &str, reader: &mut Reader) {
         let hint = "write `rows: all` beside it, or remove it";
         reader.at_key(&format!("{path}/cql/max_rows"), message, Some(hint.into()));
     }
+    let inserts = cql["insert_if_not_exists"] == true;
+    if inserts && !lookup["cache"].is_null() {
+        let message =
+            "a look-up with `insert_if_not_exists` has no `cache`: each row asks for itself";
+        reader.at_key(&format!("{path}/cache"), message, Some("remove it".into()));
+    }
+    let useless = match inserts {
+        true => &["rows", "group", "speculative_after"][..],
+        false => &["ttl", "serial_consistency"],
+    };
+    for field in useless.iter().filter(|field| !cql[**field].is_null()) {
+        let (message, hint) = match inserts {
+            true => (format!("`{field}` has no use with `insert_if_not_exists`"), "remove it"),
+            false => (
+                format!("`{field}` has no use: nothing is inserted"),
+                "write `insert_if_not_exists: true` beside it, or remove it",
+            ),
+        };
+        reader.at_key(&format!("{path}/cql/{field}"), message, Some(hint.into()));
+    }
 }
 
 fn cql_sink(cql: &Value, path: &str, reader: &mut Reader) {
@@ -377,6 +397,11 @@ fn cql_sink(cql: &Value, path: &str, reader: &mut Reader) {
             reader.at_key(&format!("{path}/{field}"), message, Some("keep one of them".into()));
             return;
         }
+    }
+    if !conditional && !cql["serial_consistency"].is_null() {
+        let message = "`serial_consistency` has no use: rows are stored without a condition";
+        let hint = "write `operation: insert_if_not_exists` beside it, or remove it";
+        reader.at_key(&format!("{path}/serial_consistency"), message, Some(hint.into()));
     }
 }
 

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
 
-pub use scylla::statement::Consistency;
+pub use scylla::statement::{Consistency, SerialConsistency};
 
 /// A text that is never shown.
 #[derive(Clone, PartialEq, Eq)]

@@ -60,8 +60,8 @@ enum Cell {
     Unset,
 }
 
-/// The statements of a batch in rounds: no key is twice in a round, and a round is over before the
-/// next begins.
+/// The statements of a batch in rounds: no key is twice in a round (no partition, where they have
+/// conditions), and a round is over before the next begins.
 pub(crate) struct Encoded {
     pub rounds: Vec<Vec<Statement>>,
     pub rejected: Vec<(u32, String)>,
@@ -101,6 +101,12 @@ impl Layout {
         Encoded { rounds, rejected, cells, bytes, width }
     }
 
+    /// Conditions of one partition go one after the other and each alone: side by side they contend,
+    /// and in one request either all of them hold or nothing is written.
+    fn is_conditional(&self) -> bool {
+        matches!(self.operation, Operation::InsertIfNotExists(_))
+    }
+
     fn rounds(
         &self,
         statements: Vec<Statement>,
@@ -108,10 +114,11 @@ impl Layout {
         bytes: &[u8],
     ) -> Vec<Vec<Statement>> {
         let mut rounds: Vec<Vec<Statement>> = Vec::new();
+        let apart = if self.is_conditional() { &self.partition } else { &self.key };
         // In which round a key was last, and where.
         let mut last: AHashMap<&[u8], (usize, usize)> = AHashMap::with_capacity(statements.len());
         for statement in statements {
-            let key = slice(&cells[statement.cell..], &self.key, bytes);
+            let key = slice(&cells[statement.cell..], apart, bytes);
             let place = match last.get(key) {
                 Some((round, at)) => {
                     let before = &mut rounds[*round][*at];
@@ -140,7 +147,7 @@ impl Layout {
         cells: &[Cell],
         bytes: &[u8],
     ) -> bool {
-        if self.operation == Operation::InsertIfNotExists {
+        if self.is_conditional() {
             return false;
         }
         let Some(marker) = self.timestamp else { return false };
@@ -206,7 +213,7 @@ impl Layout {
         bytes_max: usize,
     ) -> Vec<Vec<usize>> {
         // Where the partition is the whole key, no other row of the round is in it.
-        if rows_max <= 1 || self.partition == self.key {
+        if rows_max <= 1 || self.partition == self.key || self.is_conditional() {
             return (0..round.len()).map(|at| vec![at]).collect();
         }
         let mut open: AHashMap<&[u8], (Vec<usize>, usize)> = AHashMap::new();
@@ -258,6 +265,20 @@ impl Encoded {
     pub fn values(&self, statement: &Statement) -> Values<'_> {
         let cells = &self.cells[statement.cell..statement.cell + self.width];
         Values { cells, bytes: &self.bytes }
+    }
+
+    /// The same of its first markers only.
+    pub fn first_values(&self, statement: &Statement, markers: usize) -> Values<'_> {
+        let cells = &self.cells[statement.cell..statement.cell + markers];
+        Values { cells, bytes: &self.bytes }
+    }
+
+    /// The value of one marker; none where it has none.
+    pub fn value(&self, statement: &Statement, marker: usize) -> Option<&[u8]> {
+        match &self.cells[statement.cell + marker] {
+            Cell::Value(range) => Some(&self.bytes[range.clone()]),
+            Cell::Null | Cell::Unset => None,
+        }
     }
 }
 
@@ -358,6 +379,7 @@ mod tests {
     use super::*;
     use arrow_array::{Int64Array, StringArray};
     use scylla::cluster::metadata::{ColumnType, NativeType};
+    use scylla::statement::SerialConsistency;
     use std::sync::Arc;
 
     fn texts(values: &[Option<&str>]) -> ArrayRef {
@@ -451,5 +473,26 @@ mod tests {
         // The store's own times tell them apart: one after the other.
         let encoded = layout(false).encode(&all);
         assert_eq!(encoded.rounds.iter().map(Vec::len).collect::<Vec<_>>(), [1, 1, 1]);
+    }
+
+    #[test]
+    fn conditions_of_one_partition_go_one_after_the_other_and_alone() {
+        let rows = rows(
+            [
+                &[Some("a"), Some("a"), Some("b"), Some("a")],
+                &[Some("1"), Some("2"), Some("1"), Some("1")],
+                &[Some("v"); 4],
+                &[None; 4],
+            ],
+            &[7; 4],
+        );
+        let serial = SerialConsistency::LocalSerial;
+        let operation = Operation::InsertIfNotExists(serial);
+        let layout = Layout { operation, ..layout(false) };
+        let encoded = layout.encode(&rows);
+        let of = |round: &Vec<Statement>| round.iter().flat_map(Statement::rows).collect();
+        let rounds: Vec<Vec<u32>> = encoded.rounds.iter().map(of).collect();
+        assert_eq!(rounds, [vec![0, 2], vec![1], vec![3]]);
+        assert_eq!(layout.units(&encoded, &encoded.rounds[0], 10, 1000), [[0], [1]]);
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  Cluster: one session of the driver       nodes, TLS and password as their files say now
+//!     ├─ CqlClaim    keys ─► INSERT .. IF NOT EXISTS, in order ─► whose row is there
 //!     ├─ CqlLookup   keys ─► groups by replica ─► SELECT .. IN ? ─► cells ─► columns
 //!     └─ CqlTable    rows ─► statements ─► one partition a request ─► at a pace
 //!
@@ -11,6 +12,7 @@
 //! The driver does connections, routing and retries; bytes go between its frames and Arrow columns
 //! without a value in between.
 
+mod claim;
 mod cluster;
 mod encode;
 mod error;
@@ -23,7 +25,8 @@ mod tls;
 mod types;
 mod write;
 
-pub use cluster::{Cluster, ClusterOptions, Consistency, Execution, Hidden, TlsOptions};
+pub use claim::{APPLIED, CqlClaim, CqlClaimOptions, STORED, can_be_claimed, claim_columns};
+pub use cluster::{Cluster, ClusterOptions, Consistency, Execution, Hidden, SerialConsistency, TlsOptions};
 pub use encode::TTL_SECONDS_MAX;
 pub use lookup::{CqlLookup, CqlLookupOptions, GROUP_MAX, Rows, Table};
 pub use sink::{CqlSinkOptions, CqlTable, Nulls, Operation, Ttl};

@@ -22,6 +22,7 @@ use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use millstream_core::{Batch, Disposition, Error, Receipt, Result, Sink};
 use parking_lot::Mutex;
+use scylla::statement::SerialConsistency;
 use scylla::statement::batch::{Batch as CqlBatch, BatchType};
 use scylla::statement::prepared::PreparedStatement;
 use std::sync::Arc;
@@ -32,7 +33,7 @@ use tokio::task::JoinHandle;
 pub enum Operation {
     Insert,
     /// What is there already stays as it is.
-    InsertIfNotExists,
+    InsertIfNotExists(SerialConsistency),
     Update,
     Delete,
 }
@@ -102,7 +103,7 @@ impl CqlTable {
         let counters = layout.operation == Operation::Update && table.has_counters();
         let opened = CqlTable {
             pace: Pace::new(options.concurrency),
-            idempotent: !counters && options.operation != Operation::InsertIfNotExists,
+            idempotent: !counters && !matches!(options.operation, Operation::InsertIfNotExists(_)),
             cluster,
             options,
             layout,
@@ -135,6 +136,9 @@ impl CqlTable {
         let profile = self.cluster.profile(&self.options.execution);
         prepared.set_execution_profile_handle(Some(profile.into_handle()));
         prepared.set_is_idempotent(self.idempotent);
+        if let Operation::InsertIfNotExists(serial) = self.options.operation {
+            prepared.set_serial_consistency(Some(serial));
+        }
         let prepared = Arc::new(prepared);
         *self.prepared.lock() = Some(prepared.clone());
         Ok(prepared)
@@ -291,7 +295,7 @@ impl CqlTable {
 }
 
 /// Longer after each attempt.
-fn pause(attempts: u32) -> Duration {
+pub(crate) fn pause(attempts: u32) -> Duration {
     Duration::from_millis(20 << attempts.min(6)).min(Duration::from_secs(1))
 }
 
@@ -383,7 +387,7 @@ impl Plan {
         }
         let values: Vec<_> =
             bound.iter().map(|(to, ..)| *to).filter(|to| !key.contains(to)).collect();
-        let conditional = options.operation == Operation::InsertIfNotExists;
+        let conditional = matches!(options.operation, Operation::InsertIfNotExists(_));
         if conditional && options.timestamp.is_some() {
             return Err("`if_not_exists` and `timestamp` cannot be together in CQL".into());
         }
@@ -433,7 +437,7 @@ impl Plan {
         });
         // The order of the markers: what follows USING stands last in INSERT, first elsewhere.
         let (text, order): (String, Vec<&String>) = match options.operation {
-            Operation::Insert | Operation::InsertIfNotExists => {
+            Operation::Insert | Operation::InsertIfNotExists(_) => {
                 let order: Vec<_> = key.iter().copied().chain(values.iter().copied()).collect();
                 let names = order.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", ");
                 let marks = vec!["?"; order.len()].join(", ");
@@ -455,7 +459,7 @@ impl Plan {
             }
         };
         let is_insert =
-            matches!(options.operation, Operation::Insert | Operation::InsertIfNotExists);
+            matches!(options.operation, Operation::Insert | Operation::InsertIfNotExists(_));
         let mut markers = Vec::new();
         let before = if is_insert { 0 } else { extra.len() };
         let mut place_of = std::collections::BTreeMap::new();

@@ -2,13 +2,14 @@
 
 use anyhow::anyhow;
 use millstream_config::{
-    CqlCluster, CqlConsistency, CqlFrom, CqlNulls, CqlOperation, CqlRows, CqlTo,
-    Pipeline as PipelineFile,
+    CqlCluster, CqlConsistency, CqlFrom, CqlNulls, CqlOperation, CqlRows, CqlSerialConsistency,
+    CqlTo, Pipeline as PipelineFile,
 };
 use millstream_core::{Lookup, Result};
 use millstream_cql::{
-    Cluster, ClusterOptions, Consistency, CqlLookup, CqlLookupOptions, CqlSinkOptions, CqlTable,
-    Execution, Hidden, Nulls, Operation, Rows, TlsOptions, Ttl,
+    Cluster, ClusterOptions, Consistency, CqlClaim, CqlClaimOptions, CqlLookup, CqlLookupOptions,
+    CqlSinkOptions, CqlTable, Execution, Hidden, Nulls, Operation, Rows, SerialConsistency,
+    TlsOptions, Ttl,
 };
 use millstream_sql::LookupUse;
 use std::num::NonZeroUsize;
@@ -58,13 +59,32 @@ fn cluster(options: &CqlCluster, file: &PipelineFile) -> ClusterOptions {
     }
 }
 
-/// A look-up bound to what the SQL joins it by.
+/// A look-up bound to what the SQL joins it by. One that inserts only looks, where it is `read_only`.
 pub async fn lookup(
     cluster: Arc<Cluster>,
     from: &CqlFrom,
     timeout: Duration,
     used: &LookupUse,
+    read_only: bool,
 ) -> anyhow::Result<Arc<dyn Lookup>> {
+    if from.insert_if_not_exists {
+        let options = CqlClaimOptions {
+            keyspace: from.keyspace.clone(),
+            table: from.table.clone(),
+            columns: names(from),
+            ttl_seconds: from.ttl.map(|ttl| ttl.0.as_secs() as u32),
+            concurrency: from.concurrency as usize,
+            serial: serial(from.serial_consistency),
+            execution: Execution {
+                consistency: consistency(from.consistency.unwrap_or(CqlConsistency::LocalQuorum)),
+                timeout,
+                speculative_after: None,
+            },
+            read_only,
+        };
+        let opened = CqlClaim::open(cluster, options, &used.key, &used.key_types).await;
+        return Ok(Arc::new(opened.map_err(|error| anyhow!(error.chain()))?));
+    }
     let options = CqlLookupOptions {
         keyspace: from.keyspace.clone(),
         table: from.table.clone(),
@@ -76,7 +96,7 @@ pub async fn lookup(
             CqlRows::All => Rows::All { max: from.max_rows as usize },
         },
         execution: Execution {
-            consistency: consistency(from.consistency),
+            consistency: consistency(from.consistency.unwrap_or(CqlConsistency::LocalOne)),
             timeout,
             speculative_after: from.speculative_after.map(|period| period.0),
         },
@@ -101,7 +121,9 @@ pub async fn table(
         table: to.table.clone(),
         operation: match to.operation {
             CqlOperation::Insert => Operation::Insert,
-            CqlOperation::InsertIfNotExists => Operation::InsertIfNotExists,
+            CqlOperation::InsertIfNotExists => {
+                Operation::InsertIfNotExists(serial(to.serial_consistency))
+            }
             CqlOperation::Update => Operation::Update,
             CqlOperation::Delete => Operation::Delete,
         },
@@ -129,6 +151,13 @@ pub async fn table(
         },
     };
     CqlTable::open(cluster, options, rows).await
+}
+
+fn serial(given: Option<CqlSerialConsistency>) -> SerialConsistency {
+    match given {
+        Some(CqlSerialConsistency::Serial) => SerialConsistency::Serial,
+        Some(CqlSerialConsistency::LocalSerial) | None => SerialConsistency::LocalSerial,
+    }
 }
 
 fn consistency(given: CqlConsistency) -> Consistency {

@@ -80,7 +80,7 @@ pub async fn open(
         }
     }
     let outputs = sinks.iter().map(|sink| sink.input).collect();
-    let mut stores = Stores { file, home, io, cql: Sessions::default() };
+    let mut stores = Stores { file, home, io, cql: Sessions::default(), read_only: false };
     let flow = open_steps(&spec, steps, outputs, &mut stores, &metrics, &waits).await?;
     let mut ready = Vec::new();
     for (at, sink) in sinks.into_iter().enumerate() {
@@ -115,7 +115,7 @@ pub async fn open(
         _ => None,
     });
     let tables_read = asked.collect();
-    let consistent = spec.lookups.values().any(|lookup| lookup.consistent);
+    let consistent = spec.lookups.values().any(|lookup| lookup.consistent || inserts(lookup));
     let pipeline = Pipeline {
         decode_step: format!("decode {}", format_name(&spec.source.format)).into(),
         positions: Positions::new(&decoded, positions),
@@ -240,6 +240,8 @@ pub struct Stores<'a> {
     pub home: &'a Home,
     pub io: &'a Handle,
     pub cql: Sessions,
+    /// Nothing is written to any of them.
+    pub read_only: bool,
 }
 
 /// The steps with their look-ups opened.
@@ -444,7 +446,12 @@ fn cache_bytes(spec: &PipelineSpec, steps: &[PlannedStep]) -> BTreeMap<String, u
 fn is_cached(spec: &LookupSpec) -> bool {
     // A file is in memory already.
     let in_memory = matches!(spec.from, LookupFrom::File(_));
-    !in_memory && !spec.consistent && spec.cache.max_entries > 0
+    !in_memory && !spec.consistent && !inserts(spec) && spec.cache.max_entries > 0
+}
+
+/// Whether what it is asked for is inserted: the earlier batch must be answered before the later asks.
+fn inserts(spec: &LookupSpec) -> bool {
+    matches!(&spec.from, LookupFrom::Cql(from) if from.cql.insert_if_not_exists)
 }
 
 async fn open_lookup(
@@ -467,9 +474,9 @@ async fn open_lookup(
             web::http_lookup(&from.http, stores.file, spec.timeout.0, used, stores.io)?
         }
         LookupFrom::Cql(from) => {
-            let Stores { file, io, cql, .. } = stores;
+            let Stores { file, io, cql, read_only, .. } = stores;
             let cluster = cql.get(&from.cql.cluster, file, io).await.map_err(unreached)?;
-            cql::lookup(cluster, &from.cql, spec.timeout.0, used).await?
+            cql::lookup(cluster, &from.cql, spec.timeout.0, used, *read_only).await?
         }
         LookupFrom::Mongo(from) => {
             let from = &from.mongodb;
@@ -542,7 +549,7 @@ async fn open_sink(
     metrics: &PipelineMetrics,
     transactions: Option<&Arc<KafkaTransactions>>,
 ) -> anyhow::Result<PipelineSink> {
-    let Stores { file, home, io, cql } = stores;
+    let Stores { file, home, io, cql, .. } = stores;
     let name = planned.name.clone();
     let (rows, bytes, seconds) = metrics.sink(&name);
     let target = match to {

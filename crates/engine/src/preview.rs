@@ -59,7 +59,7 @@ pub async fn preview(
     let waits = Arc::new(Waits::default());
     let outputs = sinks.iter().map(|sink| sink.input).collect();
     let io = Handle::current();
-    let mut stores = Stores { file, home, io: &io, cql: Sessions::default() };
+    let mut stores = Stores { file, home, io: &io, cql: Sessions::default(), read_only: true };
     let flow = open::open_steps(&spec, steps, outputs, &mut stores, &metrics, &waits).await?;
     let positions = Positions::new(&decoded, positions);
     let decode: Arc<str> = "decode".into();

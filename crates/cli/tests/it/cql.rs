@@ -5,6 +5,7 @@ use millstream_testkit::events::{Checker, Event, Fate, Generator};
 use millstream_testkit::services::{self, Cassandra, unique};
 use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
+use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::Path;
@@ -270,6 +271,173 @@ fn the_example_runs() {
         ]
     );
     assert!(program.ok(&["dead-letters", "list"]).contains("key is null"));
+}
+
+/// Slots of ten events of a key, each for the event that comes first.
+fn claiming(cluster: &str) -> String {
+    format!(
+        "pipeline: p
+source: {{ file: events.jsonl, follow: true, format: {{ json: {{ columns: {COLUMNS} }} }} }}
+lookups:
+  firsts:
+    cql: {{ {cluster}, table: firsts, insert_if_not_exists: true, ttl: 3d }}
+steps:
+  - sql: |
+      SELECT i.key, i.seq, f.applied, f.stored.seq AS first
+      FROM input i
+      LEFT JOIN firsts f
+        ON f.key = i.key AND f.slot = i.seq / 10 AND f.place = i._offset AND f.seq = i.seq
+      WHERE i.fate <> 'drop' AND CAST(i.number AS BIGINT) >= 0
+sinks: [{{ cql: {{ {cluster}, table: outcomes }} }}]
+max_dead_ratio: 1
+batch: {{ max_rows: 50 }}
+"
+    )
+}
+
+/// An outcome that changes when an event is worked on again would be a row of its own.
+fn claims(store: &Store) {
+    store.cql(
+        "CREATE TABLE KS.firsts (key text, slot bigint, place bigint, seq bigint, \
+         PRIMARY KEY (key, slot))",
+    );
+    store.cql(
+        "CREATE TABLE KS.outcomes (key text, seq bigint, applied boolean, first bigint, \
+         PRIMARY KEY (key, seq, applied))",
+    );
+}
+
+#[test]
+fn each_key_is_claimed_by_its_first_event_across_kills() {
+    let Some(store) = Store::new() else { return };
+    claims(&store);
+    let program = store.program();
+    program.write("p.yaml", claiming(&store.cluster()));
+    append(&program, "");
+    program.ok(&["check", "p.yaml"]);
+    let mut generator = Generator::new(5, KEYS);
+    let mut sent: BTreeMap<(String, u64), Vec<u64>> = BTreeMap::new();
+    let mut out = 0;
+    for _ in 0..6 {
+        let running = program.start(&["p.yaml"]);
+        let events: Vec<Event> = (0..300).map(|_| generator.event()).collect();
+        for part in events.chunks(60) {
+            for event in part.iter().filter(|event| event.fate == Fate::Out) {
+                sent.entry((event.key.clone(), event.seq / 10)).or_default().push(event.seq);
+                out += 1;
+            }
+            append(&program, &part.iter().map(|event| event.line() + "\n").collect::<String>());
+            std::thread::sleep(Duration::from_millis(40));
+        }
+        drop(running);
+    }
+    let running = program.start(&["p.yaml"]);
+    let outcomes = || {
+        let text = format!("SELECT key, seq, applied, first FROM {}.outcomes", store.keyspace);
+        let rows = store.runtime.block_on(store.session.query_unpaged(text, ())).unwrap();
+        let rows = rows.into_rows_result().unwrap();
+        let rows = rows.rows::<(String, i64, bool, i64)>().unwrap();
+        rows.map(Result::unwrap).collect::<Vec<_>>()
+    };
+    let outcomes = eventually("all have an outcome", || {
+        let outcomes = outcomes();
+        (outcomes.len() >= out).then_some(outcomes)
+    });
+    assert_eq!(running.end(), 0);
+    assert_eq!(outcomes.len(), out, "an event has two outcomes");
+    let mut first: BTreeMap<(String, u64), Vec<u64>> = BTreeMap::new();
+    for (key, seq, applied, first_there) in outcomes {
+        let (seq, slot) = (seq as u64, (key, seq as u64 / 10));
+        assert_eq!(first_there as u64, sent[&slot][0], "{slot:?} {seq}");
+        if applied {
+            first.entry(slot).or_default().push(seq);
+        }
+    }
+    let wanted: BTreeMap<_, _> =
+        sent.into_iter().map(|(slot, seqs)| (slot, vec![seqs[0]])).collect();
+    assert_eq!(first, wanted);
+}
+
+#[test]
+fn what_is_shown_beforehand_claims_nothing() {
+    let Some(store) = Store::new() else { return };
+    claims(&store);
+    let program = store.program();
+    program.write("p.yaml", claiming(&store.cluster()));
+    let events: Vec<Event> = [11, 12, 21].map(|seq| Event::new("k1".into(), seq, Fate::Out)).into();
+    append(&program, &events.iter().map(|event| event.line() + "\n").collect::<String>());
+    store.cql("INSERT INTO KS.firsts (key, slot, place, seq) VALUES ('k1', 2, -1, 20)");
+    let shown = program.ok(&["run", "p.yaml", "--preview", "9"]);
+    assert!(shown.contains("true") && shown.contains("false"), "{shown}");
+    let text = format!("SELECT slot FROM {}.firsts", store.keyspace);
+    let rows = store.runtime.block_on(store.session.query_unpaged(text, ())).unwrap();
+    assert_eq!(rows.into_rows_result().unwrap().rows_num(), 1);
+}
+
+#[test]
+fn check_tells_what_cannot_be_claimed() {
+    let Some(store) = Store::new() else { return };
+    claims(&store);
+    store.cql(
+        "CREATE TABLE KS.fixed (key text, slot bigint, s text static, PRIMARY KEY (key, slot))",
+    );
+    let program = store.program();
+    append(&program, "");
+    let told = |from: &str, to: &str| {
+        let text = claiming(&store.cluster());
+        assert!(text.contains(from));
+        program.write("p.yaml", text.replace(from, to));
+        let said = program.run(&["check", "p.yaml"]);
+        assert_eq!(said.code, 2, "{}{}", said.out, said.err);
+        said.err
+    };
+    let text = told(" AND f.slot = i.seq / 10", "");
+    assert!(text.contains("is key, slot: the ON gives no `slot`"), "{text}");
+    let text = told("f.seq = i.seq", "f.applied = true");
+    assert!(text.contains("compare it in WHERE"), "{text}");
+    let text = told("f.stored.seq AS", "f.stored.sec AS");
+    assert!(text.contains("sec"), "{text}");
+    let text = told("table: firsts", "table: fixed");
+    assert!(text.contains("`s`") && text.contains("is static"), "{text}");
+    let text = told("ttl: 3d", "ttl: 30000d");
+    assert!(text.contains("for 20 years at most"), "{text}");
+    let text = told("steps:", "    cache: { ttl: 1s }\nsteps:");
+    assert!(text.contains("each row asks for itself"), "{text}");
+}
+
+#[test]
+fn claims_are_tried_in_cases() {
+    let program = Program::new();
+    append(&program, "");
+    let cluster = "nodes: [\"127.0.0.1:9\"], keyspace: k, \
+                   columns: { key: string, slot: bigint, place: bigint, seq: bigint }";
+    let text = claiming(cluster);
+    // The sink has no `columns` of this kind.
+    let text = text.replace(
+        &format!("{cluster}, table: outcomes"),
+        "nodes: [\"127.0.0.1:9\"], keyspace: k, table: o",
+    );
+    program.write("p.yaml", text);
+    program.write(
+        "p.test.yaml",
+        "cases:
+  - name: the first, one that comes later and one that nobody knows
+    input:
+      - { key: a, seq: 11, fate: out, number: '1' }
+      - { key: a, seq: 12, fate: out, number: '1' }
+      - { key: b, seq: 12, fate: out, number: '1' }
+    lookups:
+      firsts:
+        - { key: a, slot: 1, place: 0, seq: 11, applied: true, stored: { seq: 11 } }
+        - { key: a, slot: 1, place: 1, seq: 12, applied: false, stored: { seq: 11 } }
+    expect:
+      rows:
+        - { key: a, seq: 11, applied: true, first: 11 }
+        - { key: a, seq: 12, applied: false, first: 11 }
+        - { key: b, seq: 12, applied: null, first: null }
+",
+    );
+    program.ok(&["test", "p.yaml"]);
 }
 
 /// What the look-up's cache knows is asked for again when a topic of Kafka names its key.

@@ -3,6 +3,7 @@
 use crate::support::{World, longs, texts, world};
 use arrow_array::{ArrayRef, Int32Array, RecordBatch, TimestampMillisecondArray};
 use millstream_core::{Batch, Receipt};
+use millstream_cql::SerialConsistency::LocalSerial;
 use millstream_cql::{CqlSinkOptions, CqlTable, Nulls, Operation, TTL_SECONDS_MAX, Ttl};
 use std::sync::Arc;
 
@@ -161,7 +162,9 @@ async fn rows_are_updated_deleted_and_kept() {
     let batch = |value| rows(vec![("id", longs(&[Some(1), Some(2)])), ("v", texts(&[value; 2]))]);
     let with = |operation| CqlSinkOptions { operation, ..options(&world, "t") };
     write(&world, with(Operation::Update), &batch(Some("a"))).await.unwrap();
-    write(&world, with(Operation::InsertIfNotExists), &batch(Some("b"))).await.unwrap();
+    write(&world, with(Operation::InsertIfNotExists(LocalSerial)), &batch(Some("b")))
+        .await
+        .unwrap();
     assert_eq!(read(&world, "SELECT id, v FROM KS.t").await, ["1 'a'", "2 'a'"]);
     let one = rows(vec![("id", longs(&[Some(2)]))]);
     write(&world, with(Operation::Delete), &one).await.unwrap();
@@ -172,6 +175,44 @@ async fn rows_are_updated_deleted_and_kept() {
     write(&world, hits, &counted).await.unwrap();
     let n = read(&world, "SELECT n FROM KS.hits").await;
     assert!(n[0].contains('6'), "{n:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_that_is_there_keeps_none_of_its_partition_away() {
+    let Some(world) = world().await else { return };
+    world.cql("CREATE TABLE KS.t (a text, c bigint, v text, PRIMARY KEY (a, c))").await;
+    world.cql("INSERT INTO KS.t (a, c, v) VALUES ('p', 3, 'there')").await;
+    let batch = rows(vec![
+        ("a", texts(&[Some("p"); 6])),
+        ("c", longs(&[Some(1), Some(2), Some(3), Some(4), Some(4), Some(5)])),
+        ("v", texts(&[Some("x"), Some("x"), Some("x"), Some("first"), Some("second"), Some("x")])),
+    ]);
+    let operation = Operation::InsertIfNotExists(LocalSerial);
+    let conditional = CqlSinkOptions { operation, ..options(&world, "t") };
+    let receipt = write(&world, conditional, &batch).await.unwrap();
+    assert_eq!((receipt.rows, receipt.rejected.len()), (6, 0));
+    let expected = ["1 'x'", "2 'x'", "3 'there'", "4 'first'", "5 'x'"];
+    assert_eq!(read(&world, "SELECT c, v FROM KS.t").await, expected);
+}
+
+/// Rows of one partition go in one request, also those that count.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn counters_of_one_partition_are_added_to() {
+    let Some(world) = world().await else { return };
+    world.cql("CREATE TABLE KS.hits (a text, c bigint, n counter, PRIMARY KEY (a, c))").await;
+    let batch = rows(vec![
+        ("a", texts(&[Some("p"); 4])),
+        ("c", longs(&[Some(1), Some(2), Some(1), Some(3)])),
+        ("n", longs(&[Some(5), Some(7), Some(10), Some(-1)])),
+    ]);
+    let hits = CqlSinkOptions { operation: Operation::Update, ..options(&world, "hits") };
+    let receipt = write(&world, hits, &batch).await.unwrap();
+    assert_eq!((receipt.rows, receipt.rejected), (4, Vec::new()));
+    let counts = read(&world, "SELECT c, n FROM KS.hits").await;
+    assert_eq!(counts.len(), 3);
+    for (count, n) in counts.iter().zip(["15", "7", "-1"]) {
+        assert!(count.contains(n), "{counts:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -186,7 +227,7 @@ async fn a_wrong_mapping_is_a_sentence() {
     let told = write(&world, options(&world, "t"), &typed).await.err().unwrap();
     assert!(told.contains("column `v`: bigint cannot be written as inet; CAST it to ip"), "{told}");
     let mut both = options(&world, "t");
-    both.operation = Operation::InsertIfNotExists;
+    both.operation = Operation::InsertIfNotExists(LocalSerial);
     both.timestamp = Some("c".into());
     let told = write(&world, both, &rows(vec![("a", texts(&[None])), ("c", longs(&[None]))])).await;
     assert!(told.err().unwrap().contains("cannot be together"));

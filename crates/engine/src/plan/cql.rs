@@ -4,10 +4,10 @@
 use super::lookups::declared;
 use super::{Planner, SinkPlan, schema_of};
 use crate::cql;
-use arrow_schema::SchemaRef;
-use millstream_config::{CqlCluster, CqlFrom, CqlTo};
+use arrow_schema::{Schema, SchemaRef};
+use millstream_config::{CqlCluster, CqlFrom, CqlTo, Period};
 use millstream_core::{Disposition, Error, LookupKey, types};
-use millstream_cql::{Cluster, Table};
+use millstream_cql::{APPLIED, Cluster, STORED, Table, can_be_claimed, claim_columns};
 use millstream_sql::KEY_COLUMNS;
 use std::sync::Arc;
 use tokio::runtime::Handle;
@@ -19,6 +19,9 @@ impl Planner<'_> {
     /// The columns of a look-up; what is declared where the cluster is not asked.
     pub(super) async fn cql_lookup(&mut self, name: &str, from: &CqlFrom) -> Option<SchemaRef> {
         let path = format!("/lookups/{name}/cql");
+        if !self.cql_ttl(from.ttl, &path) {
+            return None;
+        }
         let written = from.columns.as_ref().map(schema_of);
         if !self.catalog.asks_elsewhere() {
             if written.is_none() {
@@ -26,7 +29,10 @@ impl Planner<'_> {
                 let hint = "declare its `columns:` with their types: this runs without the cluster";
                 self.mistake(&path, message, Some(hint.into()));
             }
-            return written;
+            return match from.insert_if_not_exists {
+                true => self.cql_claim(&*written?, &path),
+                false => written,
+            };
         }
         let cluster = self.cql_cluster(&from.cluster, &path).await?;
         let table = self.cql_table(&cluster, &from.keyspace, &from.table, &path)?;
@@ -51,19 +57,53 @@ impl Planner<'_> {
                 self.mistake(&format!("{path}/columns/{column}"), message, Some(hint));
             }
         }
+        if from.insert_if_not_exists {
+            if let Err(why) = can_be_claimed(&cluster, &from.keyspace, &from.table) {
+                self.mistake(&format!("{path}/table"), why, None);
+                return None;
+            }
+            self.cql_tables.insert(name.to_owned(), table);
+            return self.cql_claim(&there, &path);
+        }
         let key = table.partition_key.iter().chain(&table.clustering);
         let key = key.map(String::as_str).collect::<Vec<_>>().join(",");
         self.cql_tables.insert(name.to_owned(), table);
         Some(declared(&there, KEY_COLUMNS, key))
     }
 
-    /// Whether the table can be asked by these columns of these types.
+    /// The columns of a look-up that inserts.
+    fn cql_claim(&mut self, columns: &Schema, path: &str) -> Option<SchemaRef> {
+        claim_columns(columns).map_err(|why| self.mistake(path, why, None)).ok()
+    }
+
+    fn cql_ttl(&mut self, ttl: Option<Period>, path: &str) -> bool {
+        let fits = ttl.is_none_or(|ttl| (1..=TTL_SECONDS_MAX).contains(&ttl.0.as_secs()));
+        if !fits {
+            let message = "CQL keeps rows for one second at least, and for 20 years at most";
+            let hint = "leave `ttl` out for rows that stay";
+            self.mistake(&format!("{path}/ttl"), message, Some(hint.into()));
+        }
+        fits
+    }
+
+    /// Whether the table can be asked by these columns of these types, or take them.
     pub(super) fn check_cql_key(
         &self,
         name: &str,
+        from: &CqlFrom,
         key: &LookupKey,
         key_types: &[arrow_schema::DataType],
     ) -> Result<(), (String, String)> {
+        if from.insert_if_not_exists {
+            if let Some(outcome) = key.columns().iter().find(|c| [APPLIED, STORED].contains(*c)) {
+                let message = format!("`{outcome}` of `{name}` is not known before it was asked");
+                return Err((message, "compare it in WHERE".into()));
+            }
+            let Some(table) = self.cql_tables.get(name) else { return Ok(()) };
+            return table.takes_claim(key, key_types).map_err(|why| {
+                (why, "name its whole key and the values in the ON; CAST what does not fit".into())
+            });
+        }
         let Some(table) = self.cql_tables.get(name) else { return Ok(()) };
         table.takes_key(key, key_types).map_err(|why| {
             (why, "join by its whole partition key; CAST what is of another type".into())
@@ -77,12 +117,7 @@ impl Planner<'_> {
         schema: &SchemaRef,
     ) -> Option<SinkPlan> {
         let path = format!("/sinks/{at}/cql");
-        if let Some(ttl) = to.ttl
-            && !(1..=TTL_SECONDS_MAX).contains(&ttl.0.as_secs())
-        {
-            let message = "CQL keeps rows for one second at least, and for 20 years at most";
-            let hint = "leave `ttl` out for rows that stay";
-            self.mistake(&format!("{path}/ttl"), message, Some(hint.into()));
+        if !self.cql_ttl(to.ttl, &path) {
             return None;
         }
         if self.catalog.asks_elsewhere() {

@@ -163,7 +163,9 @@ impl Planner<'_> {
                 LookupKey::Equal(asked) => return self.check_http_key(name, &from.http, asked),
                 LookupKey::Range { .. } => return Ok(()),
             },
-            LookupFrom::Cql(_) => return self.check_cql_key(name, key, &used.key_types),
+            LookupFrom::Cql(from) => {
+                return self.check_cql_key(name, &from.cql, key, &used.key_types);
+            }
             LookupFrom::Mongo(from) => {
                 return self.check_mongo_key(name, &from.mongodb, key, &used.key_types);
             }
