@@ -17,7 +17,7 @@ use crate::source::{Extent, Source};
 use crate::yaml::{Entry, Kind, Node, Scalar};
 use saphyr_parser::ScalarStyle;
 use scalar::{Resolved, plain, resolve_plain};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use wording::{article, describe, first_line, kind_name, list, one_of, one_of_hint};
 
 pub(crate) struct Reader<'a> {
@@ -148,7 +148,11 @@ impl Reader<'_> {
         match self.env.read(&path) {
             Ok(text) => {
                 let text = text.strip_suffix('\n').unwrap_or(&text);
-                Value::String(text.strip_suffix('\r').unwrap_or(text).to_owned())
+                let text = text.strip_suffix('\r').unwrap_or(text);
+                match path.to_str() {
+                    Some(file) => json!({ "text": text, "file": file }),
+                    None => Value::String(text.to_owned()),
+                }
             }
             Err(error) => {
                 let message =

@@ -8,6 +8,7 @@ use schemars::{JsonSchema, Schema as JsonSchemaOf, SchemaGenerator, json_schema}
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::borrow::Cow;
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,10 +45,21 @@ pub struct Columns(pub IndexMap<String, ColumnType>);
 /// A value that is never shown: it prints and serializes as `***`.
 ///
 /// A file gives it as text, usually `${VAR}`, or as `{ file: path }`, which the reader replaces by
-/// the file's content without its last line break.
+/// the file's content without its last line break, and by where it is: it may change.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
-pub struct Secret(String);
+#[serde(from = "Given")]
+pub struct Secret {
+    text: String,
+    file: Option<PathBuf>,
+}
+
+/// A secret as the reader of a file gives it.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Given {
+    Text(String),
+    Held { text: String, file: PathBuf },
+}
 
 impl Period {
     pub const fn millis(millis: u64) -> Self {
@@ -70,12 +82,26 @@ impl Columns {
 
 impl Secret {
     pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
+        Self { text: text.into(), file: None }
     }
 
     /// The secret itself, for the one call that needs it.
     pub fn reveal(&self) -> &str {
-        &self.0
+        &self.text
+    }
+
+    /// The file that it was read from, for those who read it again.
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+}
+
+impl From<Given> for Secret {
+    fn from(given: Given) -> Self {
+        match given {
+            Given::Text(text) => Self { text, file: None },
+            Given::Held { text, file } => Self { text, file: Some(file) },
+        }
     }
 }
 

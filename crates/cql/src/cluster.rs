@@ -30,6 +30,14 @@ impl fmt::Debug for Hidden {
     }
 }
 
+/// A user's password.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Password {
+    Given(Hidden),
+    /// A file that holds it, read for each connection.
+    File(PathBuf),
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterOptions {
     /// Some nodes as `host:port`; the others are learnt from them.
@@ -37,7 +45,7 @@ pub struct ClusterOptions {
     /// Whose nodes are asked first, and whose rack of it.
     pub datacenter: Option<String>,
     pub rack: Option<String>,
-    pub user: Option<(String, Hidden)>,
+    pub user: Option<(String, Password)>,
     pub tls: Option<TlsOptions>,
     pub connections: NonZeroUsize,
     pub connect_timeout: Duration,
@@ -67,6 +75,10 @@ pub struct Cluster {
     pub(crate) io: Handle,
 }
 
+/// A connection that nothing comes back on is asked for a sign so often: of one whose other end is
+/// gone without a word the system says nothing for a quarter of an hour.
+const ALIVE_EVERY: Duration = Duration::from_secs(5);
+
 impl Cluster {
     /// Connects; the driver's tasks run on `io`.
     pub async fn connect(options: ClusterOptions, io: &Handle) -> Result<Arc<Cluster>> {
@@ -81,6 +93,8 @@ impl Cluster {
             .default_execution_profile_handle(profile)
             .pool_size(PoolSize::PerHost(options.connections))
             .connection_timeout(options.connect_timeout)
+            .keepalive_interval(ALIVE_EVERY)
+            .keepalive_timeout((options.connect_timeout * 2).max(ALIVE_EVERY))
             .timestamp_generator(Arc::new(MonotonicTimestampGenerator::new().without_warnings()))
             .tcp_nodelay(true);
         if let Some((user, password)) = &options.user {
@@ -147,7 +161,7 @@ fn routing(options: &ClusterOptions) -> Arc<dyn LoadBalancingPolicy> {
 /// Name and password, for the server's PLAIN authenticator.
 struct Login {
     user: String,
-    password: Hidden,
+    password: Password,
 }
 
 #[async_trait]
@@ -156,8 +170,24 @@ impl AuthenticatorProvider for Login {
         &self,
         _: &str,
     ) -> Result<(Option<Vec<u8>>, Box<dyn AuthenticatorSession>), AuthError> {
-        let token = format!("\0{}\0{}", self.user, self.password.0).into_bytes();
+        let token = format!("\0{}\0{}", self.user, self.password.current()?).into_bytes();
         Ok((Some(token), Box::new(LoggingIn)))
+    }
+}
+
+impl Password {
+    /// It may have been changed since the last connection.
+    fn current(&self) -> Result<String, AuthError> {
+        match self {
+            Password::Given(hidden) => Ok(hidden.0.clone()),
+            Password::File(path) => {
+                let text = std::fs::read_to_string(path).map_err(|error| {
+                    format!("the password file {} cannot be read: {error}", path.display())
+                })?;
+                let text = text.strip_suffix('\n').unwrap_or(&text);
+                Ok(text.strip_suffix('\r').unwrap_or(text).to_owned())
+            }
+        }
     }
 }
 

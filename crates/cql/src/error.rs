@@ -39,8 +39,13 @@ pub(crate) fn of_session(error: NewSessionError, what: &str) -> Error {
 }
 
 fn of_attempt(error: &RequestAttemptError, what: &str) -> Error {
-    let RequestAttemptError::DbError(answer, words) = error else {
-        return Error::retry("connection", what).because(error.clone());
+    let (answer, words) = match error {
+        RequestAttemptError::DbError(answer, words) => (answer, words),
+        RequestAttemptError::RepreparedIdChanged { .. }
+        | RequestAttemptError::RepreparedIdMissingInBatch => {
+            return Error::retry("unprepared", what).because(error.clone());
+        }
+        _ => return Error::retry("connection", what).because(error.clone()),
     };
     let said = match words.is_empty() {
         true => format!("{what}: {answer}"),

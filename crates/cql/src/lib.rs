@@ -20,13 +20,17 @@ mod lookup;
 mod pace;
 mod read;
 mod route;
+mod shape;
 mod sink;
 mod tls;
 mod types;
 mod write;
 
 pub use claim::{APPLIED, CqlClaim, CqlClaimOptions, STORED, can_be_claimed, claim_columns};
-pub use cluster::{Cluster, ClusterOptions, Consistency, Execution, Hidden, SerialConsistency, TlsOptions};
+pub use cluster::{
+    Cluster, ClusterOptions, Consistency, Execution, Hidden, Password, SerialConsistency,
+    TlsOptions,
+};
 pub use encode::TTL_SECONDS_MAX;
 pub use lookup::{CqlLookup, CqlLookupOptions, GROUP_MAX, Rows, Table};
 pub use sink::{CqlSinkOptions, CqlTable, Nulls, Operation, Ttl};

@@ -10,6 +10,7 @@
 use crate::cluster::{Cluster, Execution};
 use crate::read::Column;
 use crate::route::Towards;
+use crate::shape::Shape;
 use crate::write::Writer;
 use crate::{error, types};
 use ahash::AHashMap;
@@ -31,7 +32,7 @@ use scylla::serialize::row::{RowSerializationContext, SerializeRow};
 use scylla::serialize::writers::RowWriter;
 use scylla::statement::prepared::PreparedStatement;
 use std::ops::{ControlFlow, Range};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
@@ -206,6 +207,8 @@ pub struct CqlLookup {
 
 struct KeyColumn {
     /// Where it stands among the columns of a call's keys.
+    /// What the statement took and gave when it was prepared first.
+    shape: OnceLock<Shape>,
     given: usize,
     writer: Writer,
 }
@@ -254,6 +257,7 @@ impl CqlLookup {
         Ok(lookup)
     }
 
+            shape: OnceLock::new(),
     async fn prepare(&self) -> Result<Arc<PreparedStatement>> {
         if let Some(prepared) = &*self.prepared.lock() {
             return Ok(prepared.clone());
@@ -269,6 +273,7 @@ impl CqlLookup {
         prepared.set_is_idempotent(true);
         let prepared = Arc::new(prepared);
         *self.prepared.lock() = Some(prepared.clone());
+        self.shape.get_or_init(|| Shape::of(&prepared)).still_takes(&prepared, &self.what())?;
         Ok(prepared)
     }
 
@@ -395,12 +400,20 @@ impl CqlLookup {
     }
 
     fn rows_of(&self, answer: QueryResult) -> Result<QueryRowsResult> {
-        answer.into_rows_result().map_err(|e| Error::stop("cql", self.what()).because(e))
+        let rows =
+            answer.into_rows_result().map_err(|e| Error::stop("cql", self.what()).because(e))?;
+        if let Some(shape) = self.shape.get()
+            && let Err(changed) = shape.still_gives(rows.column_specs().as_slice(), &self.what())
+        {
+            *self.prepared.lock() = None;
+            return Err(changed);
+        }
+        Ok(rows)
     }
 
     fn failed(&self, error: scylla::errors::ExecutionError) -> Error {
         let error = error::of_execution(error, &self.what());
-        if error.kind() == "no_table" {
+        if matches!(error.kind(), "no_table" | "unprepared") {
             // One that was made again needs another statement.
             *self.prepared.lock() = None;
         }

@@ -14,6 +14,7 @@ use crate::encode::{Encoded, Layout, Marker, Statement, micros_of};
 use crate::error;
 use crate::lookup::{Table, quoted};
 use crate::pace::{Pace, Turn};
+use crate::shape::Shape;
 use crate::write::Writer;
 use arrow_schema::{DataType, Schema};
 use async_trait::async_trait;
@@ -25,9 +26,12 @@ use parking_lot::Mutex;
 use scylla::statement::SerialConsistency;
 use scylla::statement::batch::{Batch as CqlBatch, BatchType};
 use scylla::statement::prepared::PreparedStatement;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
+
+/// A table that was made again with other types is noticed by then at the latest.
+pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
@@ -85,6 +89,10 @@ pub struct CqlTable {
     layout: Layout,
     statement: String,
     prepared: Mutex<Option<Arc<PreparedStatement>>>,
+    /// What the statement took when it was prepared first.
+    shape: OnceLock<Shape>,
+    /// When the table was looked at last.
+    looked: Mutex<Instant>,
     pace: Pace,
     /// Whether a request may be sent twice.
     idempotent: bool,
@@ -109,6 +117,8 @@ impl CqlTable {
             layout,
             statement,
             prepared: Mutex::default(),
+            shape: OnceLock::new(),
+            looked: Mutex::new(Instant::now()),
         };
         opened.prepare().await?;
         Ok(Arc::new(opened))
@@ -133,6 +143,7 @@ impl CqlTable {
         }
         let prepared = self.cluster.session.prepare(self.statement.as_str()).await;
         let mut prepared = prepared.map_err(|error| error::of_prepare(&error, &self.what()))?;
+        self.shape.get_or_init(|| Shape::of(&prepared)).still_takes(&prepared, &self.what())?;
         let profile = self.cluster.profile(&self.options.execution);
         prepared.set_execution_profile_handle(Some(profile.into_handle()));
         prepared.set_is_idempotent(self.idempotent);
@@ -144,8 +155,19 @@ impl CqlTable {
         Ok(prepared)
     }
 
+    /// Prepares the statement anew now and then: the driver does so by itself where a table was made
+    /// again, and asks nobody whether its columns are what they were.
+    fn look_again(&self, every: Duration) {
+        let mut looked = self.looked.lock();
+        if looked.elapsed() >= every {
+            *looked = Instant::now();
+            *self.prepared.lock() = None;
+        }
+    }
+
     /// Sends all rounds; after an error nothing of them is under way any more.
     async fn send(&self, mut encoded: Encoded) -> Result<Sent> {
+        self.look_again(LOOK_EVERY);
         let mut sent = Sent { rejected: std::mem::take(&mut encoded.rejected), rows: 0, bytes: 0 };
         let encoded = &encoded;
         for round in &encoded.rounds {
@@ -259,9 +281,14 @@ impl CqlTable {
             if matches!(error.kind(), "overloaded" | "timeout" | "unavailable") {
                 self.pace.slow_down();
             }
-            if error.kind() == "no_table" {
+            if matches!(error.kind(), "no_table" | "unprepared") {
                 // One that was made again needs another statement.
                 *self.prepared.lock() = None;
+            }
+            if error.disposition() == Disposition::Reject {
+                // Perhaps it is the table that is wrong, not the row.
+                self.look_again(Duration::ZERO);
+                self.prepare().await?;
             }
             if error.disposition() != Disposition::Retry || left == 0 {
                 return Err(error);

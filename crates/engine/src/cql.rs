@@ -3,13 +3,13 @@
 use anyhow::anyhow;
 use millstream_config::{
     CqlCluster, CqlConsistency, CqlFrom, CqlNulls, CqlOperation, CqlRows, CqlSerialConsistency,
-    CqlTo, Pipeline as PipelineFile,
+    CqlTo, Pipeline as PipelineFile, Secret,
 };
 use millstream_core::{Lookup, Result};
 use millstream_cql::{
     Cluster, ClusterOptions, Consistency, CqlClaim, CqlClaimOptions, CqlLookup, CqlLookupOptions,
-    CqlSinkOptions, CqlTable, Execution, Hidden, Nulls, Operation, Rows, SerialConsistency,
-    TlsOptions, Ttl,
+    CqlSinkOptions, CqlTable, Execution, Hidden, Nulls, Operation, Password, Rows,
+    SerialConsistency, TlsOptions, Ttl,
 };
 use millstream_sql::LookupUse;
 use std::num::NonZeroUsize;
@@ -45,10 +45,7 @@ fn cluster(options: &CqlCluster, file: &PipelineFile) -> ClusterOptions {
         nodes: options.nodes.clone(),
         datacenter: options.datacenter.clone(),
         rack: options.rack.clone(),
-        user: options.username.clone().map(|name| {
-            let password = options.password.as_ref().map_or("", |secret| secret.reveal());
-            (name, Hidden(password.to_owned()))
-        }),
+        user: options.username.clone().map(|name| (name, password(options.password.as_ref()))),
         tls: options.tls.as_ref().map(|tls| TlsOptions {
             ca: tls.ca.as_ref().map(|path| file.resolve(path)),
             certificate: tls.certificate.as_ref().map(|path| file.resolve(path)),
@@ -56,6 +53,14 @@ fn cluster(options: &CqlCluster, file: &PipelineFile) -> ClusterOptions {
         }),
         connections: connections.unwrap_or(NonZeroUsize::MIN),
         connect_timeout: options.connect_timeout.0,
+    }
+}
+
+fn password(secret: Option<&Secret>) -> Password {
+    match secret.map(|secret| (secret.file(), secret.reveal())) {
+        Some((Some(file), _)) => Password::File(file.to_owned()),
+        Some((None, given)) => Password::Given(Hidden(given.to_owned())),
+        None => Password::Given(Hidden(String::new())),
     }
 }
 

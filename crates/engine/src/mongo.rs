@@ -3,13 +3,13 @@
 use anyhow::anyhow;
 use millstream_config::{
     MongoCluster, MongoFrom, MongoNulls, MongoOperation, MongoOrder, MongoReadFrom, MongoRows,
-    MongoTo, MongoType, Pipeline as PipelineFile,
+    MongoTo, MongoType, Pipeline as PipelineFile, Secret,
 };
 use millstream_core::{Lookup, Result};
 use millstream_mongo::{
     Acknowledged, Cluster, ClusterOptions, ColumnType, Columns, Hidden, MongoLookup,
-    MongoLookupOptions, MongoSinkOptions, Nulls, Operation, ReadFrom, Rows, Stored, Template,
-    TlsOptions, WriteConcern,
+    MongoLookupOptions, MongoSinkOptions, Nulls, Operation, Password, ReadFrom, Rows, Stored,
+    Template, TlsOptions, WriteConcern,
 };
 use millstream_sql::LookupUse;
 use std::num::NonZeroU32;
@@ -26,10 +26,7 @@ pub async fn connect(
     let options = ClusterOptions {
         hosts: options.hosts.clone(),
         replica_set: options.replica_set.clone(),
-        user: options.username.clone().map(|name| {
-            let password = options.password.as_ref().map_or("", |secret| secret.reveal());
-            (name, Hidden(password.to_owned()))
-        }),
+        user: options.username.clone().map(|name| (name, password(options.password.as_ref()))),
         auth_database: options.auth_database.clone(),
         tls: options.tls.as_ref().map(|tls| TlsOptions {
             ca: tls.ca.as_ref().map(|path| file.resolve(path)),
@@ -40,6 +37,14 @@ pub async fn connect(
         connect_timeout: options.connect_timeout.0,
     };
     Cluster::connect(options, io).await
+}
+
+fn password(secret: Option<&Secret>) -> Password {
+    match secret.map(|secret| (secret.file(), secret.reveal())) {
+        Some((Some(file), _)) => Password::File(file.to_owned()),
+        Some((None, given)) => Password::Given(Hidden(given.to_owned())),
+        None => Password::Given(Hidden(String::new())),
+    }
 }
 
 /// A look-up bound to what the SQL joins it by.

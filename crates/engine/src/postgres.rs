@@ -23,10 +23,13 @@ pub fn server(
     file: &PipelineFile,
     io: &Handle,
 ) -> Arc<Server> {
-    let given = options.password.as_ref().map(|secret| secret.reveal().to_owned());
-    let password = match (&options.password_file, given) {
+    let password = match (&options.password_file, &options.password) {
         (Some(path), _) => Some(Password::File(file.resolve(path))),
-        (None, given) => given.map(|given| Password::Given(Hidden(given))),
+        (None, Some(secret)) => Some(match secret.file() {
+            Some(path) => Password::File(path.to_owned()),
+            None => Password::Given(Hidden(secret.reveal().to_owned())),
+        }),
+        (None, None) => None,
     };
     let options = ServerOptions {
         hosts: options.hosts.clone(),

@@ -28,12 +28,20 @@ impl fmt::Debug for Hidden {
     }
 }
 
+/// A user's password.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Password {
+    Given(Hidden),
+    /// A file that holds it, read again when it changes.
+    File(PathBuf),
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterOptions {
     /// Some servers as `host:port`; those of a replica set are learnt from them.
     pub hosts: Vec<String>,
     pub replica_set: Option<String>,
-    pub user: Option<(String, Hidden)>,
+    pub user: Option<(String, Password)>,
     /// The database that knows the user; `admin` unless given.
     pub auth_database: Option<String>,
     pub tls: Option<TlsOptions>,
@@ -86,8 +94,10 @@ pub struct Cluster {
 
 struct Connected {
     client: Client,
-    /// The files that the client reads, and when they were written.
-    tls: Option<(Times, Arc<Loaded>)>,
+    /// When the files of certificates and of the password were written.
+    times: Times,
+    /// What the client reads as long as it lives.
+    _tls: Option<Arc<Loaded>>,
 }
 
 impl Cluster {
@@ -115,20 +125,22 @@ impl Cluster {
         &self.options
     }
 
-    /// The client; another one when the TLS files changed, which new connections then use.
+    /// The client; another one when its files changed, with connections of its own.
     fn client(&self) -> Client {
-        let Some(tls) = &self.options.tls else { return self.connected.lock().client.clone() };
-        let times = tls.times();
+        let times = self.options.times();
         let mut connected = self.connected.lock();
-        if connected.tls.as_ref().is_some_and(|(known, _)| *known != times) {
+        if connected.times != times {
             match Connected::new(&self.options, &self.io) {
                 Ok(new) => {
-                    tracing::info!("the TLS files changed: new connections use them");
+                    let files = self.options.files();
+                    tracing::info!("{files} changed: new connections use them");
                     *connected = new;
                 }
                 // A file that is just being replaced must not end what works.
                 Err(error) => {
-                    tracing::warn!("the changed TLS files cannot be used yet: {}", error.chain());
+                    let why = error.chain();
+                    let files = self.options.files();
+                    tracing::warn!("{files} changed and cannot be used yet: {why}");
                 }
             }
         }
@@ -182,6 +194,49 @@ impl Cluster {
     }
 }
 
+impl ClusterOptions {
+    fn password_file(&self) -> Option<&PathBuf> {
+        match &self.user {
+            Some((_, Password::File(path))) => Some(path),
+            _ => None,
+        }
+    }
+
+    /// When the files that are named here were written.
+    fn times(&self) -> Times {
+        let mut times = self.tls.as_ref().map(TlsOptions::times).unwrap_or_default();
+        if let Some(path) = self.password_file() {
+            times.push(std::fs::metadata(path).and_then(|file| file.modified()).ok());
+        }
+        times
+    }
+
+    /// Those files in a sentence.
+    fn files(&self) -> &'static str {
+        match (&self.tls, self.password_file()) {
+            (Some(_), Some(_)) => "the files of TLS or of the password",
+            (_, Some(_)) => "the password file",
+            (_, None) => "the TLS files",
+        }
+    }
+}
+
+impl Password {
+    fn current(&self) -> Result<String> {
+        match self {
+            Password::Given(hidden) => Ok(hidden.0.clone()),
+            Password::File(path) => {
+                let text = std::fs::read_to_string(path).map_err(|error| {
+                    let told = format!("the password file {} cannot be read", path.display());
+                    Error::stop("unauthorized", told).because(error)
+                })?;
+                let text = text.strip_suffix('\n').unwrap_or(&text);
+                Ok(text.strip_suffix('\r').unwrap_or(text).to_owned())
+            }
+        }
+    }
+}
+
 fn late(timeout: Duration, what: &str) -> Error {
     Error::retry("timeout", format!("{what}: no answer within {timeout:?}"))
 }
@@ -189,6 +244,8 @@ fn late(timeout: Duration, what: &str) -> Error {
 impl Connected {
     fn new(options: &ClusterOptions, io: &Handle) -> Result<Connected> {
         let wrong = |error: &mongodb::error::Error| error::of_connect(error, "MongoDB");
+        // The times before the content: a change in between is seen again.
+        let times = options.times();
         let mut client = ClientOptions::default();
         let hosts = options.hosts.iter().map(ServerAddress::parse);
         client.hosts = hosts.collect::<Result<_, _>>().map_err(|error| wrong(&error))?;
@@ -203,21 +260,17 @@ impl Connected {
         if let Some((user, password)) = &options.user {
             let mut credential = Credential::default();
             credential.username = Some(user.clone());
-            credential.password = Some(password.0.clone());
+            credential.password = Some(password.current()?);
             credential.source = options.auth_database.clone();
             client.credential = Some(credential);
         }
-        let mut files = None;
-        if let Some(tls) = &options.tls {
-            // The times before the content: a change in between is seen again.
-            let times = tls.times();
-            let loaded = Arc::new(Loaded::new(tls)?);
+        let loaded = options.tls.as_ref().map(Loaded::new).transpose()?.map(Arc::new);
+        if let Some(loaded) = &loaded {
             client.tls = Some(Tls::Enabled(loaded.options()));
-            files = Some((times, loaded));
         }
         let _runtime = io.enter();
         let client = Client::with_options(client).map_err(|error| wrong(&error))?;
-        Ok(Connected { client, tls: files })
+        Ok(Connected { client, times, _tls: loaded })
     }
 }
 

@@ -29,7 +29,7 @@ mod types;
 mod write;
 
 pub use cluster::{
-    Acknowledged, Cluster, ClusterOptions, Hidden, ReadFrom, TlsOptions, WriteConcern,
+    Acknowledged, Cluster, ClusterOptions, Hidden, Password, ReadFrom, TlsOptions, WriteConcern,
 };
 pub use lookup::{MongoLookup, MongoLookupOptions, Rows, held_against, takes_key};
 pub use sample::{Sampled, sample};

@@ -1,6 +1,7 @@
 //! Against a real Cassandra.
 #![expect(clippy::unwrap_used, reason = "tests stop where they fail")]
 
+mod changed;
 mod claim;
 mod lookup;
 mod secure;

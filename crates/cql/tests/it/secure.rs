@@ -1,7 +1,7 @@
 //! Names, passwords and certificates.
 
 use crate::support::{options, world};
-use millstream_cql::{Cluster, Hidden, TlsOptions};
+use millstream_cql::{Cluster, Hidden, Password, TlsOptions};
 use std::fs;
 use std::sync::Arc;
 use tokio::runtime::Handle;
@@ -14,7 +14,7 @@ async fn connect(options: millstream_cql::ClusterOptions) -> Result<Arc<Cluster>
 async fn a_wrong_password_is_told_and_not_shown() {
     let Some(world) = world().await else { return };
     let mut wrong = options(&world.cassandra);
-    wrong.user = Some(("alice".into(), Hidden("canary".into())));
+    wrong.user = Some(("alice".into(), Password::Given(Hidden("canary".into()))));
     assert!(!format!("{wrong:?}").contains("canary"));
     let error = connect(wrong).await.err().unwrap();
     assert!(error.contains("cannot be reached") && !error.contains("canary"), "{error}");
@@ -42,4 +42,21 @@ async fn a_certificate_is_read_again_when_its_file_changes() {
     connect(secure.clone()).await.unwrap();
     secure.tls = Some(TlsOptions { ca: Some(files.stranger_cert), ..secure.tls.unwrap() });
     assert!(connect(secure).await.is_err(), "another authority");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_password_is_read_from_its_file_for_each_connection() {
+    let Some(world) = world().await else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("password");
+    let files = world.cassandra.files();
+    let mut rotated = options(&world.cassandra);
+    rotated.user = Some((files.user, Password::File(file.clone())));
+    let error = connect(rotated.clone()).await.err().unwrap();
+    assert!(error.contains("cannot be read"), "{error}");
+    fs::write(&file, "canary\n").unwrap();
+    let error = connect(rotated.clone()).await.err().unwrap();
+    assert!(error.contains("cannot be reached") && !error.contains("canary"), "{error}");
+    fs::write(&file, files.password + "\n").unwrap();
+    connect(rotated).await.unwrap();
 }

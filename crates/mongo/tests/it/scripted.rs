@@ -7,7 +7,7 @@ use crate::support::{
 use arrow_schema::DataType;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use millstream_mongo::{Cluster, Hidden, Operation, ReadFrom, Rows, Template};
+use millstream_mongo::{Cluster, Hidden, Operation, Password, ReadFrom, Rows, Template};
 use mongodb::bson::spec::BinarySubtype;
 use mongodb::bson::{Binary, Bson, Document, RawDocumentBuf, doc};
 use ring::{digest, hmac, pbkdf2};
@@ -390,14 +390,33 @@ fn log_in(password: &'static str) -> impl FnMut(&Document) -> Reply + Send {
 async fn a_user_logs_in_with_the_password_and_no_other() {
     let address = serve(log_in("pencil"));
     let mut with = options(address);
-    with.user = Some(("alice".into(), Hidden("pencil".into())));
+    with.user = Some(("alice".into(), Password::Given(Hidden("pencil".into()))));
     let cluster = Cluster::connect(with.clone(), &Handle::current()).await.unwrap();
     let lookup = lookup_options("d", "c", &[("v", "string")]);
     let lookup = open_lookup(&cluster, lookup, &[("_id", DataType::Int64)]).unwrap();
     assert_eq!(ask(&lookup, vec![("_id", longs(&[Some(1)]))]).await.unwrap().ends, [1]);
-    with.user = Some(("alice".into(), Hidden("canary".into())));
+    with.user = Some(("alice".into(), Password::Given(Hidden("canary".into()))));
     let error = Cluster::connect(with, &Handle::current()).await.err().unwrap();
     assert_eq!(error.kind(), "unauthorized", "{}", error.chain());
     assert_eq!(error.disposition(), millstream_core::Disposition::Stop);
     assert!(!error.chain().contains("canary"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_password_is_read_again_when_its_file_changes() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("password");
+    std::fs::write(&file, "pencil\n").unwrap();
+    let mut with = options(serve(log_in("pencil")));
+    with.user = Some(("alice".into(), Password::File(file.clone())));
+    let cluster = Cluster::connect(with, &Handle::current()).await.unwrap();
+    let lookup = lookup_options("d", "c", &[("v", "string")]);
+    let lookup = open_lookup(&cluster, lookup, &[("_id", DataType::Int64)]).unwrap();
+    let found = async || ask(&lookup, vec![("_id", longs(&[Some(1)]))]).await.map(|f| f.ends);
+    assert_eq!(found().await, Ok(vec![1]));
+    std::fs::write(&file, "canary\n").unwrap();
+    let error = found().await.unwrap_err();
+    assert!(!error.contains("canary"), "{error}");
+    std::fs::write(&file, "pencil\n").unwrap();
+    assert_eq!(found().await, Ok(vec![1]));
 }
