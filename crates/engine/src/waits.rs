@@ -3,20 +3,43 @@
 use millstream_connectors::kafka::Troubles;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 #[derive(Debug, Default)]
 pub struct Waits {
-    reasons: Mutex<BTreeMap<String, String>>,
+    reasons: Mutex<BTreeMap<String, Reason>>,
     /// What the clients of its Kafka clusters wait for.
     pub troubles: Troubles,
 }
 
+#[derive(Debug)]
+struct Reason {
+    words: String,
+    /// What the log was told, and when.
+    said: String,
+    when: Instant,
+}
+
+/// One trouble may have many words, which take turns: they are not all said.
+const SAID_EVERY: Duration = Duration::from_secs(5);
+
 impl Waits {
     pub fn set(&self, what: &str, reason: &str) {
         let mut reasons = self.reasons.lock();
-        if reasons.get(what).map(String::as_str) != Some(reason) {
-            tracing::warn!("waiting: {reason}");
-            reasons.insert(what.to_owned(), reason.to_owned());
+        match reasons.get_mut(what) {
+            Some(known) => {
+                known.words = reason.to_owned();
+                if known.said != reason && known.when.elapsed() >= SAID_EVERY {
+                    tracing::warn!("waiting: {reason}");
+                    known.said = reason.to_owned();
+                    known.when = Instant::now();
+                }
+            }
+            None => {
+                tracing::warn!("waiting: {reason}");
+                let (words, said) = (reason.to_owned(), reason.to_owned());
+                reasons.insert(what.to_owned(), Reason { words, said, when: Instant::now() });
+            }
         }
     }
 
@@ -32,7 +55,8 @@ impl Waits {
     }
 
     pub fn all(&self) -> Vec<String> {
-        let mut all: Vec<String> = self.reasons.lock().values().cloned().collect();
+        let mut all: Vec<String> =
+            self.reasons.lock().values().map(|reason| reason.words.clone()).collect();
         all.extend(self.troubles.all());
         all
     }

@@ -25,10 +25,15 @@ pub enum Error {
     AlreadySet(TryInitError),
 }
 
+/// The driver of Cassandra says four times a second that a cluster is away, whose users say it once.
+/// A filter that names it is heard.
+const QUIET: &str = "scylla=off";
+
 /// Installs the process's subscriber. `filter` is `info`, or `warn,millstream_log=debug` and the
 /// like; it does not hold for what `more` see.
 pub fn init(format: LogFormat, filter: &str, more: Vec<LogLayer>) -> Result<(), Error> {
-    let filter = EnvFilter::try_new(filter).map_err(|error| Error::Filter(error.to_string()))?;
+    let filter = EnvFilter::try_new(format!("{QUIET},{filter}"))
+        .map_err(|error| Error::Filter(error.to_string()))?;
     let layer =
         tracing_subscriber::fmt::layer().with_timer(SystemTime).with_writer(std::io::stderr);
     let mut layers = more;

@@ -28,5 +28,6 @@ mod rolling;
 mod run;
 mod secrets;
 mod sentry;
+mod store_faults;
 mod tap;
 mod web;

@@ -1,0 +1,20 @@
+//! What may fail around a store that a pipeline looks up in and writes to at the same time, on the
+//! real stores and through the real binary, while numbered events go in through Kafka: nothing is
+//! lost, nothing is committed above a row that is undone, the memory stays within its bound, one line
+//! says what is waited for, and all of it goes on by itself.
+//!
+//! | | Cassandra | PostgreSQL | MongoDB |
+//! |---|---|---|---|
+//! | killed, paused for 5 s and for 60 s | `own_*` | `own_*` | `own_*` |
+//! | full | a node's answer, by `cql_proxy` | the server's code, by a trigger | files that may not grow |
+//! | slow, reset, gone without a word | `shared_*` | `shared_*` | `shared_*`, `mongo.rs` |
+//! | table dropped and made again, other columns | `shared_*` | `shared_*` | `shared_*` |
+//! | password rotated | `shared_*` | `shared_*` | it asks nobody; see `scripted.rs` |
+//!
+//! One poison row in a batch is in the tests of the stores' crates.
+
+mod cassandra;
+mod ledger;
+mod mongo;
+mod postgres;
+mod rig;
