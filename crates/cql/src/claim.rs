@@ -15,7 +15,8 @@ use crate::error;
 use crate::lookup::{Table, quoted};
 use crate::pace::Pace;
 use crate::read::Column;
-use crate::sink::{Nulls, Operation, pause};
+use crate::shape::Shape;
+use crate::sink::{LOOK_EVERY, Nulls, Operation, pause};
 use crate::write::Writer;
 use arrow_array::{ArrayRef, BooleanArray, RecordBatch, StructArray, UInt32Array};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
@@ -29,7 +30,8 @@ use scylla::cluster::metadata::{ColumnKind, ColumnType, NativeType};
 use scylla::deserialize::row::ColumnIterator;
 use scylla::statement::prepared::PreparedStatement;
 use scylla::statement::{Consistency, SerialConsistency};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 /// The column that says whose row is there: true where it is the one that was asked for.
 pub const APPLIED: &str = "applied";
@@ -67,6 +69,10 @@ pub struct CqlClaim {
     layout: Layout,
     statement: String,
     prepared: Mutex<Option<Arc<PreparedStatement>>>,
+    /// What the statement took when it was prepared first.
+    shape: OnceLock<Shape>,
+    /// When the table was looked at last.
+    looked: Mutex<Instant>,
     pace: Pace,
 }
 
@@ -212,6 +218,8 @@ impl CqlClaim {
             stored,
             statement,
             prepared: Mutex::default(),
+            shape: OnceLock::new(),
+            looked: Mutex::new(Instant::now()),
         };
         claim.prepare().await?;
         Ok(claim)
@@ -227,6 +235,7 @@ impl CqlClaim {
         }
         let prepared = self.cluster.session.prepare(self.statement.as_str()).await;
         let mut prepared = prepared.map_err(|error| error::of_prepare(&error, &self.what()))?;
+        self.shape.get_or_init(|| Shape::of(&prepared)).still_takes(&prepared, &self.what())?;
         let profile = self.cluster.profile(&self.options.execution);
         prepared.set_execution_profile_handle(Some(profile.into_handle()));
         prepared.set_is_idempotent(false);
@@ -240,6 +249,15 @@ impl CqlClaim {
         let prepared = Arc::new(prepared);
         *self.prepared.lock() = Some(prepared.clone());
         Ok(prepared)
+    }
+
+    /// Prepares the statement anew now and then, as a sink does.
+    fn look_again(&self, every: Duration) {
+        let mut looked = self.looked.lock();
+        if looked.elapsed() >= every {
+            *looked = Instant::now();
+            *self.prepared.lock() = None;
+        }
     }
 
     /// Sends a row until its outcome is known.
@@ -258,9 +276,14 @@ impl CqlClaim {
             if matches!(error.kind(), "overloaded" | "timeout" | "unavailable") {
                 self.pace.slow_down();
             }
-            if error.kind() == "no_table" {
+            if matches!(error.kind(), "no_table" | "unprepared") {
                 // One that was made again needs another statement.
                 *self.prepared.lock() = None;
+            }
+            if error.disposition() == Disposition::Reject {
+                // Perhaps it is the table that is wrong, not the row.
+                self.look_again(Duration::ZERO);
+                self.prepare().await?;
             }
             attempts += 1;
             if error.disposition() != Disposition::Retry || attempts == ATTEMPTS {
@@ -378,6 +401,7 @@ impl Lookup for CqlClaim {
     /// In the order of the keys, as far as they are of one partition. Cancel safe: who is asked for
     /// again finds its own row.
     async fn get_many(&self, keys: &RecordBatch) -> Result<Found> {
+        self.look_again(LOOK_EVERY);
         let encoded = self.layout.encode(keys);
         let mut outcomes: Vec<_> = (0..keys.num_rows()).map(|_| None).collect();
         for round in &encoded.rounds {
