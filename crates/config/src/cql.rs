@@ -60,7 +60,8 @@ pub struct CqlFrom {
     #[serde(default = "group")]
     #[schemars(range(min = 1, max = 100))]
     pub group: u32,
-    /// How many requests may be under way, of all partitions together.
+    /// How many requests may be under way, of all partitions together. One of more than 8 keys counts
+    /// for each 8 of them.
     #[serde(default = "requests")]
     #[schemars(range(min = 1, max = 4096))]
     pub concurrency: u32,

@@ -11,13 +11,13 @@
 
 use crate::cluster::{Cluster, Execution};
 use crate::encode::{Encoded, Layout, Marker, Statement};
-use crate::error;
 use crate::lookup::{Table, quoted};
 use crate::pace::Pace;
 use crate::read::Column;
 use crate::shape::Shape;
 use crate::sink::{LOOK_EVERY, Nulls, Operation, pause};
 use crate::write::Writer;
+use crate::{error, types};
 use arrow_array::{ArrayRef, BooleanArray, RecordBatch, StructArray, UInt32Array};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use arrow_select::take::take;
@@ -320,6 +320,16 @@ impl CqlClaim {
             if name == OUTCOME {
                 applied = bytes.map(|bytes| bytes != [0]);
             } else if let Some(at) = self.stored.iter().position(|column| column.name == name) {
+                if simple(cell.spec.typ()) != simple(&self.stored[at].cql) {
+                    let told = format!(
+                        "{}: the column `{name}` is {} now, and was {} at the start; make it so again, \
+                         or start again",
+                        self.what(),
+                        types::name(cell.spec.typ()),
+                        types::name(&self.stored[at].cql),
+                    );
+                    return Err(Error::retry("table_changed", told));
+                }
                 cells[at] = bytes.map(<[u8]>::to_vec);
             }
         }
@@ -433,6 +443,14 @@ impl Lookup for CqlClaim {
             }
         }
         self.found(keys, &outcomes, &encoded)
+    }
+}
+
+/// A type that is told by its name, where it is one.
+fn simple<'a>(cql: &'a ColumnType<'_>) -> Option<&'a NativeType> {
+    match cql {
+        ColumnType::Native(native) => Some(native),
+        _ => None,
     }
 }
 

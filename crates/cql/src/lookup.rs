@@ -39,6 +39,10 @@ use uuid::Uuid;
 /// More than this in one `IN` is refused by ScyllaDB.
 pub const GROUP_MAX: usize = 100;
 
+/// A server reads the keys of a request at the same time: with many large requests under way its reads
+/// stand in each other's way, and fewer keys are answered a second.
+const TURN_KEYS: usize = 8;
+
 #[derive(Debug, Clone)]
 pub struct CqlLookupOptions {
     pub keyspace: String,
@@ -47,7 +51,8 @@ pub struct CqlLookupOptions {
     pub columns: Option<Vec<String>>,
     /// Keys in one request.
     pub group: usize,
-    /// Requests under way at a time, of all partitions together.
+    /// Requests under way at a time, of all partitions together. One counts for each [`TURN_KEYS`] of
+    /// its keys.
     pub concurrency: usize,
     /// Rows of one key: all of them up to a number, or the first by clustering order.
     pub rows: Rows,
@@ -202,13 +207,13 @@ pub struct CqlLookup {
     one_row: bool,
     statement: String,
     prepared: Mutex<Option<Arc<PreparedStatement>>>,
+    /// What the statement took and gave when it was prepared first.
+    shape: OnceLock<Shape>,
     under_way: Semaphore,
 }
 
 struct KeyColumn {
     /// Where it stands among the columns of a call's keys.
-    /// What the statement took and gave when it was prepared first.
-    shape: OnceLock<Shape>,
     given: usize,
     writer: Writer,
 }
@@ -252,12 +257,12 @@ impl CqlLookup {
             fetched,
             key,
             prepared: Mutex::default(),
+            shape: OnceLock::new(),
         };
         lookup.prepare().await?;
         Ok(lookup)
     }
 
-            shape: OnceLock::new(),
     async fn prepare(&self) -> Result<Arc<PreparedStatement>> {
         if let Some(prepared) = &*self.prepared.lock() {
             return Ok(prepared.clone());
@@ -268,12 +273,12 @@ impl CqlLookup {
             .prepare(self.statement.as_str())
             .await
             .map_err(|error| error::of_prepare(&error, &self.what()))?;
+        self.shape.get_or_init(|| Shape::of(&prepared)).still_takes(&prepared, &self.what())?;
         let profile = self.cluster.profile(&self.options.execution);
         prepared.set_execution_profile_handle(Some(profile.into_handle()));
         prepared.set_is_idempotent(true);
         let prepared = Arc::new(prepared);
         *self.prepared.lock() = Some(prepared.clone());
-        self.shape.get_or_init(|| Shape::of(&prepared)).still_takes(&prepared, &self.what())?;
         Ok(prepared)
     }
 
@@ -362,7 +367,8 @@ impl CqlLookup {
     }
 
     async fn request(&self, cells: &Cells, group: &Group) -> Result<Vec<QueryRowsResult>> {
-        let _turn = self.under_way.acquire().await;
+        let turns = group.keys.len().div_ceil(TURN_KEYS).min(self.options.concurrency.max(1));
+        let _turns = self.under_way.acquire_many(turns as u32).await;
         let mut prepared = self.prepare().await?;
         if let Some((node, shard)) = group.replica {
             let otherwise = self.cluster.routing.clone();

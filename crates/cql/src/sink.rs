@@ -333,9 +333,11 @@ impl Sink for CqlSink {
     async fn write(&mut self, batch: &Batch) -> Result<Receipt> {
         let table = self.0.clone();
         let encoded = table.layout.encode(&batch.rows);
-        // Sent where the driver's tasks run: else each answer would wake another thread.
+        // Sent where the driver's tasks run: else each answer would wake another thread. Hundreds of
+        // requests are one task here: one that may go on only for so long polls most of them for nothing.
         let io = table.cluster.io.clone();
-        let mut sending = Sending(io.spawn(async move { table.send(encoded).await }));
+        let mut sending =
+            Sending(io.spawn(tokio::task::unconstrained(async move { table.send(encoded).await })));
         let mut sent = match (&mut sending.0).await {
             Ok(sent) => sent?,
             Err(ended) => match ended.try_into_panic() {

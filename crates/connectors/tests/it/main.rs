@@ -1,5 +1,6 @@
 //! Connectors on a log whose disk fails in part.
 
+mod conformance;
 mod files;
 mod kafka;
 mod tables;

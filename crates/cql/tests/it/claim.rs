@@ -240,6 +240,32 @@ async fn a_key_that_cassandra_refuses_is_told_and_the_others_stand() {
     assert_eq!(applied(&found), [true, true, false]);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_that_is_made_again_is_claimed_again_if_it_is_the_same() {
+    let Some(world) = world().await else { return };
+    let claim = seen(&world).await;
+    let rows = [("a", 1), ("a", 2)];
+    ask(&claim, of(&rows)).await.unwrap();
+    world.cql("DROP TABLE KS.seen").await;
+    let error = ask(&claim, of(&rows)).await.unwrap_err();
+    assert!(error.contains("seen"), "{error}");
+    world.cql("CREATE TABLE KS.seen (id text PRIMARY KEY, owner int, note text)").await;
+    for _ in 0..2 {
+        let error = ask(&claim, of(&rows)).await.unwrap_err();
+        assert!(error.contains("`owner` is int now, and was bigint"), "{error}");
+    }
+    world.cql("DROP TABLE KS.seen").await;
+    world.cql("CREATE TABLE KS.seen (id text PRIMARY KEY, owner bigint, note int)").await;
+    let note = "INSERT INTO KS.seen (id, owner, note) VALUES ('a', 7, 1684234849)";
+    world.cql(note).await;
+    let error = ask(&claim, of(&rows)).await.unwrap_err();
+    assert!(error.contains("`note` is int now, and was text"), "{error}");
+    world.cql("DROP TABLE KS.seen").await;
+    world.cql("CREATE TABLE KS.seen (id text PRIMARY KEY, owner bigint, note text)").await;
+    let found = ask(&claim, of(&[("a", 2), ("a", 1)])).await.unwrap();
+    assert_eq!(applied(&found), [true, false]);
+}
+
 /// Every request through a proxy that can keep answers to itself.
 async fn behind_a_proxy(world: &mut World) -> CqlProxy {
     let node = world.cassandra.nodes()[0].parse().unwrap();

@@ -3,6 +3,7 @@
 
 mod changed;
 mod claim;
+mod conformance;
 mod lookup;
 mod secure;
 mod sink;
