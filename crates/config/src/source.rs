@@ -140,9 +140,9 @@ impl Source {
 
     /// Whether a character is part of a secret, and if so whether it is the first of its line.
     fn secret_at(&self, line: u32, column: u32) -> Option<bool> {
-        let secret = self.secrets.iter().find(|secret| secret.contains(line, column))?;
-        let first = column == 1 || !secret.contains(line, column - 1);
-        Some(first)
+        // One may be inside another.
+        let hidden = |column| self.secrets.iter().any(|secret| secret.contains(line, column));
+        hidden(column).then(|| column == 1 || !hidden(column - 1))
     }
 }
 
