@@ -8,8 +8,8 @@
 //! long fetch, a join) holds up those behind it: each [`super::cluster::Purpose`] has its own.
 
 use super::error::{answered, malformed};
-use super::options::{ClusterOptions, Mechanism};
-use super::sasl::{Conversation, TOKEN_BEFORE};
+use super::options::ClusterOptions;
+use super::sasl::{Conversation, refusal};
 use super::tls::Tls;
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::{
@@ -19,7 +19,7 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::{
     Decodable, Encodable, HeaderVersion, Request, StrBytes, VersionRange,
 };
-use millstream_core::{Disposition, Error, Result, redact};
+use millstream_core::{Disposition, Error, Result};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::io;
@@ -259,24 +259,12 @@ impl Connection {
         let mut answer = Bytes::new();
         let version = self.version::<SaslAuthenticateRequest>(2)?;
         while let Some(message) = talk.next(&answer)? {
-            let sent = String::from_utf8_lossy(&message).into_owned();
-            let request = SaslAuthenticateRequest::default().with_auth_bytes(message.into());
+            let sent = Bytes::from(message);
+            let request = SaslAuthenticateRequest::default().with_auth_bytes(sent.clone());
             let response = self.call(&request, version, within).await?;
             if response.error_code != 0 {
-                // A broker may repeat what it was sent.
                 let said = response.error_message.unwrap_or_default();
-                let token =
-                    sent.strip_prefix(TOKEN_BEFORE).and_then(|sent| sent.split('\u{1}').next());
-                let said = redact(&said, token.into_iter().chain([sasl.password.0.as_str()]));
-                return Err(Error::stop(
-                    "authentication",
-                    match sasl.mechanism {
-                        Mechanism::OAuthBearer => {
-                            format!("{address} did not take the token: {said}")
-                        }
-                        _ => format!("{address} did not let `{}` in: {said}", sasl.username),
-                    },
-                ));
+                return Err(Error::stop("authentication", refusal(sasl, &address, &sent, &said)));
             }
             if response.session_lifetime_ms > 0 {
                 // A new connection takes over before the broker ends this one.

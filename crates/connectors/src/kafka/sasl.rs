@@ -5,7 +5,7 @@
 use super::options::{Mechanism, SaslOptions};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use millstream_core::{Error, Result};
+use millstream_core::{Error, Result, redact};
 use ring::rand::SecureRandom;
 use ring::{digest, hmac, pbkdf2};
 use std::num::NonZeroU32;
@@ -14,7 +14,7 @@ use std::num::NonZeroU32;
 const ROUNDS_MAX: u32 = 1_000_000;
 
 /// What stands before the token in the message that has it.
-pub(super) const TOKEN_BEFORE: &str = "n,,\x01auth=Bearer ";
+const TOKEN_BEFORE: &str = "n,,\x01auth=Bearer ";
 
 /// One authentication.
 pub(super) enum Conversation {
@@ -185,9 +185,42 @@ fn refused(why: &str) -> Error {
     Error::stop("authentication", format!("the broker was not believed: {why}"))
 }
 
+/// A sentence with what a broker said to the last message of ours, which it may repeat.
+pub(super) fn refusal(options: &SaslOptions, address: &str, sent: &[u8], said: &str) -> String {
+    let sent = String::from_utf8_lossy(sent);
+    let token = sent.strip_prefix(TOKEN_BEFORE).and_then(|sent| sent.split('\x01').next());
+    let said = redact(said, token.into_iter().chain([options.password.0.as_str()]));
+    match options.mechanism {
+        Mechanism::OAuthBearer => format!("{address} did not take the token: {said}"),
+        _ => format!("{address} did not let `{}` in: {said}", options.username),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_refusal_does_not_repeat_what_was_sent() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "canary-of-the-file\n").unwrap();
+        for (mechanism, token_file) in [
+            (Mechanism::Plain, None),
+            (Mechanism::OAuthBearer, None),
+            (Mechanism::OAuthBearer, Some(file.path().to_owned())),
+        ] {
+            let options = SaslOptions {
+                mechanism,
+                username: "ann".into(),
+                password: super::super::options::Hidden("canary-given".into()),
+                token_file,
+            };
+            let sent = Conversation::new(&options).unwrap().next(b"").unwrap().unwrap();
+            let said = format!("nobody is {}", String::from_utf8_lossy(&sent));
+            let told = refusal(&options, "broker:1", &sent, &said);
+            assert!(told.contains("***") && !told.contains("canary"), "{told}");
+        }
+    }
 
     /// The example of RFC 7677, section 3.
     #[test]
