@@ -1,22 +1,17 @@
 //! Runs pipelines: a supervised task for each partition, one committer for all.
 
-use crate::brake::Brake;
-use crate::gate::{GIVEN_UP, STOPPED};
 use crate::group::Grouped;
 use crate::pipeline::Pipeline;
+use crate::reset::reset_offsets;
 use crate::status::{OffsetUnit, PartitionReport, PartitionState, PartitionStatus};
-use crate::task::{Backoff, End, Suspects, Task};
-use futures::FutureExt;
-use millstream_core::{Disposition, Error, Place, Result};
+use crate::supervise::supervise;
+use millstream_core::{Error, Place, Result};
 use parking_lot::Mutex;
 use serde::Serialize;
-use std::any::Any;
 use std::collections::BTreeMap;
-use std::ops::Range;
-use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::runtime;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
@@ -108,12 +103,6 @@ pub struct LookupReport {
     pub asked: u64,
     pub found: u64,
 }
-
-/// What needs the operator, but nothing of this process: whether it was mended is seen by trying.
-const MENDED_ELSEWHERE: [&str; 3] = ["not_authorised", "no_topic", "authentication"];
-
-/// One that holds again so soon is said to hold once.
-const HELD_AGAIN: Duration = Duration::from_secs(30);
 
 /// How long a reset waits for what is in flight.
 const RESET_WITHIN: Duration = Duration::from_secs(25);
@@ -474,101 +463,6 @@ impl WeakEngine {
     }
 }
 
-/// Sets a stopped pipeline's offsets to a place. Gives the new ones.
-pub async fn reset_offsets(
-    pipeline: &Pipeline,
-    place: Place,
-    partition: Option<u32>,
-) -> Result<Vec<(u32, i64)>> {
-    if pipeline.grouped {
-        return reset_group(pipeline, place, partition).await;
-    }
-    let partitions = match partition {
-        Some(partition) if partition < pipeline.source.partitions() => partition..partition + 1,
-        Some(partition) => {
-            return Err(Error::stop(
-                "no_partition",
-                format!(
-                    "{}, not {partition}",
-                    partitions_of(pipeline.source.name(), pipeline.source.partitions())
-                ),
-            ));
-        }
-        None => 0..pipeline.source.partitions(),
-    };
-    let mut offsets = Vec::new();
-    for partition in partitions {
-        offsets.push((partition, pipeline.source.offset_of(partition, place).await?));
-    }
-    let store = pipeline.home.tables.offsets();
-    let mut all = store.get(&pipeline.name).map(|known| known.offsets).unwrap_or_default();
-    all.extend(offsets.iter().copied());
-    let all: Vec<_> = all.into_iter().collect();
-    store.reset(&pipeline.name, &pipeline.offsets_source(), &all).map_err(Error::from)?;
-    Ok(offsets)
-}
-
-/// Says in words which partitions there are.
-pub fn partitions_of(name: &str, partitions: u32) -> String {
-    match partitions {
-        0 | 1 => format!("`{name}` has only the partition 0"),
-        2 => format!("`{name}` has the partitions 0 and 1"),
-        more => format!("`{name}` has the partitions 0 to {}", more - 1),
-    }
-}
-
-/// Sets the offsets of the group that reads a file's source; no process may read with it now.
-pub async fn reset_at_rest(
-    file: &millstream_config::Pipeline,
-    home: &millstream_connectors::Home,
-    place: Place,
-    partition: Option<u32>,
-) -> anyhow::Result<Vec<(millstream_core::Partition, i64)>> {
-    let source = crate::open::open_source(&file.spec, file, home).await?.source;
-    let wanted = match partition {
-        Some(partition) => partition..partition + 1,
-        None => 0..source.partitions(),
-    };
-    let mut offsets = Vec::new();
-    for partition in wanted {
-        offsets.push((partition, source.offset_of(partition, place).await?));
-    }
-    source.set_offsets(&offsets).await?;
-    Ok(offsets.into_iter().map(|(p, offset)| (source.place_of(p), offset)).collect())
-}
-
-/// The same for a pipeline that runs as a member of a group: of the partitions that it has.
-async fn reset_group(
-    pipeline: &Pipeline,
-    place: Place,
-    partition: Option<u32>,
-) -> Result<Vec<(u32, i64)>> {
-    let Some(group) = pipeline.source.group() else { return Ok(Vec::new()) };
-    let wanted: Vec<u32> = match partition {
-        Some(partition) => vec![partition],
-        None => (0..pipeline.source.partitions()).collect(),
-    };
-    if let Some(other) = wanted.iter().find(|partition| group.start_of(**partition).is_none()) {
-        return Err(Error::stop(
-            "not_ours",
-            format!(
-                "partition {other} of {} is read by another process of the group now: stop the \
-                 others first",
-                pipeline.source.name()
-            ),
-        ));
-    }
-    let mut offsets = Vec::new();
-    for partition in wanted {
-        offsets.push((partition, pipeline.source.offset_of(partition, place).await?));
-    }
-    let done = group.set(&offsets).await?;
-    match done.len() == offsets.len() {
-        true => Ok(offsets),
-        false => Err(Error::retry("rebalancing", "the group was being shared out anew: try again")),
-    }
-}
-
 impl Running {
     fn add(&mut self, partition: u32) {
         let place = self.pipeline.source.place_of(partition);
@@ -671,138 +565,4 @@ fn overall(partitions: &[PartitionReport]) -> PartitionState {
         .into_iter()
         .find(|state| partitions.iter().any(|p| p.state == *state))
         .unwrap_or(Running)
-}
-
-/// Keeps one partition going: restarts it from its last commit after a passing error or a panic,
-/// holds it when it needs the operator.
-async fn supervise(pipeline: Arc<Pipeline>, status: Arc<PartitionStatus>, stop: CancellationToken) {
-    let mut suspects = Suspects::default();
-    let mut brake = Brake::new(pipeline.limits.max_dead_ratio);
-    let mut backoff = Backoff::new();
-    let mut last_panic = None;
-    // What it held for, and when last.
-    let mut held: BTreeMap<String, Instant> = BTreeMap::new();
-    let mut begun_at = None;
-    loop {
-        let before = status.report().committed;
-        if begun_at.replace(before).is_some_and(|begun_at| before > begun_at) {
-            backoff = Backoff::new();
-        }
-        let task = Task {
-            pipeline: &pipeline,
-            partition: status.partition,
-            status: &status,
-            suspects: &mut suspects,
-            stop: stop.clone(),
-            brake: &mut brake,
-            session: pipeline.committer.session(),
-        };
-        let ended = AssertUnwindSafe(task.run()).catch_unwind().await;
-        status.in_flight(&pipeline.metrics, 0, 0, 0);
-        let name = &pipeline.name;
-        let partition = status.called(pipeline.source.name());
-        let reason = match ended {
-            Ok(Ok(End::Finished)) => return status.set(PartitionState::Finished),
-            Ok(Ok(End::Drained)) => return status.set(PartitionState::Stopped),
-            // It was said once for all of them.
-            Ok(Err(error)) if error.kind() == STOPPED => {
-                return status.hold(PartitionState::Holding, error.chain());
-            }
-            // Not its own fault.
-            Ok(Err(error)) if error.kind() == GIVEN_UP => {
-                status.hold(PartitionState::Restarting, error.chain());
-                if stop.is_cancelled() {
-                    return status.set(PartitionState::Stopped);
-                }
-                continue;
-            }
-            Ok(Err(error)) if error.disposition() == Disposition::Stop => {
-                let reason = named(&error.chain(), name);
-                if pipeline.home.tables.needs_reopen() {
-                    pipeline.committer.fail();
-                }
-                // Which partition of a topic it was, and when, makes no other reason of it.
-                let same = reason.replace(|c: char| c.is_ascii_digit(), "");
-                held.retain(|_, when| when.elapsed() < HELD_AGAIN);
-                if held.insert(same, Instant::now()).is_none() {
-                    tracing::error!(pipeline = %name, %partition, "holding: {reason}");
-                    pipeline.metrics.error("partition", error.kind(), 1);
-                }
-                status.hold(PartitionState::Holding, reason);
-                let mended = async {
-                    match MENDED_ELSEWHERE.contains(&error.kind()) {
-                        true => backoff.wait().await,
-                        false => std::future::pending().await,
-                    }
-                };
-                tokio::select! {
-                    () = stop.cancelled() => return status.set(PartitionState::Stopped),
-                    () = mended => continue,
-                }
-            }
-            Ok(Err(error)) => {
-                pipeline.metrics.error("partition", error.kind(), 1);
-                error.chain()
-            }
-            Err(panic) => {
-                pipeline.metrics.panics.inc();
-                let said = panic_text(&panic);
-                learn(&mut suspects, &mut last_panic, &said);
-                format!("a panic: {said}")
-            }
-        };
-        pipeline.metrics.restarts.inc();
-        tracing::warn!(pipeline = %name, %partition, "back to the last commit: {reason}");
-        status.hold(PartitionState::Restarting, reason);
-        if status.report().committed > before {
-            backoff = Backoff::new();
-        }
-        tokio::select! {
-            () = stop.cancelled() => return status.set(PartitionState::Stopped),
-            () = backoff.wait() => {}
-        }
-    }
-}
-
-/// A source does not know whose it is: where its sentence says what to run for its pipeline, the
-/// name is put in.
-fn named(reason: &str, pipeline: &str) -> String {
-    reason.replace("offsets reset PIPELINE", &format!("offsets reset {pipeline}"))
-}
-
-/// The first panic in a batch may pass; the second makes its records go one by one, and one that
-/// panics alone is condemned to the dead letters.
-fn learn(suspects: &mut Suspects, last_panic: &mut Option<Range<i64>>, said: &str) {
-    let first = suspects.current.first.load(Ordering::Relaxed);
-    let next = suspects.current.next.load(Ordering::Relaxed);
-    if first < suspects.careful_upto {
-        suspects.condemned.insert(first, said.to_owned());
-    } else if let Some(last) = last_panic
-        // After a restart the same records may be cut into other batches.
-        && first < last.end
-        && last.start < next
-    {
-        suspects.careful_upto = next.max(last.end);
-    }
-    *last_panic = Some(first..next);
-}
-
-pub fn panic_text(panic: &Box<dyn Any + Send>) -> String {
-    panic
-        .downcast_ref::<String>()
-        .map(String::as_str)
-        .or_else(|| panic.downcast_ref::<&str>().copied())
-        .unwrap_or("without a message")
-        .to_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::named;
-
-    #[test]
-    fn a_sentence_names_the_pipeline() {
-        let said = named("`millstream offsets reset PIPELINE --to earliest`: a PIPELINE", "p");
-        assert_eq!(said, "`millstream offsets reset p --to earliest`: a PIPELINE");
-    }
 }

@@ -10,7 +10,7 @@
 //! |---|---|
 //! | `plan`, `catalog`, `bound` | names and types checked against the real schemas, nothing changed |
 //! | `open` | topics, tables, schemas and look-ups made ready |
-//! | `engine` | supervised partition tasks, restart, hold, drain |
+//! | `engine`, `supervise`, `reset` | partition tasks begun, restarted, held, drained, sent elsewhere |
 //! | `task` | the loop that owns a partition from fetch to commit |
 //! | `flow` | the steps over one batch |
 //! | `lookups` | cache, single flight and retries before a store |
@@ -47,7 +47,9 @@ mod references;
 mod registries;
 mod reopen;
 mod replay;
+mod reset;
 mod status;
+mod supervise;
 mod task;
 mod waits;
 mod web;
@@ -57,9 +59,7 @@ pub use cases::{CaseReport, run_case};
 pub use catalog::{Catalog, TableShape};
 pub use commit::{Committer, ExactlyOnce};
 pub use dead_letters::{DeadLetters, Letter};
-pub use engine::{
-    Engine, LookupReport, PipelineReport, partitions_of, reset_at_rest, reset_offsets,
-};
+pub use engine::{Engine, LookupReport, PipelineReport};
 pub use explain::{Column, Explain, ExplainLookup, ExplainSink, ExplainSource, ExplainStep};
 pub use kafka::{cluster as kafka_cluster, source as kafka_source};
 pub use letters::{Letters, is_pipeline};
@@ -72,5 +72,6 @@ pub use preview::{Preview, PreviewDead, preview};
 pub use references::inline;
 pub use registries::{Registries, SchemaRegistry};
 pub use replay::{Replayed, replay};
+pub use reset::{partitions_of, reset_at_rest, reset_offsets};
 pub use status::{OffsetUnit, PartitionReport, PartitionState};
 pub use waits::Waits;

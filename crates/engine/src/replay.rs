@@ -2,9 +2,9 @@
 //! letter that was replayed is marked, so that it is not replayed twice.
 
 use crate::dead_letters::{Letter, Verdict};
-use crate::engine::panic_text;
 use crate::letters::{Letters, Marks};
 use crate::pipeline::Pipeline;
+use crate::supervise::panic_text;
 use anyhow::{Context, bail};
 use futures::FutureExt;
 use millstream_core::{Disposition, Partition, Records, RecordsBuilder, fault};
