@@ -213,6 +213,17 @@ sinks: [{{ kafka: {{ {}, topic: {name} }}, format: json }}]
     ] {
         there(&mut spy, args);
     }
+    // What there is to say of it: only the words count.
+    for args in [
+        &["produce", &name, "--file", "given/p.yaml"][..],
+        &["topics", "list", "--file", "given/p.yaml", "--json"],
+        &["schemas", "list", "--file", "given/p.yaml", "--json"],
+        &["offsets", "show", "--file", "given/p.yaml", "--json"],
+        &["dead-letters", "list", &name, "--file", "given/p.yaml", "--json"],
+        &["migrate", "--dry-run", "given/p.yaml"],
+    ] {
+        spy.runs(&program, args);
+    }
     let running = spy.starts(&program, &["given/p.yaml"]);
     eventually("the rows are settled", || {
         let metrics = running.get("/metrics").1;
