@@ -15,15 +15,16 @@ pub(crate) fn of_execution(error: ExecutionError, what: &str) -> Error {
         ExecutionError::BadQuery(_) => Error::stop("cql", what).because(error),
         ExecutionError::LastAttemptError(attempt) => of_attempt(attempt, what),
         ExecutionError::PrepareError(prepare) => of_prepare(prepare, what),
-        ExecutionError::RequestTimeout(_) => Error::retry("timeout", what).because(error),
-        _ => Error::retry("unreachable", what).because(error),
+        // These say their causes themselves.
+        ExecutionError::RequestTimeout(_) => Error::retry("timeout", format!("{what}: {error}")),
+        _ => Error::retry("unreachable", format!("{what}: {error}")),
     }
 }
 
 pub(crate) fn of_prepare(error: &PrepareError, what: &str) -> Error {
     match error {
         PrepareError::AllAttemptsFailed { first_attempt } => of_attempt(first_attempt, what),
-        _ => Error::retry("unreachable", what).because(error.clone()),
+        _ => Error::retry("unreachable", format!("{what}: {error}")),
     }
 }
 
@@ -45,7 +46,7 @@ fn of_attempt(error: &RequestAttemptError, what: &str) -> Error {
         | RequestAttemptError::RepreparedIdMissingInBatch => {
             return Error::retry("unprepared", what).because(error.clone());
         }
-        _ => return Error::retry("connection", what).because(error.clone()),
+        _ => return Error::retry("connection", format!("{what}: {error}")),
     };
     let said = match words.is_empty() {
         true => format!("{what}: {answer}"),

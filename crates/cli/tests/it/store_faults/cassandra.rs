@@ -8,7 +8,6 @@ use millstream_testkit::services::{self, Files, unique};
 use scylla::client::execution_profile::ExecutionProfile;
 use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
-use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::runtime::Runtime;
 
@@ -24,7 +23,7 @@ struct Cluster {
 }
 
 impl Cluster {
-    fn new(node: &str, files: &Files) -> Self {
+    fn new(node: &str, files: &Files, copies: u32) -> Self {
         let runtime = Runtime::new().unwrap();
         let soon = Duration::from_secs(3);
         let profile = ExecutionProfile::builder().request_timeout(Some(soon)).build();
@@ -34,10 +33,10 @@ impl Cluster {
             .default_execution_profile_handle(profile.into_handle());
         let session = runtime.block_on(builder.build()).unwrap();
         let cluster = Self { keyspace: unique("faults").replace('-', "_"), runtime, session };
-        cluster.cql(
-            "CREATE KEYSPACE KS WITH replication = {'class': 'SimpleStrategy', \
-             'replication_factor': 1}",
-        );
+        cluster.cql(&format!(
+            "CREATE KEYSPACE KS WITH replication = {{'class': 'SimpleStrategy', \
+             'replication_factor': {copies}}}"
+        ));
         cluster.cql(EVENTS);
         cluster.make_places(PLACES, "'");
         cluster
@@ -73,7 +72,7 @@ impl Cluster {
         rows.into_rows_result().unwrap().single_row::<(i64,)>().unwrap().0
     }
 
-    fn setup(&self, node: SocketAddr, user: &str, password: &str) -> Setup {
+    fn setup(&self, node: &str, user: &str, password: &str) -> Setup {
         let cluster = format!(
             "nodes: [\"{node}\"], username: {user}, password: {{ file: password }}, keyspace: {}, \
              connect_timeout: 2s",
@@ -122,8 +121,8 @@ fn own_cassandra_is_paused_and_killed() {
         return;
     };
     let (node, files) = (cassandra.nodes().remove(0), cassandra.files());
-    let cluster = Cluster::new(&node, &files);
-    let setup = cluster.setup(node.parse().unwrap(), &files.user, &files.password);
+    let cluster = Cluster::new(&node, &files, 1);
+    let setup = cluster.setup(&node, &files.user, &files.password);
     let rig = Rig::start(&kafka, "own-cassandra", cluster, &setup);
     let pause = |seconds| {
         let name = format!("paused for {seconds} s");
@@ -139,14 +138,14 @@ fn own_cassandra_is_paused_and_killed() {
 fn shared_cassandra_is_cut_off_changed_and_full() {
     let (Some(kafka), Some(cassandra)) = (services::kafka(), services::cassandra()) else { return };
     let (node, files) = (cassandra.nodes().remove(0), cassandra.files());
-    let cluster = Cluster::new(&node, &files);
+    let cluster = Cluster::new(&node, &files, 1);
     let frames = CqlProxy::start(node.parse().unwrap(), 5).unwrap();
     let proxy = Proxy::start(frames.address(), 7).unwrap();
     let role = unique("role").replace('-', "_");
     cluster.cql(&format!(
         "CREATE ROLE {role} WITH PASSWORD = 'canary one' AND LOGIN = true AND SUPERUSER = true"
     ));
-    let setup = cluster.setup(proxy.address(), &role, "canary one");
+    let setup = cluster.setup(&proxy.address().to_string(), &role, "canary one");
     let rig = Rig::start(&kafka, "cassandra", cluster, &setup);
     let store = rig.store.clone();
     let [brief, long] = [1_500, 9_000].map(Duration::from_millis);
@@ -254,10 +253,11 @@ fn shared_cassandra_is_cut_off_changed_and_full() {
         },
     );
 
+    let refused = Seen { line: &["waiting: ", "password"], reason: Some("password") };
     rig.fault(
         "the password is rotated",
         brief,
-        WAITS,
+        refused,
         || {
             store.cql(&format!("ALTER ROLE {role} WITH PASSWORD = 'canary two'"));
             proxy.reset();
@@ -265,5 +265,46 @@ fn shared_cassandra_is_cut_off_changed_and_full() {
         || drop(rig.program.write("password", "canary two\n")),
     );
     assert!(!rig.log().join("\n").contains("canary"), "a password is told");
+    rig.end();
+}
+
+/// What is stored is on a quorum of the three.
+#[test]
+fn a_node_of_cassandra_may_die_and_two_may_stand_still() {
+    let (Some(kafka), Some(cassandra)) = (services::kafka(), services::cassandra_cluster()) else {
+        return;
+    };
+    let (nodes, files) = (cassandra.nodes(), cassandra.files());
+    let cluster = Cluster::new(&nodes[0], &files, 3);
+    let setup = cluster.setup(&nodes.join("\", \""), &files.user, &files.password);
+    let rig = Rig::start(&kafka, "three-cassandras", cluster, &setup);
+    let brief = Duration::from_secs(2);
+    rig.fault(
+        "one is killed",
+        brief,
+        NOTHING,
+        || {
+            cassandra.kill(2);
+            rig.commits_go_on("one of three is killed");
+        },
+        || cassandra.start(2),
+    );
+    rig.fault(
+        "one stands still",
+        brief,
+        NOTHING,
+        || {
+            cassandra.pause(3);
+            rig.commits_go_on("one of three stands still");
+        },
+        || cassandra.resume(3),
+    );
+    rig.fault(
+        "two stand still",
+        brief,
+        WAITS,
+        || [2, 3].iter().for_each(|node| cassandra.pause(*node)),
+        || [2, 3].iter().for_each(|node| cassandra.resume(*node)),
+    );
     rig.end();
 }

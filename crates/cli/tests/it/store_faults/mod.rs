@@ -6,6 +6,7 @@
 //! | | Cassandra | PostgreSQL | MongoDB |
 //! |---|---|---|---|
 //! | killed, paused for 5 s and for 60 s | `own_*` | `own_*` | `own_*` |
+//! | one of three killed or paused, two paused | `a_node_*` | | |
 //! | full | a node's answer, by `cql_proxy` | the server's code, by a trigger | files that may not grow |
 //! | slow, reset, gone without a word | `shared_*` | `shared_*` | `shared_*`, `mongo.rs` |
 //! | table dropped and made again, other columns | `shared_*` | `shared_*` | `shared_*` |

@@ -273,6 +273,17 @@ impl<S: Store> Rig<S> {
         self.are_stored(name, upto);
     }
 
+    /// More is committed, whether or not somebody can see just now that it is stored.
+    pub fn commits_go_on(&self, name: &str) {
+        let committed = || self.ledger.lock().unwrap().committed().values().sum::<i64>();
+        let (begun, before) = (Instant::now(), committed());
+        while committed() < before + 8 * PART as i64 {
+            assert!(begun.elapsed() < PATIENCE, "{name}: nothing is committed");
+            thread::sleep(Duration::from_millis(50));
+        }
+        println!("{name}: commits went on within {:.1} s", begun.elapsed().as_secs_f32());
+    }
+
     /// More goes in and is stored.
     fn goes_on(&self, name: &str) {
         let upto = self.ledger.lock().unwrap().sent_count() + 4 * PART;
