@@ -49,6 +49,11 @@ impl Waits {
         }
     }
 
+    /// Whoever waited for it does not any more, though it did not come.
+    pub fn give_up(&self, what: &str) {
+        self.reasons.lock().remove(what);
+    }
+
     /// Nobody waits any more: the tasks that did were stopped.
     pub fn forget(&self) {
         self.reasons.lock().clear();

@@ -84,6 +84,7 @@ impl Guarded {
         }
         let mut attempt = 0;
         let mut backoff = Duration::from_millis(20);
+        let mut waiting = Waiting { waits: &self.waits, name: &self.name, is: false };
         loop {
             let answer = within(self.policy.timeout, self.store.get_many(keys)).await;
             let error = match answer {
@@ -91,6 +92,7 @@ impl Guarded {
                     if attempt > 0 {
                         self.waits.clear(&self.name);
                     }
+                    waiting.is = false;
                     return Ok(found);
                 }
                 Err(error) if error.disposition() != Disposition::Retry => return Err(error),
@@ -108,6 +110,7 @@ impl Guarded {
                 return Err(Error::reject(error.kind(), reason));
             }
             self.waits.set(&self.name, &format!("lookup {}: {}", self.name, error.chain()));
+            waiting.is = true;
             tokio::time::sleep(backoff).await;
             backoff = (backoff * 2).min(Duration::from_secs(5));
         }
@@ -195,6 +198,21 @@ impl Guarded {
             let keys = rows.iter().map(|key| Key::new(key.as_ref())).collect();
             cache.put(keys, &found, asked);
         });
+    }
+}
+
+/// Whoever asks no more, because of another error or because its task ended, does not wait any more.
+struct Waiting<'a> {
+    waits: &'a Waits,
+    name: &'a str,
+    is: bool,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if self.is {
+            self.waits.give_up(self.name);
+        }
     }
 }
 
