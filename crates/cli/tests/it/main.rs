@@ -28,6 +28,5 @@ mod rolling;
 mod run;
 mod secrets;
 mod sentry;
-mod store_faults;
 mod tap;
 mod web;

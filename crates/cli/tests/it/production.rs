@@ -118,13 +118,15 @@ fn every_panel_has_data_while_the_pipeline_runs() {
         }
     }
     assert!(due.len() > 40, "{}", due.len());
-    // What a name that is not there any more would give is no data for ever.
+    // What a name that is not there any more would give is no data for ever. What counts troubles is
+    // not there before the first, and shown as zero.
     let family = |name: &str| {
         let ends = ["_bucket", "_sum", "_count"];
         ends.iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name).to_owned()
     };
     let wanted: Vec<String> = due
         .iter()
+        .filter(|(_, expression)| !expression.ends_with("or vector(0)"))
         .flat_map(|(_, expression)| names(expression))
         .map(|name| family(&name))
         .collect();

@@ -13,9 +13,13 @@
 //! | password rotated | `shared_*` | `shared_*` | it asks nobody; see `scripted.rs` |
 //!
 //! One poison row in a batch is in the tests of the stores' crates.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod cassandra;
 mod ledger;
 mod mongo;
 mod postgres;
+#[path = "../it/program.rs"]
+#[expect(dead_code, reason = "other tests use more of it")]
+mod program;
 mod rig;
