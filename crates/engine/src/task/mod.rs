@@ -39,7 +39,7 @@ use worked::Worked;
 const YIELD_EVERY: Duration = Duration::from_millis(2);
 
 /// A sink that takes longer than this for a batch holds its partition up.
-const HELD_UP_AFTER: Duration = Duration::from_millis(2);
+const HELD_UP_AFTER: Duration = Duration::from_millis(10);
 
 /// What takes longer than this is said to be waited for.
 const SAID_AFTER: Duration = Duration::from_secs(1);
