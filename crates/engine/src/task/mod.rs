@@ -246,6 +246,7 @@ impl<'a> Loop<'a> {
             if room && self.held_up && !stop.is_cancelled() {
                 let turn = poll_fn(|context| self.share.poll_turn(context)).now_or_never();
                 if let Some(records) = turn.and_then(|()| reader.next().now_or_never()) {
+                    self.task.status.waits(false);
                     finished = !self.take(records?).await?;
                     reading = !finished;
                     continue;
