@@ -11,7 +11,7 @@ help:
 	@echo "make torture      kill the main job KILLS=$(KILLS) times and count every event"
 	@echo "make bench        measure, side by side with the peers"
 	@echo "make bench-kafka  the same against a real Kafka, which dev/services starts"
-	@echo "make bench-stores the same against a real Cassandra, which dev/services starts"
+	@echo "make bench-stores the same against a real Cassandra, PostgreSQL and Kafka"
 	@echo "make fuzz         feed random bytes to everything that parses bytes from outside"
 	@echo "make audit        licences, sources and bans of all dependencies"
 
@@ -46,7 +46,7 @@ fuzz:
 audit:
 	@command -v cargo-deny >/dev/null || { echo "installing cargo-deny"; cargo install --locked cargo-deny; }
 	cargo deny check licenses sources bans
-	cargo deny check advisories || echo "advisories: their database cannot be reached from here"
+	cargo deny check advisories || echo "advisories: one was found, or their database could not be fetched; see above"
 
 bench:
 	cargo build --release --package millstream --package millstream-bench

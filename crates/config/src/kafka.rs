@@ -131,7 +131,7 @@ pub struct SaslSpec {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum SaslMechanism {
-    /// Name and password as they are: only over TLS.
+    /// Name and password as they are: give `tls` with it.
     #[serde(rename = "plain")]
     Plain,
     /// SCRAM-SHA-256.

@@ -13,9 +13,9 @@ use crate::cluster::{Cluster, Execution};
 use crate::encode::{Encoded, Layout, Marker, Statement};
 use crate::lookup::{Table, quoted};
 use crate::pace::Pace;
+use crate::prepared::Prepared;
 use crate::read::Column;
-use crate::shape::Shape;
-use crate::sink::{LOOK_EVERY, Nulls, Operation, pause};
+use crate::sink::{Nulls, Operation, pause};
 use crate::write::Writer;
 use crate::{error, types};
 use arrow_array::{ArrayRef, BooleanArray, RecordBatch, StructArray, UInt32Array};
@@ -25,13 +25,11 @@ use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use millstream_core::{Disposition, Error, Found, Lookup, LookupKey, Result};
-use parking_lot::Mutex;
 use scylla::cluster::metadata::{ColumnKind, ColumnType, NativeType};
 use scylla::deserialize::row::ColumnIterator;
 use scylla::statement::prepared::PreparedStatement;
 use scylla::statement::{Consistency, SerialConsistency};
-use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
 /// The column that says whose row is there: true where it is the one that was asked for.
 pub const APPLIED: &str = "applied";
@@ -67,12 +65,7 @@ pub struct CqlClaim {
     /// The columns of the row that is there.
     stored: Vec<Stored>,
     layout: Layout,
-    statement: String,
-    prepared: Mutex<Option<Arc<PreparedStatement>>>,
-    /// What the statement took when it was prepared first.
-    shape: OnceLock<Shape>,
-    /// When the table was looked at last.
-    looked: Mutex<Instant>,
+    prepared: Prepared,
     pace: Pace,
 }
 
@@ -202,7 +195,20 @@ impl CqlClaim {
             true => look(&table, &stored, &keys),
             false => insert(&table, &order, options.ttl_seconds),
         };
-        let claim = CqlClaim {
+        let CqlClaimOptions { serial, read_only, .. } = options;
+        let what = format!("inserting into {}.{}", options.keyspace, options.table);
+        let set = move |prepared: &mut PreparedStatement| {
+            prepared.set_is_idempotent(false);
+            prepared.set_serial_consistency(Some(serial));
+            if read_only {
+                prepared.set_consistency(match serial {
+                    SerialConsistency::Serial => Consistency::Serial,
+                    SerialConsistency::LocalSerial => Consistency::LocalSerial,
+                });
+            }
+        };
+        let prepared = Prepared::new(&cluster, statement, what, &options.execution, set).await?;
+        Ok(CqlClaim {
             layout: Layout {
                 markers,
                 partition: 0..table.partition_key.len(),
@@ -216,48 +222,12 @@ impl CqlClaim {
             options,
             schema,
             stored,
-            statement,
-            prepared: Mutex::default(),
-            shape: OnceLock::new(),
-            looked: Mutex::new(Instant::now()),
-        };
-        claim.prepare().await?;
-        Ok(claim)
+            prepared,
+        })
     }
 
     fn what(&self) -> String {
         format!("inserting into {}.{}", self.options.keyspace, self.options.table)
-    }
-
-    async fn prepare(&self) -> Result<Arc<PreparedStatement>> {
-        if let Some(prepared) = &*self.prepared.lock() {
-            return Ok(prepared.clone());
-        }
-        let prepared = self.cluster.session.prepare(self.statement.as_str()).await;
-        let mut prepared = prepared.map_err(|error| error::of_prepare(&error, &self.what()))?;
-        self.shape.get_or_init(|| Shape::of(&prepared)).still_takes(&prepared, &self.what())?;
-        let profile = self.cluster.profile(&self.options.execution);
-        prepared.set_execution_profile_handle(Some(profile.into_handle()));
-        prepared.set_is_idempotent(false);
-        prepared.set_serial_consistency(Some(self.options.serial));
-        if self.options.read_only {
-            prepared.set_consistency(match self.options.serial {
-                SerialConsistency::Serial => Consistency::Serial,
-                SerialConsistency::LocalSerial => Consistency::LocalSerial,
-            });
-        }
-        let prepared = Arc::new(prepared);
-        *self.prepared.lock() = Some(prepared.clone());
-        Ok(prepared)
-    }
-
-    /// Prepares the statement anew now and then, as a sink does.
-    fn look_again(&self, every: Duration) {
-        let mut looked = self.looked.lock();
-        if looked.elapsed() >= every {
-            *looked = Instant::now();
-            *self.prepared.lock() = None;
-        }
     }
 
     /// Sends a row until its outcome is known.
@@ -278,12 +248,11 @@ impl CqlClaim {
             }
             if matches!(error.kind(), "no_table" | "unprepared") {
                 // One that was made again needs another statement.
-                *self.prepared.lock() = None;
+                self.prepared.forget();
             }
             if error.disposition() == Disposition::Reject {
                 // Perhaps it is the table that is wrong, not the row.
-                self.look_again(Duration::ZERO);
-                self.prepare().await?;
+                self.prepared.look_now().await?;
             }
             attempts += 1;
             if error.disposition() != Disposition::Retry || attempts == ATTEMPTS {
@@ -296,7 +265,7 @@ impl CqlClaim {
 
     async fn request(&self, encoded: &Encoded, statement: &Statement) -> Result<Outcome> {
         let stop = |why: String| Error::stop("cql", format!("{}: {why}", self.what()));
-        let prepared = self.prepare().await?;
+        let prepared = self.prepared.get().await?;
         let values = match self.options.read_only {
             true => encoded.first_values(statement, self.layout.key.len()),
             false => encoded.values(statement),
@@ -373,7 +342,7 @@ impl CqlClaim {
                         (None, None) => None,
                     };
                     into.push(cell).map_err(|_| {
-                        *self.prepared.lock() = None;
+                        self.prepared.forget();
                         stop(format!("`{}` is not of the type it had", column.name))
                     })?;
                 }
@@ -411,7 +380,7 @@ impl Lookup for CqlClaim {
     /// In the order of the keys, as far as they are of one partition. Cancel safe: who is asked for
     /// again finds its own row.
     async fn get_many(&self, keys: &RecordBatch) -> Result<Found> {
-        self.look_again(LOOK_EVERY);
+        self.prepared.look_again().await?;
         let encoded = self.layout.encode(keys);
         let mut outcomes: Vec<_> = (0..keys.num_rows()).map(|_| None).collect();
         for round in &encoded.rounds {

@@ -18,6 +18,7 @@ mod encode;
 mod error;
 mod lookup;
 mod pace;
+mod prepared;
 mod read;
 mod route;
 mod shape;

@@ -8,9 +8,9 @@
 //! ```
 
 use crate::cluster::{Cluster, Execution};
+use crate::prepared::Prepared;
 use crate::read::Column;
 use crate::route::Towards;
-use crate::shape::Shape;
 use crate::write::Writer;
 use crate::{error, types};
 use ahash::AHashMap;
@@ -21,7 +21,6 @@ use async_trait::async_trait;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, stream};
 use millstream_core::{Disposition, Error, Found, Lookup, LookupKey, Result};
-use parking_lot::Mutex;
 use scylla::cluster::metadata::{ColumnType, NativeType};
 use scylla::deserialize::row::ColumnIterator;
 use scylla::errors::SerializationError;
@@ -32,7 +31,7 @@ use scylla::serialize::row::{RowSerializationContext, SerializeRow};
 use scylla::serialize::writers::RowWriter;
 use scylla::statement::prepared::PreparedStatement;
 use std::ops::{ControlFlow, Range};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
@@ -205,10 +204,7 @@ pub struct CqlLookup {
     /// Whether no key has more than one row that comes. Such an answer is not asked for in pages: for
     /// pages the server reads the keys of a request one after the other.
     one_row: bool,
-    statement: String,
-    prepared: Mutex<Option<Arc<PreparedStatement>>>,
-    /// What the statement took and gave when it was prepared first.
-    shape: OnceLock<Shape>,
+    prepared: Prepared,
     under_way: Semaphore,
 }
 
@@ -246,8 +242,11 @@ impl CqlLookup {
         }
         let fetched = schema.fields().iter().map(|field| table.column(field.name()).cloned());
         let fetched = fetched.collect::<Result<Vec<_>, _>>().map_err(wrong)?;
-        let lookup = CqlLookup {
-            statement: statement(&table, &schema, &ordered, options.rows),
+        let what = format!("looking up in {}.{}", options.keyspace, options.table);
+        let text = statement(&table, &schema, &ordered, options.rows);
+        let set = |prepared: &mut PreparedStatement| prepared.set_is_idempotent(true);
+        Ok(CqlLookup {
+            prepared: Prepared::new(&cluster, text, what, &options.execution, set).await?,
             routed: ordered.len() == table.partition_key.len(),
             one_row: table.answers_one_row(ordered.len(), options.rows),
             under_way: Semaphore::new(options.concurrency.max(1)),
@@ -256,30 +255,7 @@ impl CqlLookup {
             schema,
             fetched,
             key,
-            prepared: Mutex::default(),
-            shape: OnceLock::new(),
-        };
-        lookup.prepare().await?;
-        Ok(lookup)
-    }
-
-    async fn prepare(&self) -> Result<Arc<PreparedStatement>> {
-        if let Some(prepared) = &*self.prepared.lock() {
-            return Ok(prepared.clone());
-        }
-        let mut prepared = self
-            .cluster
-            .session
-            .prepare(self.statement.as_str())
-            .await
-            .map_err(|error| error::of_prepare(&error, &self.what()))?;
-        self.shape.get_or_init(|| Shape::of(&prepared)).still_takes(&prepared, &self.what())?;
-        let profile = self.cluster.profile(&self.options.execution);
-        prepared.set_execution_profile_handle(Some(profile.into_handle()));
-        prepared.set_is_idempotent(true);
-        let prepared = Arc::new(prepared);
-        *self.prepared.lock() = Some(prepared.clone());
-        Ok(prepared)
+        })
     }
 
     fn what(&self) -> String {
@@ -352,6 +328,9 @@ impl CqlLookup {
                 Ok(pages) => return Ok(vec![Page { keys: group.keys, pages }]),
                 Err(error) => error,
             };
+            if failed.disposition() == Disposition::Reject {
+                self.prepared.look_now().await?;
+            }
             let by_content = failed.disposition() == Disposition::Reject
                 || matches!(failed.kind(), "timeout" | "store");
             if group.keys.len() == 1 || !by_content {
@@ -369,7 +348,7 @@ impl CqlLookup {
     async fn request(&self, cells: &Cells, group: &Group) -> Result<Vec<QueryRowsResult>> {
         let turns = group.keys.len().div_ceil(TURN_KEYS).min(self.options.concurrency.max(1));
         let _turns = self.under_way.acquire_many(turns as u32).await;
-        let mut prepared = self.prepare().await?;
+        let mut prepared = self.prepared.get().await?;
         if let Some((node, shard)) = group.replica {
             let otherwise = self.cluster.routing.clone();
             let mut towards = PreparedStatement::clone(&prepared);
@@ -408,10 +387,10 @@ impl CqlLookup {
     fn rows_of(&self, answer: QueryResult) -> Result<QueryRowsResult> {
         let rows =
             answer.into_rows_result().map_err(|e| Error::stop("cql", self.what()).because(e))?;
-        if let Some(shape) = self.shape.get()
+        if let Some(shape) = self.prepared.shape()
             && let Err(changed) = shape.still_gives(rows.column_specs().as_slice(), &self.what())
         {
-            *self.prepared.lock() = None;
+            self.prepared.forget();
             return Err(changed);
         }
         Ok(rows)
@@ -421,7 +400,7 @@ impl CqlLookup {
         let error = error::of_execution(error, &self.what());
         if matches!(error.kind(), "no_table" | "unprepared") {
             // One that was made again needs another statement.
-            *self.prepared.lock() = None;
+            self.prepared.forget();
         }
         error
     }
@@ -466,7 +445,7 @@ impl CqlLookup {
                     key_of.push(key);
                     for (column, field) in columns.iter_mut().zip(self.schema.fields()) {
                         column.push(cell()?).map_err(|_| {
-                            *self.prepared.lock() = None;
+                            self.prepared.forget();
                             stop(format!("`{}` is not of the type it had", field.name()))
                         })?;
                     }

@@ -14,7 +14,7 @@ use crate::encode::{Encoded, Layout, Marker, Statement, micros_of};
 use crate::error;
 use crate::lookup::{Table, quoted};
 use crate::pace::{Pace, Turn};
-use crate::shape::Shape;
+use crate::prepared::Prepared;
 use crate::write::Writer;
 use arrow_schema::{DataType, Schema};
 use async_trait::async_trait;
@@ -22,16 +22,12 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use millstream_core::{Batch, Disposition, Error, Receipt, Result, Sink};
-use parking_lot::Mutex;
 use scylla::statement::SerialConsistency;
 use scylla::statement::batch::{Batch as CqlBatch, BatchType};
 use scylla::statement::prepared::PreparedStatement;
-use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 use tokio::task::JoinHandle;
-
-/// A table that was made again with other types is noticed by then at the latest.
-pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
@@ -87,12 +83,7 @@ pub struct CqlTable {
     cluster: Arc<Cluster>,
     options: CqlSinkOptions,
     layout: Layout,
-    statement: String,
-    prepared: Mutex<Option<Arc<PreparedStatement>>>,
-    /// What the statement took when it was prepared first.
-    shape: OnceLock<Shape>,
-    /// When the table was looked at last.
-    looked: Mutex<Instant>,
+    prepared: Prepared,
     pace: Pace,
     /// Whether a request may be sent twice.
     idempotent: bool,
@@ -109,19 +100,21 @@ impl CqlTable {
         let plan = Plan::new(&table, &options, rows);
         let (statement, layout) = plan.map_err(|why| Error::stop("sink", why))?;
         let counters = layout.operation == Operation::Update && table.has_counters();
-        let opened = CqlTable {
-            pace: Pace::new(options.concurrency),
-            idempotent: !counters && !matches!(options.operation, Operation::InsertIfNotExists(_)),
-            cluster,
-            options,
-            layout,
-            statement,
-            prepared: Mutex::default(),
-            shape: OnceLock::new(),
-            looked: Mutex::new(Instant::now()),
+        let serial = match options.operation {
+            Operation::InsertIfNotExists(serial) => Some(serial),
+            _ => None,
         };
-        opened.prepare().await?;
-        Ok(Arc::new(opened))
+        let idempotent = !counters && serial.is_none();
+        let what = format!("writing {}.{}", options.keyspace, options.table);
+        let set = move |prepared: &mut PreparedStatement| {
+            prepared.set_is_idempotent(idempotent);
+            if let Some(serial) = serial {
+                prepared.set_serial_consistency(Some(serial));
+            }
+        };
+        let prepared = Prepared::new(&cluster, statement, what, &options.execution, set).await?;
+        let pace = Pace::new(options.concurrency);
+        Ok(Arc::new(CqlTable { cluster, options, layout, prepared, pace, idempotent }))
     }
 
     pub fn sink(self: &Arc<Self>) -> Box<dyn Sink> {
@@ -137,37 +130,9 @@ impl CqlTable {
         format!("writing {}.{}", self.options.keyspace, self.options.table)
     }
 
-    async fn prepare(&self) -> Result<Arc<PreparedStatement>> {
-        if let Some(prepared) = &*self.prepared.lock() {
-            return Ok(prepared.clone());
-        }
-        let prepared = self.cluster.session.prepare(self.statement.as_str()).await;
-        let mut prepared = prepared.map_err(|error| error::of_prepare(&error, &self.what()))?;
-        self.shape.get_or_init(|| Shape::of(&prepared)).still_takes(&prepared, &self.what())?;
-        let profile = self.cluster.profile(&self.options.execution);
-        prepared.set_execution_profile_handle(Some(profile.into_handle()));
-        prepared.set_is_idempotent(self.idempotent);
-        if let Operation::InsertIfNotExists(serial) = self.options.operation {
-            prepared.set_serial_consistency(Some(serial));
-        }
-        let prepared = Arc::new(prepared);
-        *self.prepared.lock() = Some(prepared.clone());
-        Ok(prepared)
-    }
-
-    /// Prepares the statement anew now and then: the driver does so by itself where a table was made
-    /// again, and asks nobody whether its columns are what they were.
-    fn look_again(&self, every: Duration) {
-        let mut looked = self.looked.lock();
-        if looked.elapsed() >= every {
-            *looked = Instant::now();
-            *self.prepared.lock() = None;
-        }
-    }
-
     /// Sends all rounds; after an error nothing of them is under way any more.
     async fn send(&self, mut encoded: Encoded) -> Result<Sent> {
-        self.look_again(LOOK_EVERY);
+        self.prepared.look_again().await?;
         let mut sent = Sent { rejected: std::mem::take(&mut encoded.rejected), rows: 0, bytes: 0 };
         let encoded = &encoded;
         for round in &encoded.rounds {
@@ -283,12 +248,11 @@ impl CqlTable {
             }
             if matches!(error.kind(), "no_table" | "unprepared") {
                 // One that was made again needs another statement.
-                *self.prepared.lock() = None;
+                self.prepared.forget();
             }
             if error.disposition() == Disposition::Reject {
                 // Perhaps it is the table that is wrong, not the row.
-                self.look_again(Duration::ZERO);
-                self.prepare().await?;
+                self.prepared.look_now().await?;
             }
             if error.disposition() != Disposition::Retry || left == 0 {
                 return Err(error);
@@ -303,7 +267,7 @@ impl CqlTable {
     }
 
     async fn request(&self, encoded: &Encoded, round: &[Statement], unit: &[usize]) -> Result<()> {
-        let prepared = self.prepare().await?;
+        let prepared = self.prepared.get().await?;
         let session = &self.cluster.session;
         let sent = if let [alone] = unit {
             session.execute_unpaged(&prepared, encoded.values(&round[*alone])).await

@@ -244,7 +244,11 @@ impl<'a> Loop<'a> {
             // Where a sink is slow, what was worked on waits anyway. Fetched only when nothing does, a
             // window would be filled and emptied in turns, and its look-ups would come in bursts.
             if room && self.held_up && !stop.is_cancelled() {
-                let turn = poll_fn(|context| self.share.poll_turn(context)).now_or_never();
+                // Who has nothing under way needs no turn, and would keep one while it waits.
+                let turn = match self.share.may_fetch() {
+                    true => Some(()),
+                    false => poll_fn(|context| self.share.poll_turn(context)).now_or_never(),
+                };
                 if let Some(records) = turn.and_then(|()| reader.next().now_or_never()) {
                     self.task.status.waits(false);
                     finished = !self.take(records?).await?;
