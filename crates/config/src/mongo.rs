@@ -29,8 +29,8 @@ pub struct MongoFrom {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1))]
     pub columns: Option<IndexMap<String, String>>,
-    /// How many documents from each end of the collection are looked at to learn its columns, or to
-    /// hold them against what is declared.
+    /// How many documents are looked at: from each end of the collection to learn its columns, from
+    /// one to hold them against what is declared.
     #[serde(default = "sample")]
     #[schemars(range(min = 1, max = 10000))]
     pub sample: u32,

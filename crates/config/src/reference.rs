@@ -60,7 +60,7 @@ Every value may hold `${NAME}`, which is replaced by the variable of the environ
 | character | one ASCII character in quotes, or `tab` |
 | name | letters, digits, `_`, `-` and `.` |
 | path | a file, relative to the pipeline file |
-| column type | `boolean`, `int`, `bigint`, `float`, `double`, `string`, `bytes`, `date`, `time`, `timestamp`, `timestamp_us`, `ip`, `decimal(p, s)` |
+| column type | `boolean`, `int`, `bigint`, `float`, `double`, `string`, `bytes`, `date`, `time`, `timestamp`, `timestamp_us`, `ip`, `decimal(p, s)`, and in quotes `T[]`, `map<T>`, `struct<name T, …>` |
 | secret | `${NAME}`, or `{ file: path }` with a file that holds it; it is never shown |
 ";
 

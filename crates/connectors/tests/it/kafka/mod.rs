@@ -29,7 +29,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 
 /// Real brokers on two cores that other tests use too need their time.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The events are of 2023: by default a broker would remove them.
 const KEEP: &[(&str, &str)] = &[("retention.ms", "-1")];
