@@ -2,6 +2,11 @@
 //! each other. They look at the value as far as it could be read, so that they report in the same
 //! run as the reader.
 
+mod cql;
+mod kafka;
+mod mongo;
+mod postgres;
+mod registry;
 mod web;
 
 use crate::formats::{nearest, shown};
@@ -11,12 +16,12 @@ use std::collections::HashMap;
 
 /// The checks of a pipeline file.
 pub(crate) fn pipeline(value: &Value, reader: &mut Reader) {
-    registry_options(&value["registry"], "/registry", reader);
+    registry::options(&value["registry"], "/registry", reader);
     source(&value["source"], reader);
     lookups(value, reader);
     flow(value, reader);
     dead_letters(value, reader);
-    delivery(value, reader);
+    kafka::delivery(value, reader);
     buckets(&value["metrics"]["buckets"], reader);
 }
 
@@ -31,12 +36,9 @@ pub(crate) fn tests(value: &Value, reader: &mut Reader) {
     }
 }
 
-/// The formats whose records are written with a schema.
-const WITH_SCHEMA: [&str; 3] = ["avro", "json_schema", "protobuf"];
-
 fn source(source: &Value, reader: &mut Reader) {
     let format = &source["format"];
-    kafka_source(&source["kafka"], reader);
+    kafka::source(&source["kafka"], reader);
     if let Some(file) = source["file"].as_str() {
         for (kind, what) in [("avro", "Avro"), ("protobuf", "Protobuf")] {
             if format.get(kind).is_some() {
@@ -55,7 +57,7 @@ fn source(source: &Value, reader: &mut Reader) {
             );
         }
     }
-    for kind in WITH_SCHEMA {
+    for kind in registry::WITH_SCHEMA {
         if let Some(options) = format.get(kind)
             && options["framing"] == "bare"
             && options["subject"].is_null()
@@ -68,7 +70,7 @@ fn source(source: &Value, reader: &mut Reader) {
             );
         }
     }
-    registry(source, "/source", reader);
+    registry::of(source, "/source", reader);
     if let Some(csv) = format.get("csv") {
         let character = |name: &str, default: &'static str| match &csv[name] {
             Value::String(given) => given.clone(),
@@ -80,44 +82,6 @@ fn source(source: &Value, reader: &mut Reader) {
     }
     if let Some(text) = format.get("text") {
         text_format(text, reader);
-    }
-}
-
-/// The registry of a source or sink.
-fn registry(owner: &Value, path: &str, reader: &mut Reader) {
-    let (path, format) = (format!("{path}/registry"), &owner["format"]);
-    registry_options(&owner["registry"], &path, reader);
-    if owner["registry"].is_object()
-        && let Some(format) = format.as_object().and_then(|format| format.keys().next())
-        && !WITH_SCHEMA.contains(&format.as_str())
-    {
-        let message = format!("`{format}` has no schemas in a registry");
-        reader.at_key(&path, message, Some("remove `registry`".into()));
-    }
-}
-
-fn registry_options(options: &Value, path: &str, reader: &mut Reader) {
-    for (index, url) in items(&options["url"]) {
-        let Some(url) = url.as_str() else { continue };
-        let path = format!("{path}/url/{index}");
-        let rest = ["http://", "https://"].iter().find_map(|scheme| url.strip_prefix(scheme));
-        let place = rest.unwrap_or(url).split('/').next().unwrap_or_default();
-        if place.contains('@') {
-            reader.hide(&path);
-            let hint = "write them as `username:` and `password:` beside `url:`";
-            let message = "a name and a password do not belong into an address";
-            reader.at_value(&path, message, Some(hint.into()));
-        } else if rest.is_none() || place.is_empty() {
-            let message = "this is not the address of a schema registry";
-            let hint = "write `http://HOST:PORT` or `https://HOST:PORT`";
-            reader.at_value(&path, message, Some(hint.into()));
-        }
-    }
-    tls(&options["tls"], path, reader);
-    if name_and_password(options, path, reader) && has(options, path, "token", reader) {
-        let message = "`token` and `username` exclude each other";
-        let path = format!("{path}/token");
-        reader.at_key(&path, message, Some("keep one of them".into()));
     }
 }
 
@@ -140,57 +104,6 @@ fn tls(tls: &Value, path: &str, reader: &mut Reader) {
     if tls["certificate"].is_null() != tls["key"].is_null() {
         let message = "`certificate` and `key` go together";
         reader.at_key(&format!("{path}/tls"), message, Some("give both, or none".into()));
-    }
-}
-
-fn kafka_source(kafka: &Value, reader: &mut Reader) {
-    if kafka.is_null() {
-        return;
-    }
-    exactly_one(kafka, "/source/kafka", &["topic", "topics", "pattern"], reader);
-    kafka_cluster(kafka, "/source/kafka", reader);
-    if !kafka["start_time"].is_null() && kafka["start"].as_str().is_some_and(|s| s != "earliest") {
-        reader.at_key(
-            "/source/kafka/start_time",
-            "`start` and `start_time` exclude each other",
-            Some("keep one of them".into()),
-        );
-    }
-}
-
-fn kafka_sink(kafka: &Value, path: &str, source: &Value, reader: &mut Reader) {
-    if kafka.is_null() {
-        return;
-    }
-    exactly_one(kafka, path, &["topic", "topic_column"], reader);
-    kafka_cluster(kafka, path, reader);
-    if kafka["topic"].is_string()
-        && kafka["topic"] == source["topic"]
-        && kafka["brokers"] == source["brokers"]
-    {
-        reader.at_value(
-            &format!("{path}/topic"),
-            "this sink writes the topic that the source reads, so it would never end",
-            Some("write another topic".into()),
-        );
-    }
-}
-
-/// What goes together in the options of a cluster.
-fn kafka_cluster(kafka: &Value, path: &str, reader: &mut Reader) {
-    tls(&kafka["tls"], path, reader);
-    let sasl = &kafka["sasl"];
-    if sasl["mechanism"].is_null() {
-        return;
-    }
-    if sasl["mechanism"] == "oauthbearer" {
-        return exactly_one(sasl, &format!("{path}/sasl"), &["token_file", "token"], reader);
-    }
-    for field in ["username", "password"] {
-        if sasl[field].is_null() && !reader.places.has(&format!("{path}/sasl/{field}")) {
-            let message = format!("`{field}` is missing");
-            reader.at_key(&format!("{path}/sasl"), message, Some(format!("add `{field}:`")));
-        }
     }
 }
 
@@ -268,9 +181,9 @@ fn lookups(value: &Value, reader: &mut Reader) {
         if let Some(file) = lookup["file"].as_str() {
             lookup_file(file, lookup, &path, reader);
         }
-        cql_lookup(lookup, &path, reader);
-        postgres_lookup(lookup, &path, reader);
-        mongo_lookup(lookup, &path, reader);
+        cql::lookup(lookup, &path, reader);
+        postgres::lookup(lookup, &path, reader);
+        mongo::lookup(lookup, &path, reader);
         changes(lookup, &path, reader);
         web::http_lookup(lookup, &path, reader);
         let written = items(&value["sinks"])
@@ -292,7 +205,7 @@ fn changes(lookup: &Value, path: &str, reader: &mut Reader) {
         return;
     }
     let path = format!("{path}/cache/changes");
-    kafka_cluster(&changes["kafka"], &format!("{path}/kafka"), reader);
+    kafka::cluster(&changes["kafka"], &format!("{path}/kafka"), reader);
     let why = match lookup {
         _ if !lookup["file"].is_null() => "a file is in memory whole: it is loaded when it changes",
         _ if lookup["consistent"] == true => "a `consistent` look-up has no cache",
@@ -335,175 +248,6 @@ fn lookup_file(file: &str, lookup: &Value, path: &str, reader: &mut Reader) {
                     .into(),
             ),
         ),
-    }
-}
-
-fn cql_lookup(lookup: &Value, path: &str, reader: &mut Reader) {
-    let cql = &lookup["cql"];
-    if cql.is_null() {
-        return;
-    }
-    cql_cluster(cql, &format!("{path}/cql"), reader);
-    if !lookup["range"].is_null() {
-        let message = "a table of Cassandra is asked by equality, not by a range";
-        let hint = "remove `range`, and join by the table's key";
-        reader.at_key(&format!("{path}/range"), message, Some(hint.into()));
-    }
-    if !cql["max_rows"].is_null() && cql["rows"] != "all" {
-        let message = "`max_rows` has no use: a key gives its first row";
-        let hint = "write `rows: all` beside it, or remove it";
-        reader.at_key(&format!("{path}/cql/max_rows"), message, Some(hint.into()));
-    }
-    let inserts = cql["insert_if_not_exists"] == true;
-    if inserts && !lookup["cache"].is_null() {
-        let message =
-            "a look-up with `insert_if_not_exists` has no `cache`: each row asks for itself";
-        reader.at_key(&format!("{path}/cache"), message, Some("remove it".into()));
-    }
-    let useless = match inserts {
-        true => &["rows", "group", "speculative_after"][..],
-        false => &["ttl", "serial_consistency"],
-    };
-    for field in useless.iter().filter(|field| !cql[**field].is_null()) {
-        let (message, hint) = match inserts {
-            true => (format!("`{field}` has no use with `insert_if_not_exists`"), "remove it"),
-            false => (
-                format!("`{field}` has no use: nothing is inserted"),
-                "write `insert_if_not_exists: true` beside it, or remove it",
-            ),
-        };
-        reader.at_key(&format!("{path}/cql/{field}"), message, Some(hint.into()));
-    }
-}
-
-fn cql_sink(cql: &Value, path: &str, reader: &mut Reader) {
-    if cql.is_null() {
-        return;
-    }
-    cql_cluster(cql, path, reader);
-    let conditional = cql["operation"] == "insert_if_not_exists";
-    let excluding: [(&str, &str, bool); 4] = [
-        ("ttl_column", "`ttl` and `ttl_column` exclude each other", !cql["ttl"].is_null()),
-        (
-            "timestamp",
-            "`timestamp` and `operation: insert_if_not_exists` exclude each other",
-            conditional,
-        ),
-        ("ttl", "what is deleted has no `ttl`", cql["operation"] == "delete"),
-        ("ttl_column", "what is deleted has no `ttl_column`", cql["operation"] == "delete"),
-    ];
-    for (field, message, excluded) in excluding {
-        if excluded && !cql[field].is_null() {
-            reader.at_key(&format!("{path}/{field}"), message, Some("keep one of them".into()));
-            return;
-        }
-    }
-    if !conditional && !cql["serial_consistency"].is_null() {
-        let message = "`serial_consistency` has no use: rows are stored without a condition";
-        let hint = "write `operation: insert_if_not_exists` beside it, or remove it";
-        reader.at_key(&format!("{path}/serial_consistency"), message, Some(hint.into()));
-    }
-}
-
-/// What goes together in the options of a cluster.
-fn cql_cluster(cql: &Value, path: &str, reader: &mut Reader) {
-    tls(&cql["tls"], path, reader);
-    name_and_password(cql, path, reader);
-    if !cql["rack"].is_null() && cql["datacenter"].is_null() {
-        let message = "`rack` without a `datacenter`";
-        reader.at_key(&format!("{path}/rack"), message, Some("add `datacenter:`".into()));
-    }
-}
-
-fn postgres_lookup(lookup: &Value, path: &str, reader: &mut Reader) {
-    let postgres = &lookup["postgres"];
-    if postgres.is_null() {
-        return;
-    }
-    postgres_server(postgres, &format!("{path}/postgres"), reader);
-    if !lookup["range"].is_null() {
-        let message = "a table of PostgreSQL is asked by equality, not by a range";
-        let hint = "remove `range`, and join by columns of the table";
-        reader.at_key(&format!("{path}/range"), message, Some(hint.into()));
-    }
-}
-
-fn postgres_sink(postgres: &Value, path: &str, reader: &mut Reader) {
-    if postgres.is_null() {
-        return;
-    }
-    postgres_server(postgres, path, reader);
-    let inserts = postgres["operation"].is_null() || postgres["operation"] == "insert";
-    if !inserts && !postgres["on_conflict"].is_null() {
-        let message = "only what is inserted has an `on_conflict`";
-        let hint = "remove it, or write `operation: insert`";
-        reader.at_key(&format!("{path}/on_conflict"), message, Some(hint.into()));
-    }
-    if inserts && !postgres["key"].is_null() && postgres["on_conflict"] != "nothing" {
-        let message = "`key` has no use: nothing is compared";
-        let hint = "write `operation: upsert` or `on_conflict: nothing` beside it, or remove it";
-        reader.at_key(&format!("{path}/key"), message, Some(hint.into()));
-    }
-}
-
-/// What goes together in the options of a server.
-fn postgres_server(postgres: &Value, path: &str, reader: &mut Reader) {
-    tls(&postgres["tls"], path, reader);
-    let [given, file] = ["password", "password_file"].map(|name| has(postgres, path, name, reader));
-    if given && file {
-        let message = "`password` and `password_file` exclude each other";
-        let path = format!("{path}/password_file");
-        reader.at_key(&path, message, Some("keep one of them".into()));
-    }
-}
-
-fn mongo_lookup(lookup: &Value, path: &str, reader: &mut Reader) {
-    let mongo = &lookup["mongodb"];
-    if mongo.is_null() {
-        return;
-    }
-    tls(&mongo["tls"], &format!("{path}/mongodb"), reader);
-    name_and_password(mongo, &format!("{path}/mongodb"), reader);
-    if !lookup["range"].is_null() {
-        let message = "a collection of MongoDB is asked by equality, not by a range";
-        let hint = "remove `range`, and join by fields of the documents";
-        reader.at_key(&format!("{path}/range"), message, Some(hint.into()));
-    }
-    if !mongo["max_rows"].is_null() && mongo["rows"] != "all" {
-        let message = "`max_rows` has no use: a key gives its first document";
-        let hint = "write `rows: all` beside it, or remove it";
-        reader.at_key(&format!("{path}/mongodb/max_rows"), message, Some(hint.into()));
-    }
-}
-
-fn mongo_sink(mongo: &Value, path: &str, reader: &mut Reader) {
-    if mongo.is_null() {
-        return;
-    }
-    tls(&mongo["tls"], path, reader);
-    name_and_password(mongo, path, reader);
-    let updates = mongo["operation"] == "update";
-    if updates && mongo["update"].is_null() {
-        let message = "an update needs to know what it changes";
-        let hint = "add `update:`, such as `update: { $set: { seen: $seen_at } }`";
-        reader.at_key(path, message, Some(hint.into()));
-    }
-    for field in ["update", "upsert"] {
-        if !updates && !mongo[field].is_null() {
-            let message = format!("`{field}` has no use without `operation: update`");
-            let hint = "add it, or remove this";
-            reader.at_key(&format!("{path}/{field}"), &message, Some(hint.into()));
-        }
-    }
-    let inserts = mongo["operation"].is_null() || mongo["operation"] == "insert";
-    if inserts && !mongo["key"].is_null() {
-        let message = "what is inserted has no `key`: documents are told apart by `_id`";
-        let hint = "write `operation: upsert`, or remove it";
-        reader.at_key(&format!("{path}/key"), message, Some(hint.into()));
-    }
-    if mongo["write_concern"] == "0" {
-        let message = "with `write_concern: 0` nobody says whether a row is stored";
-        reader.at_value(&format!("{path}/write_concern"), message, Some("1 is the least".into()));
     }
 }
 
@@ -560,10 +304,10 @@ fn sink_fields<'v>(
     reader: &mut Reader,
 ) {
     let path = format!("/sinks/{index}");
-    kafka_sink(&sink["kafka"], &format!("{path}/kafka"), &value["source"]["kafka"], reader);
-    cql_sink(&sink["cql"], &format!("{path}/cql"), reader);
-    postgres_sink(&sink["postgres"], &format!("{path}/postgres"), reader);
-    mongo_sink(&sink["mongodb"], &format!("{path}/mongodb"), reader);
+    kafka::sink(&sink["kafka"], &format!("{path}/kafka"), &value["source"]["kafka"], reader);
+    cql::sink(&sink["cql"], &format!("{path}/cql"), reader);
+    postgres::sink(&sink["postgres"], &format!("{path}/postgres"), reader);
+    mongo::sink(&sink["mongodb"], &format!("{path}/mongodb"), reader);
     web::http_sink(&sink["http"], &format!("{path}/http"), reader);
     web::files_sink(&sink["files"], &format!("{path}/files"), reader);
     let named = ["name", "table", "topic"].into_iter().find(|field| sink[*field].is_string());
@@ -604,8 +348,8 @@ fn sink_fields<'v>(
         );
     }
     columns(sink, &path, reader);
-    registry(sink, &path, reader);
-    for kind in WITH_SCHEMA {
+    registry::of(sink, &path, reader);
+    for kind in registry::WITH_SCHEMA {
         if let Some(options) = sink["format"].get(kind)
             && options["subject"].is_string()
             && reader.places.has(&format!("{path}/format/{kind}/subject_strategy"))
@@ -696,7 +440,7 @@ fn dead_letters(value: &Value, reader: &mut Reader) {
     let Some(pipeline) = value["pipeline"].as_str() else { return };
     let cluster = &value["dead_letters"]["kafka"];
     if !cluster.is_null() {
-        kafka_cluster(cluster, "/dead_letters/kafka", reader);
+        kafka::cluster(cluster, "/dead_letters/kafka", reader);
         return;
     }
     let given = value["dead_letters"]["topic"].as_str();
@@ -712,70 +456,6 @@ fn dead_letters(value: &Value, reader: &mut Reader) {
         let message = format!("the dead letters would go to `{topic}`, which a sink writes");
         let hint = "name another topic: `dead_letters: { topic: … }`";
         reader.at_value(path, message, Some(hint.into()));
-    }
-}
-
-/// What a pipeline needs whose rows are to be there once: everything that it writes, and its offsets,
-/// in one cluster. Whether two lists of brokers are one cluster is asked when it is planned.
-fn delivery(value: &Value, reader: &mut Reader) {
-    if value["delivery"] != "exactly_once" {
-        // What it was meant to be is not known.
-        if value["delivery"].is_null() && reader.places.has("/delivery") {
-            return;
-        }
-        for field in ["transactional_id", "transaction_timeout"] {
-            if reader.places.has(&format!("/{field}")) {
-                let message = format!("`{field}` without `delivery: exactly_once`");
-                reader.at_key(&format!("/{field}"), message, Some("remove it, or add that".into()));
-            }
-        }
-        return;
-    }
-    let source = &value["source"]["kafka"];
-    if !source.is_object() {
-        let hint = "read from `kafka:`, or remove `delivery`: tables and the embedded log take \
-                    each row at least once";
-        let message = "`exactly_once` goes from Kafka to Kafka, and this is no `kafka:` source";
-        reader.at_key("/source", message, Some(hint.into()));
-        return;
-    }
-    for (index, sink) in items(&value["sinks"]) {
-        let path = format!("/sinks/{index}");
-        if !sink["kafka"].is_object() {
-            let hint = "write to `kafka:` on the source's cluster, or give this sink a pipeline of \
-                        its own that reads what this one writes";
-            let message = "this sink cannot be part of a Kafka transaction";
-            reader.at_key(&path, message, Some(hint.into()));
-        } else {
-            same_login(source, &sink["kafka"], &format!("{path}/kafka"), reader);
-        }
-    }
-    let letters = &value["dead_letters"]["kafka"];
-    if !letters.is_object() {
-        let path = if value["dead_letters"].is_object() { "/dead_letters" } else { "/delivery" };
-        let hint =
-            "add `dead_letters: { topic: …, kafka: { brokers: … } }` with the source's brokers";
-        let message = "the dead letters of an `exactly_once` pipeline are part of its transactions: \
-                       they must be a topic of the same cluster";
-        reader.at_key(path, message, Some(hint.into()));
-    } else {
-        same_login(source, letters, "/dead_letters/kafka", reader);
-    }
-}
-
-/// One producer writes everything, as one user.
-fn same_login(source: &Value, other: &Value, path: &str, reader: &mut Reader) {
-    for field in ["tls", "sasl"] {
-        if source[field] != other[field] {
-            let has = reader.places.has(&format!("{path}/{field}"));
-            let path = if has { format!("{path}/{field}") } else { path.to_owned() };
-            let message = format!("`{field}` differs from the source's");
-            let hint = format!(
-                "an `exactly_once` pipeline has one login for all: write the same `{field}` here \
-                 as in `source: kafka:`"
-            );
-            reader.at_key(&path, message, Some(hint));
-        }
     }
 }
 
