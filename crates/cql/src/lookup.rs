@@ -199,6 +199,8 @@ pub struct CqlLookup {
     /// The columns to fetch, in the order of `schema`.
     fetched: Vec<ColumnType<'static>>,
     key: Vec<KeyColumn>,
+    /// Where the column that rows are matched by stands in `schema`; it comes first, and once.
+    matched: Option<usize>,
     /// The columns of `key` that are the partition key, when `IN` is by its last one.
     routed: bool,
     /// Whether no key has more than one row that comes. Such an answer is not asked for in pages: for
@@ -245,7 +247,9 @@ impl CqlLookup {
         let what = format!("looking up in {}.{}", options.keyspace, options.table);
         let text = statement(&table, &schema, &ordered, options.rows);
         let set = |prepared: &mut PreparedStatement| prepared.set_is_idempotent(true);
+        let matched = ordered.last().and_then(|last| schema.index_of(last).ok());
         Ok(CqlLookup {
+            matched,
             prepared: Prepared::new(&cluster, text, what, &options.execution, set).await?,
             routed: ordered.len() == table.partition_key.len(),
             one_row: table.answers_one_row(ordered.len(), options.rows),
@@ -443,8 +447,10 @@ impl CqlLookup {
                         _ => *count += 1,
                     }
                     key_of.push(key);
-                    for (column, field) in columns.iter_mut().zip(self.schema.fields()) {
-                        column.push(cell()?).map_err(|_| {
+                    let fields = self.schema.fields().iter();
+                    for (at, (column, field)) in columns.iter_mut().zip(fields).enumerate() {
+                        let cell = if self.matched == Some(at) { name } else { cell()? };
+                        column.push(cell).map_err(|_| {
                             self.prepared.forget();
                             stop(format!("`{}` is not of the type it had", field.name()))
                         })?;
@@ -504,8 +510,8 @@ impl Lookup for CqlLookup {
 /// `SELECT` the last key column first, to match by, then what is asked for.
 fn statement(table: &Table, schema: &Schema, key: &[&String], rows: Rows) -> String {
     let Some((last, leading)) = key.split_last() else { return String::new() };
-    let fetched = schema.fields().iter().map(|field| quoted(field.name()));
-    let columns: Vec<_> = std::iter::once(quoted(last)).chain(fetched).collect();
+    let fetched = schema.fields().iter().map(|field| field.name()).filter(|name| name != last);
+    let columns: Vec<_> = std::iter::once(*last).chain(fetched).map(|name| quoted(name)).collect();
     let mut wanted: Vec<_> = leading.iter().map(|name| format!("{} = ?", quoted(name))).collect();
     wanted.push(format!("{} IN ?", quoted(last)));
     let by_partition = table.asks_whole_partitions(key.len());
