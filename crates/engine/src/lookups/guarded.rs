@@ -84,15 +84,12 @@ impl Guarded {
         }
         let mut attempt = 0;
         let mut backoff = Duration::from_millis(20);
-        let mut waiting = Waiting { waits: &self.waits, name: &self.name, is: false };
+        let mut waiting = self.waits.waiting(&self.name);
         loop {
             let answer = within(self.policy.timeout, self.store.get_many(keys)).await;
             let error = match answer {
                 Ok(found) => {
-                    if attempt > 0 {
-                        self.waits.clear(&self.name);
-                    }
-                    waiting.is = false;
+                    waiting.done();
                     return Ok(found);
                 }
                 Err(error) if error.disposition() != Disposition::Retry => return Err(error),
@@ -101,7 +98,6 @@ impl Guarded {
             attempt += 1;
             self.pipeline_metrics.retry(&self.name, error.kind());
             if self.policy.dead_letter && attempt > self.policy.retries {
-                self.waits.clear(&self.name);
                 let reason =
                     format!("lookup {} failed {attempt} times: {}", self.name, error.chain());
                 if let Some(failures) = &self.failures {
@@ -109,8 +105,7 @@ impl Guarded {
                 }
                 return Err(Error::reject(error.kind(), reason));
             }
-            self.waits.set(&self.name, &format!("lookup {}: {}", self.name, error.chain()));
-            waiting.is = true;
+            waiting.set(&format!("lookup {}: {}", self.name, error.chain()));
             tokio::time::sleep(backoff).await;
             backoff = (backoff * 2).min(Duration::from_secs(5));
         }
@@ -198,21 +193,6 @@ impl Guarded {
             let keys = rows.iter().map(|key| Key::new(key.as_ref())).collect();
             cache.put(keys, &found, asked);
         });
-    }
-}
-
-/// Whoever asks no more, because of another error or because its task ended, does not wait any more.
-struct Waiting<'a> {
-    waits: &'a Waits,
-    name: &'a str,
-    is: bool,
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        if self.is {
-            self.waits.give_up(self.name);
-        }
     }
 }
 

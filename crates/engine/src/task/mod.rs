@@ -429,7 +429,6 @@ impl<'a> Loop<'a> {
         let mut decoder = self.decoder.take().expect(DECODER);
         let prepared = self.prepare_or_wait(&mut *decoder, records, &what).await;
         self.decoder = Some(decoder);
-        self.task.pipeline.waits.clear(&what);
         prepared
     }
 
@@ -442,6 +441,7 @@ impl<'a> Loop<'a> {
         let pipeline: &'a Arc<Pipeline> = self.task.pipeline;
         let stop = self.task.stop.clone();
         let mut backoff = Backoff::new();
+        let mut waiting = pipeline.waits.waiting(what);
         loop {
             let mut preparing = decoder.prepare(records);
             let mut slow = std::pin::pin!(tokio::time::sleep(SAID_AFTER));
@@ -451,14 +451,17 @@ impl<'a> Loop<'a> {
                     biased;
                     prepared = &mut preparing => match prepared {
                         Err(error) if error.disposition() == Disposition::Retry => break error,
-                        other => return other.map(|()| true),
+                        other => {
+                            waiting.done();
+                            return other.map(|()| true);
+                        }
                     },
                     () = stop.cancelled() => return Ok(false),
                     () = &mut slow, if !is_slow => {
                         is_slow = true;
                         let partition = self.task.status.called(pipeline.source.name());
                         let waits = format!("partition {partition}: asking for its schemas");
-                        pipeline.waits.set(what, &waits);
+                        waiting.set(&waits);
                     }
                     // Others may wait for it: a transaction ends when all that is in it is settled.
                     Some(settled) = self.outstanding.next() => self.settle(settled)?,
@@ -468,7 +471,7 @@ impl<'a> Loop<'a> {
             drop(preparing);
             pipeline.metrics.retry(&pipeline.decode_step, error.kind());
             let partition = self.task.partition;
-            pipeline.waits.set(what, &format!("partition {partition}: {}", error.chain()));
+            waiting.set(&format!("partition {partition}: {}", error.chain()));
             let mut pause = std::pin::pin!(backoff.wait());
             // What was read before goes on.
             loop {

@@ -127,15 +127,17 @@ impl<'a> Loop<'a> {
         verdicts.dedup_by_key(|v| v.source_row);
         ack.rejected(verdicts.iter().map(|v| v.source_row));
         let mut backoff = Backoff::new();
+        let pipeline: &'a Arc<Pipeline> = self.task.pipeline;
+        let mut waiting = pipeline.waits.waiting("dead letters");
         loop {
             match self.letters.append(records, verdicts) {
                 Ok(durable) => {
-                    self.task.pipeline.waits.clear("dead letters");
+                    waiting.done();
                     return Ok(Some(durable));
                 }
                 Err(error) if error.disposition() == Disposition::Retry => {
-                    self.task.pipeline.metrics.retry("dead_letters", error.kind());
-                    self.task.pipeline.waits.set("dead letters", &error.chain());
+                    pipeline.metrics.retry("dead_letters", error.kind());
+                    waiting.set(&error.chain());
                     self.settle_while(backoff.wait()).await?;
                 }
                 Err(error) => return Err(error),
@@ -146,8 +148,9 @@ impl<'a> Loop<'a> {
     /// Writes to one sink, holding the partition while it cannot take rows now. A batch that it
     /// refuses is halved until the rows to blame stand alone; the parts come in the rows' order.
     async fn write_to(&mut self, at: usize, rows: Batch) -> Result<Vec<(Batch, Result<Receipt>)>> {
-        let pipeline = self.task.pipeline;
+        let pipeline: &'a Arc<Pipeline> = self.task.pipeline;
         let name = &pipeline.sinks[at].name;
+        let mut waiting = pipeline.waits.waiting(name);
         let mut parts = Vec::new();
         let mut due = vec![rows];
         let mut backoff = Backoff::new();
@@ -171,7 +174,7 @@ impl<'a> Loop<'a> {
             match written {
                 Err(error) if error.disposition() == Disposition::Retry => {
                     pipeline.metrics.retry(name, error.kind());
-                    pipeline.waits.set(name, &format!("{name}: {}", error.chain()));
+                    waiting.set(&format!("{name}: {}", error.chain()));
                     due.push(rows);
                     self.settle_while(backoff.wait()).await?;
                 }
@@ -185,7 +188,7 @@ impl<'a> Loop<'a> {
                     return Err(error);
                 }
                 ended => {
-                    pipeline.waits.clear(name);
+                    waiting.done();
                     backoff = Backoff::new();
                     parts.push((rows, ended));
                 }
