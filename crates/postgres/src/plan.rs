@@ -72,6 +72,8 @@ pub(crate) enum Way {
     /// COPY into the table itself.
     Direct {
         copy: String,
+        /// Keeps the table as it is until the transaction ends.
+        lock: String,
         /// Gives a row for each column that is of the type that its bytes are made for: the server
         /// would take those of a number for a time.
         guard: String,
@@ -138,6 +140,7 @@ impl Plan {
                     table.quoted(),
                     list(&names)
                 ),
+                lock: lock(table, &names),
                 guard: guard(table, &columns),
             },
             Mode::Copy => {
@@ -192,6 +195,18 @@ impl Plan {
         };
         same_way && self.columns == other.columns && self.key == other.key
     }
+}
+
+/// An INSERT that is only planned: it takes INSERT's lock with no other right than COPY needs, on
+/// whatever COPY takes, where `LOCK TABLE` asks for all columns and refuses foreign tables.
+fn lock(table: &Table, names: &[String]) -> String {
+    let nulls = vec!["NULL"; names.len()];
+    format!(
+        "EXPLAIN (COSTS OFF) INSERT INTO {} ({}) VALUES ({});",
+        table.quoted(),
+        names.join(", "),
+        nulls.join(", ")
+    )
 }
 
 fn guard(table: &Table, columns: &[Bound]) -> String {

@@ -2,8 +2,8 @@
 //! those to blame stand alone.
 //!
 //! ```text
-//!  BEGIN, position, SAVEPOINT ─► rows ─┬─ taken ─► RELEASE, SAVEPOINT ─► the next part
-//!                                      └─ refused ─► ROLLBACK TO ─► its halves, or a dead row
+//!  BEGIN, lock, position, SAVEPOINT ─► rows ─┬─ taken ─► RELEASE, SAVEPOINT ─► the next part
+//!                                            └─ refused ─► ROLLBACK TO ─► its halves, or a dead row
 //! ```
 
 use crate::encode::Encoded;
@@ -26,16 +26,20 @@ pub(crate) enum Begun {
 
 /// `first` is executed in the transaction before everything else, unless it is empty.
 pub(crate) async fn begin(session: &Session, plan: &Plan, first: &str) -> Result<Begun, Failure> {
-    let guard = match &plan.way {
-        Way::Direct { guard, .. } => guard.as_str(),
-        _ => "",
+    // What COPY locks is free again when its part is rolled back. The types that were looked at must
+    // last longer, so the lock is older than the savepoint. Statements over a stage or arrays are
+    // told by the server when a type is another one.
+    let (lock, guard) = match &plan.way {
+        Way::Direct { lock, guard, .. } => (lock.as_str(), guard.as_str()),
+        _ => ("", ""),
     };
     let script = format!(
-        "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET CONSTRAINTS ALL IMMEDIATE; {guard} \
-         {first} SAVEPOINT millstream"
+        "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET CONSTRAINTS ALL IMMEDIATE; {lock} \
+         {guard} {first} SAVEPOINT millstream"
     );
     let counts = session.script(&script).await?;
-    let mut counts = counts.into_iter().skip(2);
+    let before = 2 + usize::from(!lock.is_empty());
+    let mut counts = counts.into_iter().skip(before);
     if !guard.is_empty() && counts.next() != Some(plan.columns.len() as u64) {
         return Ok(Begun::Changed);
     }

@@ -26,16 +26,22 @@ pub async fn world() -> Option<World> {
     let postgres = tokio::task::spawn_blocking(services::postgres).await.unwrap()?;
     let schema = services::unique("own").replace('-', "_");
     let options = ServerOptions { application: schema.clone(), ..options(&postgres) };
-    let mut config = tokio_postgres::Config::new();
-    let address = postgres.address();
-    config.host(address.ip().to_string()).port(address.port());
-    config.user(&options.user).password(postgres.files().password).dbname("postgres");
-    let (client, connection) = config.connect(NoTls).await.unwrap();
-    tokio::spawn(connection);
+    let client = client(&postgres).await;
     let server = Server::new(options, Handle::current());
     let world = World { postgres, schema, client, server };
     world.sql("CREATE SCHEMA S").await;
     Some(world)
+}
+
+/// A connection beside the sink's.
+pub async fn client(postgres: &Postgres) -> Client {
+    let mut config = tokio_postgres::Config::new();
+    let (address, files) = (postgres.address(), postgres.files());
+    config.host(address.ip().to_string()).port(address.port());
+    config.user(files.user).password(files.password).dbname("postgres");
+    let (client, connection) = config.connect(NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
 }
 
 pub fn options(postgres: &Postgres) -> ServerOptions {
@@ -84,7 +90,7 @@ impl World {
         self.client.query(query, &[&self.schema]).await.unwrap();
     }
 
-    fn named(&self, text: &str) -> String {
+    pub fn named(&self, text: &str) -> String {
         text.replace("S.", &format!("{}.", self.schema))
             .replace("SCHEMA S", &format!("SCHEMA {}", self.schema))
     }
