@@ -9,13 +9,17 @@ use crate::shape::Shape;
 use millstream_core::{Disposition, Error, Result};
 use parking_lot::Mutex;
 use scylla::statement::prepared::PreparedStatement;
+use scylla::statement::{Consistency, Statement};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::Mutex as Turn;
 use tokio::time::timeout;
+use uuid::Uuid;
 
 /// A table that was made again with other types is noticed by then at the latest.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// A node that is silent holds a batch up for no longer.
+const LOOK_FOR: Duration = Duration::from_millis(500);
 
 pub(crate) struct Prepared {
     cluster: Arc<Cluster>,
@@ -28,6 +32,8 @@ pub(crate) struct Prepared {
     shape: OnceLock<Shape>,
     current: Mutex<Option<Arc<PreparedStatement>>>,
     looked: Mutex<Instant>,
+    /// Of which table it was known to be right when somebody looked.
+    seen: Mutex<Option<Uuid>>,
     asking: Turn<()>,
 }
 
@@ -49,6 +55,7 @@ impl Prepared {
             shape: OnceLock::new(),
             current: Mutex::default(),
             looked: Mutex::new(Instant::now()),
+            seen: Mutex::default(),
             asking: Turn::default(),
         };
         prepared.get().await?;
@@ -84,10 +91,39 @@ impl Prepared {
             }
             *looked = Instant::now();
         }
-        match self.look_now().await {
-            Err(error) if matches!(error.kind(), "no_table" | "table_changed") => Err(error),
-            _ => Ok(()),
+        let Some(current) = self.current.lock().clone() else { return Ok(()) };
+        let asked = timeout(LOOK_FOR.min(self.execution.timeout), self.table(&current)).await;
+        let Ok(Ok(table)) = asked else { return Ok(()) };
+        if table.is_some() && table == *self.seen.lock() {
+            return Ok(());
         }
+        match self.look_now().await {
+            Ok(()) => *self.seen.lock() = table,
+            Err(error) if matches!(error.kind(), "no_table" | "table_changed") => {
+                return Err(error);
+            }
+            Err(_) => {}
+        }
+        Ok(())
+    }
+
+    /// What the cluster calls the table inside: one that is made again is called otherwise, and a
+    /// column's type changes in no other way. One node says it, where preparing asks all of them.
+    async fn table(&self, prepared: &PreparedStatement) -> Result<Option<Uuid>> {
+        let literal = |name: Option<&str>| format!("'{}'", name.unwrap_or("").replace('\'', "''"));
+        let mut query = Statement::new(format!(
+            "SELECT id FROM system_schema.tables WHERE keyspace_name = {} AND table_name = {}",
+            literal(prepared.get_keyspace_name()),
+            literal(prepared.get_table_name())
+        ));
+        query.set_is_idempotent(true);
+        query.set_consistency(Consistency::One);
+        let told = |error: String| Error::retry("look", error);
+        let asked = self.cluster.session.query_unpaged(query, ()).await;
+        let rows = asked.map_err(|e| told(e.to_string()))?;
+        let rows = rows.into_rows_result().map_err(|e| told(e.to_string()))?;
+        let row = rows.maybe_first_row::<(Uuid,)>().map_err(|e| told(e.to_string()))?;
+        Ok(row.map(|(id,)| id))
     }
 
     /// Looks at the table because a row was refused: perhaps it is the table that is wrong.
