@@ -4,14 +4,15 @@ use crate::answer::{self, Answer, Meaning};
 use crate::auth::{Auth, Authorization};
 use crate::pace::Pace;
 use crate::request::{Request, Site};
+use crate::secrets::Secrets;
 use crate::tls::{Tls, TlsOptions};
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::header;
+use hyper::header::{self, HeaderValue};
 use hyper_util::rt::TokioIo;
-use millstream_core::{Error, Result, redact};
+use millstream_core::{Error, Result};
 use parking_lot::Mutex;
 use rustls::pki_types::ServerName;
 use std::collections::HashMap;
@@ -140,7 +141,8 @@ impl Client {
     async fn exchange(&self, request: &Request<'_>) -> Result<Answer, String> {
         loop {
             let mut connection = self.connection(request.site).await?;
-            let message = self.message(request)?;
+            let authorization = self.authorization.now()?;
+            let message = message(request, authorization.as_ref())?;
             let sent = match connection.sender.ready().await {
                 Ok(()) => connection.sender.send_request(message).await,
                 Err(error) => Err(error),
@@ -159,25 +161,12 @@ impl Client {
                 self.keep(request.site, connection);
             }
             if !(200..300).contains(&status) {
-                body = body.map(|body| self.without_secrets(request, &body));
+                // A server that refuses may repeat what it was sent.
+                let secrets = Secrets::of(request.target, request.headers, authorization.as_ref());
+                body = body.map(|body| secrets.hide(&String::from_utf8_lossy(&body)).into());
             }
             return Ok(Answer { status, pause, location, body });
         }
-    }
-
-    fn message(&self, request: &Request<'_>) -> Result<hyper::Request<Full<Bytes>>, String> {
-        let mut message = hyper::Request::builder()
-            .method(request.method.clone())
-            .uri(request.target)
-            .header(header::HOST, &request.site.authority)
-            .header(header::USER_AGENT, "millstream");
-        for (name, value) in request.headers.0.iter().chain(&request.more) {
-            message = message.header(name, value);
-        }
-        if let Some(value) = self.authorization.now()? {
-            message = message.header(header::AUTHORIZATION, value);
-        }
-        message.body(Full::new(request.body.clone())).map_err(|error| error.to_string())
     }
 
     /// `None` when it is longer than may be read.
@@ -192,22 +181,6 @@ impl Client {
             whole.extend_from_slice(&data);
         }
         Ok(Some(whole.freeze()))
-    }
-
-    /// A server that refuses may repeat what it was sent.
-    fn without_secrets(&self, request: &Request<'_>, body: &[u8]) -> Bytes {
-        let mut secrets = Vec::new();
-        if let Auth::Basic { password, .. } = &self.options.auth {
-            secrets.push(password.0.as_str());
-        }
-        let authorization = self.authorization.now().ok().flatten();
-        let authorization = authorization.as_ref().and_then(|value| value.to_str().ok());
-        secrets.extend(authorization.and_then(|value| value.split(' ').nth(1)));
-        secrets.extend(request.headers.0.iter().filter_map(|(_, value)| value.to_str().ok()));
-        if let Some((_, query)) = request.target.split_once('?') {
-            secrets.extend(query.split('&').filter_map(|pair| Some(pair.split_once('=')?.1)));
-        }
-        redact(&String::from_utf8_lossy(body), secrets).into()
     }
 
     async fn connection(&self, site: &Site) -> Result<Connection, String> {
@@ -269,6 +242,24 @@ impl Client {
             kept.push(Idle { connection, since: Instant::now() });
         }
     }
+}
+
+fn message(
+    request: &Request<'_>,
+    authorization: Option<&HeaderValue>,
+) -> Result<hyper::Request<Full<Bytes>>, String> {
+    let mut message = hyper::Request::builder()
+        .method(request.method.clone())
+        .uri(request.target)
+        .header(header::HOST, &request.site.authority)
+        .header(header::USER_AGENT, "millstream");
+    for (name, value) in request.headers.0.iter().chain(&request.more) {
+        message = message.header(name, value);
+    }
+    if let Some(value) = authorization {
+        message = message.header(header::AUTHORIZATION, value);
+    }
+    message.body(Full::new(request.body.clone())).map_err(|error| error.to_string())
 }
 
 /// An error with what is below it: hyper's own words leave that out.

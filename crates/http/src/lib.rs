@@ -16,6 +16,7 @@ mod client;
 mod lookup;
 mod pace;
 mod request;
+mod secrets;
 mod sink;
 mod tls;
 mod units;

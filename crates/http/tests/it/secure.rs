@@ -1,6 +1,6 @@
 //! Certificates and tokens that change while rows flow.
 
-use crate::server::{Server, is};
+use crate::server::{Asked, Reply, Server, is};
 use crate::sink::client_options;
 use arrow_array::{Int64Array, RecordBatch};
 use arrow_schema::{DataType, Field, Schema};
@@ -65,11 +65,15 @@ fn put(path: &Path, content: &str, age: u64) {
 }
 
 fn open(client: ClientOptions, address: &str) -> Box<dyn Sink> {
+    open_with(client, address, Headers::default())
+}
+
+fn open_with(client: ClientOptions, address: &str, headers: Headers) -> Box<dyn Sink> {
     let (site, target) = Site::of(address).unwrap();
     let options = HttpSinkOptions {
         target: Target::Address(site, target),
         method: Method::PUT,
-        headers: Headers::default(),
+        headers,
         body: Body::Lines,
         batch_rows: 10,
         batch_bytes: 1 << 20,
@@ -166,4 +170,62 @@ async fn a_user_says_who_it_is() {
     assert!(!format!("{client:?}").contains("canary"));
     let mut sink = open(client, &format!("http://127.0.0.1:{}/", server.port));
     sink.write(&rows()).await.unwrap();
+}
+
+/// What a client is told by a server that refuses it in these words.
+async fn told(
+    auth: Auth,
+    query: &str,
+    given: &[(&str, &str)],
+    words: impl Fn(&Asked) -> String + Send + Sync + 'static,
+) -> String {
+    let server = Server::start(move |_, asked| Reply::Is(403, "", words(asked))).await;
+    let given: Vec<_> = given.iter().map(|(k, v)| (*k, Hidden((*v).into()))).collect();
+    let headers = headers(given.iter().map(|(name, value)| (*name, value))).unwrap();
+    let client = ClientOptions { auth, ..client_options() };
+    let address = format!("http://127.0.0.1:{}/{query}", server.port);
+    let mut sink = open_with(client, &address, headers);
+    let error = sink.write(&rows()).await.err().unwrap();
+    error.chain().split_once("may do this: ").unwrap().1.to_owned()
+}
+
+#[tokio::test]
+async fn a_part_of_what_was_sent_is_not_shown_either() {
+    let none = || Auth::None;
+    let whole = told(none(), "", &[("X-Key", "canary")], |_| "no canary".into()).await;
+    assert_eq!(whole, "no ***");
+    let named = [("Authorization", "Token canary"), ("Cookie", "s=kenar; theme=\"finch\"")];
+    let words = |_: &Asked| "Token canary: kenar of finch, the Bearer of a Token".into();
+    let parts = told(none(), "", &named, words).await;
+    assert_eq!(parts, "***: *** of ***, the Bearer of a Token");
+    let query = "?key=can%2Bary&more=a+finch&barekey&v=1";
+    let words = |_: &Asked| "no can+ary, no a finch, no can%2bary, no barekey, 1".into();
+    assert_eq!(told(none(), query, &[], words).await, "no ***, no ***, no ***, no ***, 1");
+    // JSON writes some letters in other ways, and who sends it escapes more than it asks for.
+    let named = [("X-Key", "can\"ary\\s/ü")];
+    for words in [r#"{"no":"can\"ary\\s/ü"}"#, r#"{"no":"can\u0022ary\u005Cs\/\u00fc"}"#] {
+        let shown = told(none(), "", &named, |_| words.into()).await;
+        assert_eq!(shown, r#"{"no":"***"}"#);
+    }
+    let basic = Auth::Basic { user: "me".into(), password: Hidden("can\"ary".into()) };
+    let words = |asked: &Asked| {
+        let sent = &asked.headers["authorization"];
+        format!(r#"{sent} is me with can\"ary"#)
+    };
+    assert_eq!(told(basic, "", &[], words).await, "*** is me with ***");
+    let bearer = Auth::Bearer(Hidden("canäry".into()));
+    assert_eq!(told(bearer, "", &[], |_| "no canäry".into()).await, "no ***");
+}
+
+#[tokio::test]
+async fn a_token_whose_file_has_changed_meanwhile_is_not_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let token = folder.path().join("token");
+    put(&token, "canary\n", 100);
+    let file = token.clone();
+    let shown = told(Auth::BearerFile(token), "", &[], move |asked| {
+        put(&file, "second\n", 50);
+        format!("{} is too old", asked.headers["authorization"])
+    });
+    assert_eq!(shown.await, "*** is too old");
 }
