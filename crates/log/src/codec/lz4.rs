@@ -6,13 +6,15 @@
 //! ```
 //!
 //! The frames written have independent blocks of at most 64 KiB and no checksums, as Kafka's own
-//! clients write them: the batch has one. A small table of two-byte places, cleared for every block,
-//! stays in the fastest cache, which is why the packing is done here: it is half again as fast as a
-//! table for larger blocks. Source: <https://github.com/lz4/lz4/tree/dev/doc>.
+//! clients write them: the batch has one. A table of two-byte places, cleared for every block, stays in
+//! the fastest cache, and every second place is tried, which is why the packing is done here: it takes
+//! half the time of the library's frames, for 4 to 7 % more bytes. Source:
+//! <https://github.com/lz4/lz4/tree/dev/doc>.
 
 use super::body::Body;
 use super::{BATCH_BYTES_MAX, Codec, Invalid};
 use lz4_flex::block::{DecompressError, decompress_into, decompress_into_with_dict};
+use std::cell::RefCell;
 
 /// Magic, version 1 with independent blocks, blocks of 64 KiB, the check byte of these.
 const HEAD: [u8; 7] = [0x04, 0x22, 0x4d, 0x18, 0x60, 0x40, 0x82];
@@ -29,40 +31,43 @@ const CONTENT_SIZE: u8 = 1 << 3;
 const PLAIN_MASK: u8 = !(INDEPENDENT | CONTENT_SIZE);
 const PLAIN: u8 = 0x40;
 
-const TABLE_BITS: u32 = 12;
+const TABLE_BITS: u32 = 13;
 type Table = [u16; 1 << TABLE_BITS];
 const MATCH_MIN: usize = 4;
 /// A match must leave this many bytes at the end of a block, and these loads must stay inside it.
 const TAIL_BYTES: usize = 5;
 const LAST_MATCH: usize = 37;
-/// After 8 places without a match every second one is tried, after 8 more every third …
+/// After a match the next place is tried, then every second one, after 8 of these every third …
+/// A match that began at a place between is found to do so.
 const PATIENCE: u32 = 3;
+const TRIED_FIRST: usize = (2 << PATIENCE) - 1;
 /// A copy of a short run of literals takes this many bytes, whatever their number.
-const LITERALS: usize = 16;
+const LITERALS: usize = 32;
+
+thread_local! {
+    /// Where a block is packed, so that its room is not filled with zeros for each.
+    static ROOM: RefCell<Vec<u8>> = RefCell::new(vec![0; packed_max(BLOCK_BYTES)]);
+}
 
 /// Appends a frame that holds `bytes`.
 pub(super) fn pack(bytes: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(&HEAD);
-    for block in bytes.chunks(BLOCK_BYTES) {
-        let at = out.len();
-        let from = at + 4;
-        out.resize(from + packed_max(block.len()), 0);
-        let packed = pack_block(block, &mut out[from..]);
-        let length = if packed < block.len() {
-            out.truncate(from + packed);
-            packed as u32
-        } else {
-            out.truncate(from);
-            out.extend_from_slice(block);
-            block.len() as u32 | AS_IT_IS
-        };
-        out[at..from].copy_from_slice(&length.to_le_bytes());
-    }
+    ROOM.with_borrow_mut(|room| {
+        for block in bytes.chunks(BLOCK_BYTES) {
+            let packed = pack_block(block, room);
+            let (as_it_is, bytes) = match packed < block.len() {
+                true => (0, &room[..packed]),
+                false => (AS_IT_IS, block),
+            };
+            out.extend_from_slice(&(bytes.len() as u32 | as_it_is).to_le_bytes());
+            out.extend_from_slice(bytes);
+        }
+    });
     out.extend_from_slice(&END);
 }
 
 /// Room for a block that does not get smaller, and for a copy that goes beyond its end.
-fn packed_max(len: usize) -> usize {
+const fn packed_max(len: usize) -> usize {
     len + len / 255 + 16 + LITERALS
 }
 
@@ -78,7 +83,7 @@ fn pack_block(block: &[u8], out: &mut [u8]) -> usize {
     let last = block.len() - LAST_MATCH;
     let (mut literals, mut at) = (0, 1);
     'block: loop {
-        let mut tried = 1usize << PATIENCE;
+        let mut tried = TRIED_FIRST;
         let candidate = loop {
             if at > last {
                 break 'block;
@@ -98,9 +103,6 @@ fn pack_block(block: &[u8], out: &mut [u8]) -> usize {
         let start = at - equal_before(block, at, candidate).min(at - literals);
         writer.sequence(block, literals, start, distance, end);
         (literals, at) = (end, end);
-        if at <= last {
-            table[slot_of(load8(block, at - 2))] = (at - 2) as u16;
-        }
     }
     writer.literals_to_end(&block[literals..]);
     writer.at
