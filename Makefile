@@ -35,7 +35,7 @@ $(PRODUCTION_PYTHON)/ready: $(PRODUCTION)/requirements.txt
 	cp $< $@
 
 test:
-	$(if $(shell command -v python3),dev/services during) cargo test --workspace
+	$(if $(shell command -v python3),dev/services during) cargo test --workspace --no-fail-fast
 
 torture:
 	MILLSTREAM_KILLS=$(KILLS) cargo test --package millstream --test torture -- --nocapture
