@@ -9,6 +9,9 @@
 //! the row that is there, as a serial read would, and when that has the values that were to be
 //! inserted, it is ours. So is the row of an event that is worked on once more after a crash.
 
+mod passes;
+
+use self::passes::settle_all;
 use crate::cluster::{Cluster, Execution};
 use crate::encode::{Encoded, Layout, Marker, Statement};
 use crate::lookup::{Table, quoted};
@@ -22,8 +25,6 @@ use arrow_array::{ArrayRef, BooleanArray, RecordBatch, StructArray, UInt32Array}
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use arrow_select::take::take;
 use async_trait::async_trait;
-use futures::StreamExt;
-use futures::stream::FuturesUnordered;
 use millstream_core::{Disposition, Error, Found, Lookup, LookupKey, Result};
 use scylla::cluster::metadata::{ColumnKind, ColumnType, NativeType};
 use scylla::deserialize::row::ColumnIterator;
@@ -36,7 +37,7 @@ pub const APPLIED: &str = "applied";
 /// The column with the row that is there.
 pub const STORED: &str = "stored";
 
-/// How often a row is sent before its batch is.
+/// How often a row is sent before others have their turn.
 const ATTEMPTS: u32 = 3;
 /// What the store calls the outcome.
 const OUTCOME: &str = "[applied]";
@@ -260,6 +261,8 @@ impl CqlClaim {
             }
             // Who pauses keeps its turn: the store has trouble.
             tokio::time::sleep(pause(attempts)).await;
+            // A call that goes on for long may outlive its table.
+            self.prepared.look_again().await?;
         }
     }
 
@@ -377,38 +380,19 @@ impl Lookup for CqlClaim {
         self.schema.clone()
     }
 
-    /// In the order of the keys, as far as they are of one partition. Cancel safe: who is asked for
-    /// again finds its own row.
+    /// In the order of the keys, as far as they are of one partition: a later row must not be sent
+    /// while an earlier one of its key may still be inserted. Cancel safe: who is asked for again finds
+    /// its own row.
     async fn get_many(&self, keys: &RecordBatch) -> Result<Found> {
         self.prepared.look_again().await?;
         let encoded = self.layout.encode(keys);
+        let send = |statement| self.settle(&encoded, statement);
+        let settled = settle_all(&encoded.rounds, self.options.concurrency, send).await?;
         let mut outcomes: Vec<_> = (0..keys.num_rows()).map(|_| None).collect();
-        for round in &encoded.rounds {
-            let mut due = round.iter();
-            let mut under_way = FuturesUnordered::new();
-            let mut failed = None;
-            loop {
-                while failed.is_none()
-                    && under_way.len() < self.options.concurrency.max(1)
-                    && let Some(statement) = due.next()
-                {
-                    let settled = self.settle(&encoded, statement);
-                    under_way.push(async move { (statement, settled.await) });
-                }
-                match under_way.next().await {
-                    None => break,
-                    Some((statement, Ok(outcome))) => {
-                        // Conditions are not put together: it stands for one row.
-                        if let Some(row) = statement.rows().next() {
-                            outcomes[row as usize] = Some((statement, outcome));
-                        }
-                    }
-                    Some((_, Err(error))) => failed = Some(error),
-                }
-            }
-            // A later row must not be sent while an earlier one of its key may still be inserted.
-            if let Some(error) = failed {
-                return Err(error);
+        for (statement, outcome) in settled {
+            // Conditions are not put together: it stands for one row.
+            if let Some(row) = statement.rows().next() {
+                outcomes[row as usize] = Some((statement, outcome));
             }
         }
         self.found(keys, &outcomes, &encoded)

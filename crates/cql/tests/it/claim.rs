@@ -12,7 +12,7 @@ use millstream_cql::{
     Cluster, CqlClaim, CqlClaimOptions, CqlSinkOptions, CqlTable, Execution, Nulls, Operation,
     SerialConsistency, Ttl,
 };
-use millstream_testkit::cql_proxy::{Asked, CqlProxy, Hold, Way};
+use millstream_testkit::cql_proxy::{Asked, CqlProxy, Hold, Refusal, Way};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -302,6 +302,35 @@ async fn an_answer_that_never_came_is_asked_for_again() {
     let found = ask(&claim, of(&rows)).await.unwrap();
     assert_eq!(applied(&found), [true, true, false], "both were inserted by whom nobody answered");
     assert_eq!(stored(&found, "owner"), ["1", "2", "1"]);
+}
+
+/// A store that is in trouble for a while is not sent what it has settled before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_settled_is_not_sent_again() {
+    let Some(mut world) = world().await else { return };
+    let proxy = behind_a_proxy(&mut world).await;
+    drop(seen(&world).await);
+    let options = CqlClaimOptions { concurrency: 1, ..claim_options(&world, "seen") };
+    let claim = claim(&world, options, &SEEN).await.unwrap();
+    let keys: Vec<String> = (0..300).map(|key| format!("key {key}")).collect();
+    let rows: Vec<_> = keys.iter().map(|key| (key.as_str(), 1)).collect();
+    let trouble = async {
+        let until = async |is_so: &dyn Fn() -> bool| {
+            while !is_so() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        until(&|| proxy.seen(Asked::Insert).requests > 3).await;
+        proxy.refuse(Asked::Insert, Some(Refusal::Overloaded));
+        // A row is sent three times before it is said to have failed.
+        until(&|| proxy.seen(Asked::Insert).refused >= 3).await;
+        proxy.heal();
+    };
+    let (found, ()) = tokio::join!(ask(&claim, of(&rows)), trouble);
+    let found = found.unwrap();
+    assert_eq!(applied(&found), vec![true; 300]);
+    let sent = proxy.seen(Asked::Insert);
+    assert_eq!(sent.requests, 300 + sent.refused);
 }
 
 /// Requests that are late arrive after others were answered: they insert nothing then.
