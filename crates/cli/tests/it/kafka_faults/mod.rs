@@ -7,7 +7,9 @@
 //! - `MILLSTREAM_FAULTS_SEED=7` is where the seeds begin.
 
 mod cluster;
-mod ledger;
+#[path = "../../faults/mod.rs"]
+#[expect(dead_code, reason = "the stores' tests use more of it")]
+mod faults;
 mod metrics;
 mod network;
 mod registry;

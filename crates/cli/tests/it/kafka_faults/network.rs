@@ -1,6 +1,7 @@
 //! Connections that break, stall, lie, and vanish.
 
-use super::rig::{Rig, Seen, Setup};
+use super::faults::{NOTHING, PARTITIONS, Seen};
+use super::rig::{self, Setup};
 use super::{each, seed};
 use millstream_testkit::proxy::{Direction, Fault};
 use millstream_testkit::services::{self, Kafka, unique};
@@ -8,8 +9,9 @@ use std::time::Duration;
 
 use Direction::{ToClient, ToServer};
 
-/// A fault of the way to the broker, and what is said of it. A way that comes back in between may
-/// be too good for anything to be said.
+/// A fault of the way to the broker, and what all that may be said of it has in common: whether
+/// somebody was just connecting, asking or waiting is chance. A way that comes back in between may be
+/// too good for anything to be said.
 #[derive(Clone, Copy)]
 struct Way {
     name: &'static str,
@@ -37,7 +39,7 @@ const WAYS: [Way; 9] = [
         name: "the broker cannot be reached",
         faults: &[(ToClient, Fault::ResetAfter(0)), (ToServer, Fault::ResetAfter(0))],
         refuse: true,
-        line: &["fetching for ", "trying again", "no broker of "],
+        line: &["fetching for ", "trying again"],
         reason: Some("fetching for "),
         ..QUIET
     },
@@ -45,21 +47,21 @@ const WAYS: [Way; 9] = [
         name: "answers are reset",
         flaps: true,
         faults: &[(ToClient, Fault::ResetAfter(1_500))],
-        line: &["fetching for ", "trying again", "is gone"],
+        line: &["fetching for ", "trying again"],
         ..QUIET
     },
     Way {
         name: "requests are cut",
         flaps: true,
         faults: &[(ToServer, Fault::CutAfter(2_500))],
-        line: &["trying again", "writing to `", "-out`", "is gone"],
+        line: &["writing to `", "-out`: trying again"],
         ..QUIET
     },
     Way {
         name: "answers are lost after some bytes",
         flaps: true,
         faults: &[(ToClient, Fault::BlackHoleAfter(700))],
-        line: &["fetching for ", "trying again: 127.", "gave no answer"],
+        line: &["fetching for ", "trying again", "gave no answer"],
         reason: Some("no answer"),
         ..QUIET
     },
@@ -67,14 +69,14 @@ const WAYS: [Way; 9] = [
         name: "requests are lost after some bytes",
         flaps: true,
         faults: &[(ToServer, Fault::BlackHoleAfter(700))],
-        line: &["fetching for ", "trying again: 127.", "gave no answer"],
+        line: &["fetching for ", "trying again", "gave no answer"],
         reason: Some("no answer"),
         ..QUIET
     },
     Way {
         name: "the peer vanishes",
         vanish: true,
-        line: &["fetching for ", "trying again: 127.", "gave no answer"],
+        line: &["fetching for ", "trying again", "gave no answer"],
         ..QUIET
     },
     Way {
@@ -88,7 +90,7 @@ const WAYS: [Way; 9] = [
     Way {
         name: "the network stands still",
         faults: &[(ToServer, Fault::Hold), (ToClient, Fault::Hold)],
-        line: &["fetching for ", "trying again: 127.", "gave no answer"],
+        line: &["fetching for ", "trying again", "gave no answer"],
         reason: Some("no answer"),
         ..QUIET
     },
@@ -104,9 +106,9 @@ const WAYS: [Way; 9] = [
 /// A topic, and where its rows and letters go.
 pub fn topics(kafka: &Kafka, name: &str) -> String {
     let name = unique(name);
-    kafka.create_topic(&name, super::rig::PARTITIONS as i32, &[]);
-    kafka.create_topic(&format!("{name}-out"), super::rig::PARTITIONS as i32, &[]);
-    kafka.create_topic(&format!("{name}-dead"), super::rig::PARTITIONS as i32, &[]);
+    kafka.create_topic(&name, PARTITIONS, &[]);
+    kafka.create_topic(&format!("{name}-out"), PARTITIONS, &[]);
+    kafka.create_topic(&format!("{name}-dead"), PARTITIONS, &[]);
     name
 }
 
@@ -116,10 +118,10 @@ fn connections_may_break_stall_lie_and_vanish() {
     let name = topics(&kafka, "network");
     let proxied = kafka.proxied(seed());
     let proxy = &proxied.proxies[0];
-    let rig = Rig::start(&name, kafka.client(), Setup::new(proxied.bootstrap.clone(), seed()));
+    let rig = rig::start(&name, kafka.client(), Setup::new(proxied.bootstrap.clone(), seed()));
     each(&WAYS, |way, lasts| {
         let (before, lasts) = (proxy.passed(ToClient), lasts.max(Duration::from_secs(1)));
-        let seen = Seen { line: way.line, reason: way.reason, flaps: way.flaps, starting: false };
+        let seen = Seen { line: way.line, reason: way.reason, flaps: way.flaps, ..NOTHING };
         rig.fault(
             way.name,
             lasts,
@@ -138,10 +140,10 @@ fn connections_may_break_stall_lie_and_vanish() {
                 let flipped = proxy.passed(ToClient).bits_flipped - before.bits_flipped;
                 let corrupts =
                     way.faults.iter().any(|(_, f)| matches!(f, Fault::CorruptText { .. }));
-                assert_eq!(flipped > 0, corrupts, "{}", way.name);
+                assert!(flipped == 0 || corrupts, "{}: {flipped} bits", way.name);
                 proxy.heal();
             },
         );
     });
-    rig.end("network");
+    rig.end();
 }

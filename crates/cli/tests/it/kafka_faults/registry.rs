@@ -1,8 +1,9 @@
 //! A schema registry that is away when a pipeline starts, and while it runs: what is known goes on,
 //! what is not waits.
 
+use super::faults::{NOTHING, Seen};
 use super::network::topics;
-use super::rig::{Rig, Seen, Setup};
+use super::rig::{self, Setup};
 use super::{each, seed};
 use millstream_testkit::events::Event;
 use millstream_testkit::proxy::Proxy;
@@ -121,35 +122,34 @@ fn a_registry_may_be_away_at_the_start_and_later() {
         }
     };
     away(true);
-    let rig = Rig::start(&name, kafka.client(), setup);
+    let rig = rig::start(&name, kafka.client(), setup);
     let line = ["waiting: ", "partition 0: ", "schema registry"];
     let waits = || Seen::new(&line, Some("schema registry"));
     let at_start = Seen { starting: true, ..waits() };
     rig.fault("away at the start", Duration::from_secs(1), at_start, || {}, || away(false));
     each(&[()], |(), lasts| {
-        let known = Seen::new(&[], None);
         rig.fault(
             "away, and not needed",
             lasts,
-            known,
+            NOTHING,
             || {
                 away(true);
                 rig.goes_on("what is known");
             },
             || away(false),
         );
-        // A schema that nobody has asked for before.
-        let id = new_schema();
         rig.fault(
             "away, and needed",
             lasts,
             waits(),
             || {
+                // A schema that nobody has asked for before.
+                let id = new_schema();
                 away(true);
                 ID.store(id, Ordering::SeqCst);
             },
             || away(false),
         );
     });
-    rig.end("schemas");
+    rig.end();
 }

@@ -1,8 +1,9 @@
 //! Topics that are deleted and made again, that take no large messages, and that are not ours to
 //! read or write any more.
 
+use super::faults::{NOTHING, PARTITIONS, Seen};
 use super::network::topics;
-use super::rig::{PARTITIONS, Rig, Seen, Setup};
+use super::rig::{self, Places, Setup};
 use super::{each, seed};
 use millstream_testkit::events::{Event, Fate};
 use millstream_testkit::services::{self, Kafka, Listener, Right};
@@ -11,43 +12,35 @@ use millstream_testkit::services::{self, Kafka, Listener, Right};
 fn topics_may_be_made_again() {
     let Some(kafka) = services::kafka() else { return };
     let name = topics(&kafka, "again");
-    let rig = Rig::start(&name, kafka.client(), Setup::new(kafka.bootstrap(), seed()));
-    let places = rig.places.clone();
-    let again = |topic: &str| {
-        // Nothing of the old one is in the new one, whatever its offsets are.
-        rig.ledger().lock().unwrap().made_again(topic);
-        kafka.create_topic(topic, PARTITIONS as i32, &[]);
-    };
-    each(&[&places.source, &places.out, &places.dead], |topic, lasts| {
-        // What is in a topic when it is deleted is its owner's loss.
-        rig.pause_feeding(topic);
-        let is_source = *topic == places.source;
-        let missing = match is_source {
-            true => format!("there is no topic `{topic}`"),
-            false => format!("writing to partition 0 of `{topic}`"),
-        };
-        let line: &[&str] = match (is_source, *topic == places.out) {
-            (true, _) => &["looking for topics", "trying again", &missing],
-            (_, true) => &["trying again", "unknown topic"],
-            _ => &["trying again", "-dead", "unknown topic"],
+    let rig = rig::start(&name, kafka.client(), Setup::new(kafka.bootstrap(), seed()));
+    let places = Places::of(&name);
+    each(&places.all(), |topic, lasts| {
+        let is_source = topic == places.source;
+        let (missing, written) =
+            (format!("there is no topic `{topic}`"), format!("`{topic}`: trying again"));
+        let line: &[&str] = match is_source {
+            true => &["looking for topics", "trying again", &missing],
+            false => &["writing to ", &written],
         };
         rig.fault(
             &format!("{topic} is made again"),
             lasts,
             Seen::new(line, Some(topic)),
             || {
+                // What is in a topic when it is deleted is its owner's loss.
+                rig.pause_feeding(topic);
                 kafka.delete_topic(topic);
                 if !is_source {
                     rig.feed_again();
                 }
             },
             || {
-                again(topic);
+                rig.make_again(topic, || kafka.create_topic(topic, PARTITIONS, &[]));
                 rig.feed_again();
             },
         );
     });
-    rig.end("again");
+    rig.end();
 }
 
 /// Those that are to be dead letters are so because they are too large.
@@ -74,17 +67,17 @@ fn a_topic_may_take_no_large_messages() {
         .into();
     setup.select = ", i.pad";
     setup.encode = padded;
-    let rig = Rig::start(&name, kafka.client(), setup);
+    let rig = rig::start(&name, kafka.client(), setup);
     each(&["700", "1200", "500"], |bytes, lasts| {
         rig.fault(
             &format!("{bytes} bytes are the most"),
             lasts,
-            Seen::new(&[], None),
+            NOTHING,
             || limit(bytes),
             || limit("2000"),
         );
     });
-    rig.end("large");
+    rig.end();
 }
 
 fn as_alice(kafka: &Kafka) -> Setup {
@@ -103,10 +96,10 @@ fn rights_may_be_withdrawn_and_given_back() {
     let name = topics(&kafka, "rights");
     let client = kafka.client();
     let user = kafka.files().user;
-    let rig = Rig::start(&name, kafka.client(), as_alice(&kafka));
-    let places = rig.places.clone();
+    let rig = rig::start(&name, kafka.client(), as_alice(&kafka));
+    let places = Places::of(&name);
     let rights = [
-        (Right::Read, &places.source, &["holding", "partition=0", "reading partition"][..]),
+        (Right::Read, &places.source, &["holding", "partition=0", "give this user access"][..]),
         (Right::Write, &places.out, &["writing to ", "-out`: trying again", "authorization"]),
         (Right::Write, &places.dead, &["writing to ", "-dead`: trying again", "authorization"]),
     ];
@@ -119,5 +112,5 @@ fn rights_may_be_withdrawn_and_given_back() {
             || client.deny(&user, right, topic, false),
         );
     });
-    rig.end("rights");
+    rig.end();
 }
