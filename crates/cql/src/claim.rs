@@ -119,6 +119,12 @@ impl Table {
                 keys.join(", ")
             ));
         }
+        if names.len() == keys.len() {
+            return Err(format!(
+                "the ON gives `{named}` no value beside its key: all rows of one key would count as \
+                 the first"
+            ));
+        }
         for (name, data_type) in names.iter().zip(types) {
             let cql = self.column(name)?;
             Writer::new(data_type, cql).map_err(|why| format!("column `{name}`: {why}"))?;

@@ -393,6 +393,8 @@ fn check_tells_what_cannot_be_claimed() {
     };
     let text = told(" AND f.slot = i.seq / 10", "");
     assert!(text.contains("is key, slot: the ON gives no `slot`"), "{text}");
+    let text = told(" AND f.place = i._offset AND f.seq = i.seq", "");
+    assert!(text.contains("no value beside its key"), "{text}");
     let text = told("f.seq = i.seq", "f.applied = true");
     assert!(text.contains("compare it in WHERE"), "{text}");
     let text = told("f.stored.seq AS", "f.stored.sec AS");

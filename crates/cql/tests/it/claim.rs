@@ -220,6 +220,8 @@ async fn what_cannot_be_claimed_is_a_sentence() {
     let said = told("hits", &[("a", text.clone())]).await;
     assert!(said.contains("`n`") && said.contains("counts"), "{said}");
     let said = told("taken", &[("a", text.clone())]).await;
+    assert!(said.contains("no value beside its key"), "{said}");
+    let said = told("taken", &[("a", text.clone()), ("v", text.clone())]).await;
     assert!(said.contains("`applied`") && said.contains("`columns`"), "{said}");
     let mut named = claim_options(&world, "taken");
     named.columns = Some(vec!["a".into(), "v".into()]);
