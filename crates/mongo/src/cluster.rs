@@ -1,7 +1,7 @@
 //! One client of a MongoDB deployment, shared by everything that asks it.
 
 use crate::error;
-use crate::tls::{Loaded, Times};
+use crate::tls::{Loaded, Times, time};
 use futures::StreamExt;
 use millstream_core::{Error, Result};
 use mongodb::bson::{Document, RawDocumentBuf};
@@ -89,12 +89,23 @@ pub enum Acknowledged {
 pub struct Cluster {
     options: ClusterOptions,
     io: Handle,
-    connected: Mutex<Connected>,
+    current: Mutex<Current>,
+}
+
+struct Current {
+    connected: Connected,
+    /// The files as they could not be used, and why: both have been told.
+    unusable: Option<(Times, String)>,
+    /// The server refused whom the client logs in as: the password's file may be another one although
+    /// it looks the same.
+    is_refused: bool,
 }
 
 struct Connected {
     client: Client,
-    /// When the files of certificates and of the password were written.
+    /// What it logs in with.
+    password: Option<Hidden>,
+    /// The files of certificates and of the password, as they were read.
     times: Times,
     /// What the client reads as long as it lives.
     _tls: Option<Arc<Loaded>>,
@@ -107,7 +118,8 @@ impl Cluster {
         let connected = Connected::new(&options, io)?;
         let client = connected.client.clone();
         let timeout = options.connect_timeout;
-        let cluster = Cluster { options, io: io.clone(), connected: Mutex::new(connected) };
+        let current = Current { connected, unusable: None, is_refused: false };
+        let cluster = Cluster { options, io: io.clone(), current: Mutex::new(current) };
         let ping = io.spawn(async move {
             let mut ping = Document::new();
             ping.insert("ping", 1);
@@ -125,26 +137,46 @@ impl Cluster {
         &self.options
     }
 
-    /// The client; another one when its files changed, with connections of its own.
+    /// The client; another one when its files changed, with connections of its own. Files that cannot
+    /// be used are looked at again when they change, or when the server refuses the user.
     fn client(&self) -> Client {
+        let mut current = self.current.lock();
         let times = self.options.times();
-        let mut connected = self.connected.lock();
-        if connected.times != times {
-            match Connected::new(&self.options, &self.io) {
-                Ok(new) => {
-                    let files = self.options.files();
-                    tracing::info!("{files} changed: new connections use them");
-                    *connected = new;
-                }
-                // A file that is just being replaced must not end what works.
-                Err(error) => {
-                    let why = error.chain();
-                    let files = self.options.files();
+        let Current { connected, unusable, is_refused } = &mut *current;
+        unusable.take_if(|(known, _)| *known != times);
+        let is_refused = std::mem::take(is_refused);
+        let is_known = connected.times == times;
+        if !is_refused && (is_known || unusable.is_some()) {
+            return connected.client.clone();
+        }
+        // Nothing to log in with but what was refused, or what another command has read since.
+        if is_known && self.options.password().is_ok_and(|now| now == connected.password) {
+            return connected.client.clone();
+        }
+        let files = self.options.files();
+        match Connected::new(&self.options, &self.io) {
+            Ok(new) => {
+                tracing::info!("{files} changed: new connections use them");
+                (*connected, *unusable) = (new, None);
+            }
+            // A file that is just being replaced must not end what works.
+            Err(error) => {
+                let why = error.chain();
+                if unusable.as_ref().is_none_or(|(_, told)| *told != why) {
                     tracing::warn!("{files} changed and cannot be used yet: {why}");
                 }
+                *unusable = Some((times, why));
             }
         }
         connected.client.clone()
+    }
+
+    /// What a command ended with.
+    fn noted<T>(&self, answer: Result<T>) -> Result<T> {
+        if matches!(&answer, Err(error) if error.kind() == "unauthorized") {
+            self.current.lock().is_refused = true;
+        }
+        answer
     }
 
     /// Runs a command and gives its answer. Cancel safe: a connection whose answer is not awaited is
@@ -158,7 +190,7 @@ impl Cluster {
     ) -> Result<Document> {
         let database = self.client().database(database);
         match tokio::time::timeout(timeout, database.run_raw_command(command)).await {
-            Ok(answer) => answer.map_err(|error| error::of_command(&error, what)),
+            Ok(answer) => self.noted(answer.map_err(|error| error::of_command(&error, what))),
             Err(_) => Err(late(timeout, what)),
         }
     }
@@ -188,7 +220,7 @@ impl Cluster {
             Ok(())
         };
         match tokio::time::timeout(timeout, asked).await {
-            Ok(answer) => answer,
+            Ok(answer) => self.noted(answer),
             Err(_) => Err(late(timeout, what)),
         }
     }
@@ -202,11 +234,15 @@ impl ClusterOptions {
         }
     }
 
-    /// When the files that are named here were written.
+    fn password(&self) -> Result<Option<Hidden>> {
+        self.user.as_ref().map(|(_, password)| password.current()).transpose()
+    }
+
+    /// The files that are named here, as they were written last.
     fn times(&self) -> Times {
         let mut times = self.tls.as_ref().map(TlsOptions::times).unwrap_or_default();
         if let Some(path) = self.password_file() {
-            times.push(std::fs::metadata(path).and_then(|file| file.modified()).ok());
+            times.push(time(path));
         }
         times
     }
@@ -222,16 +258,21 @@ impl ClusterOptions {
 }
 
 impl Password {
-    fn current(&self) -> Result<String> {
+    fn current(&self) -> Result<Hidden> {
         match self {
-            Password::Given(hidden) => Ok(hidden.0.clone()),
+            Password::Given(hidden) => Ok(hidden.clone()),
             Password::File(path) => {
-                let text = std::fs::read_to_string(path).map_err(|error| {
-                    let told = format!("the password file {} cannot be read", path.display());
-                    Error::stop("unauthorized", told).because(error)
-                })?;
+                let wrong = |why: &str| {
+                    let told = format!("the password file {} {why}", path.display());
+                    Error::stop("unauthorized", told)
+                };
+                let text = std::fs::read_to_string(path);
+                let text = text.map_err(|error| wrong("cannot be read").because(error))?;
                 let text = text.strip_suffix('\n').unwrap_or(&text);
-                Ok(text.strip_suffix('\r').unwrap_or(text).to_owned())
+                match text.strip_suffix('\r').unwrap_or(text) {
+                    "" => Err(wrong("is empty: write the password into it")),
+                    password => Ok(Hidden(password.to_owned())),
+                }
             }
         }
     }
@@ -246,6 +287,7 @@ impl Connected {
         let wrong = |error: &mongodb::error::Error| error::of_connect(error, "MongoDB");
         // The times before the content: a change in between is seen again.
         let times = options.times();
+        let password = options.password()?;
         let mut client = ClientOptions::default();
         let hosts = options.hosts.iter().map(ServerAddress::parse);
         client.hosts = hosts.collect::<Result<_, _>>().map_err(|error| wrong(&error))?;
@@ -257,10 +299,10 @@ impl Connected {
         // Commands are tried again by whoever sends them, who knows what may be sent twice.
         client.retry_reads = Some(false);
         client.retry_writes = Some(false);
-        if let Some((user, password)) = &options.user {
+        if let Some((user, _)) = &options.user {
             let mut credential = Credential::default();
             credential.username = Some(user.clone());
-            credential.password = Some(password.current()?);
+            credential.password = password.as_ref().map(|hidden| hidden.0.clone());
             credential.source = options.auth_database.clone();
             client.credential = Some(credential);
         }
@@ -270,7 +312,7 @@ impl Connected {
         }
         let _runtime = io.enter();
         let client = Client::with_options(client).map_err(|error| wrong(&error))?;
-        Ok(Connected { client, times, _tls: loaded })
+        Ok(Connected { client, password, times, _tls: loaded })
     }
 }
 

@@ -13,8 +13,14 @@ use rustls::sign::CertifiedKey;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// When the files were written.
-pub(crate) type Times = Vec<Option<SystemTime>>;
+/// When the files were written, and how long they are: one that is written in two steps may be so
+/// within a tick of its clock.
+pub(crate) type Times = Vec<Option<(SystemTime, u64)>>;
+
+pub(crate) fn time(path: &Path) -> Option<(SystemTime, u64)> {
+    let file = std::fs::metadata(path).ok()?;
+    Some((file.modified().ok()?, file.len()))
+}
 
 /// The files as they were once; the driver may read them as long as this lives.
 pub(crate) struct Loaded {
@@ -24,9 +30,8 @@ pub(crate) struct Loaded {
 
 impl TlsOptions {
     pub(crate) fn times(&self) -> Times {
-        let time = |path: &PathBuf| std::fs::metadata(path).and_then(|m| m.modified()).ok();
         let files = [&self.ca, &self.certificate, &self.key];
-        files.into_iter().map(|path| path.as_ref().and_then(time)).collect()
+        files.into_iter().map(|path| path.as_deref().and_then(time)).collect()
     }
 }
 

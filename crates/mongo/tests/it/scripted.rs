@@ -18,7 +18,7 @@ use std::thread;
 use std::time::Duration;
 use tokio::runtime::Handle;
 
-enum Reply {
+pub enum Reply {
     Say(Document),
     /// Nothing, and the connection stays.
     Silence,
@@ -29,7 +29,7 @@ enum Reply {
 type Script = Arc<Mutex<dyn FnMut(&Document) -> Reply + Send>>;
 
 /// A server alone, which answers each command that is not about itself as the script says.
-fn serve(script: impl FnMut(&Document) -> Reply + Send + 'static) -> SocketAddr {
+pub fn serve(script: impl FnMut(&Document) -> Reply + Send + 'static) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let script: Script = Arc::new(Mutex::new(script));
@@ -342,7 +342,7 @@ async fn a_document_that_nobody_asked_for_is_not_passed_over() {
 }
 
 /// The server's side of SCRAM-SHA-256, for one user.
-fn log_in(password: &'static str) -> impl FnMut(&Document) -> Reply + Send {
+pub fn log_in(password: &'static str) -> impl FnMut(&Document) -> Reply + Send {
     const ROUNDS: u32 = 4096;
     const SALT: &[u8] = b"a salt";
     let mut said = Vec::new();
@@ -400,23 +400,4 @@ async fn a_user_logs_in_with_the_password_and_no_other() {
     assert_eq!(error.kind(), "unauthorized", "{}", error.chain());
     assert_eq!(error.disposition(), millstream_core::Disposition::Stop);
     assert!(!error.chain().contains("canary"));
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_password_is_read_again_when_its_file_changes() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("password");
-    std::fs::write(&file, "pencil\n").unwrap();
-    let mut with = options(serve(log_in("pencil")));
-    with.user = Some(("alice".into(), Password::File(file.clone())));
-    let cluster = Cluster::connect(with, &Handle::current()).await.unwrap();
-    let lookup = lookup_options("d", "c", &[("v", "string")]);
-    let lookup = open_lookup(&cluster, lookup, &[("_id", DataType::Int64)]).unwrap();
-    let found = async || ask(&lookup, vec![("_id", longs(&[Some(1)]))]).await.map(|f| f.ends);
-    assert_eq!(found().await, Ok(vec![1]));
-    std::fs::write(&file, "canary\n").unwrap();
-    let error = found().await.unwrap_err();
-    assert!(!error.contains("canary"), "{error}");
-    std::fs::write(&file, "pencil\n").unwrap();
-    assert_eq!(found().await, Ok(vec![1]));
 }
