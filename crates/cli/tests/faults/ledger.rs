@@ -140,17 +140,17 @@ impl Ledger {
         client: &Client,
         hidden_for: Duration,
     ) -> Result<(), String> {
-        let (topic, out) = {
+        let (topic, out, era) = {
             let ledger = ledger.lock().unwrap();
-            (ledger.topic.clone(), ledger.out.clone())
+            (ledger.topic.clone(), ledger.out.clone(), ledger.era)
         };
         let committed = client.committed(&topic, &topic).map_err(|error| error.to_string())?;
         ledger.lock().unwrap().committed = committed.clone();
         let begun = Instant::now();
         loop {
-            Self::read_on(ledger, client, &topic)?;
+            Self::read_on(ledger, client, &topic, era)?;
             match &out {
-                Out::Topic { name, .. } => Self::read_on(ledger, client, name)?,
+                Out::Topic { name, .. } => Self::read_on(ledger, client, name, era)?,
                 Out::Store { store, .. } => {
                     let stored = store.events()?;
                     let mut ledger = ledger.lock().unwrap();
@@ -158,8 +158,9 @@ impl Ledger {
                     ledger.came_out = stored;
                 }
             }
-            Self::read_on(ledger, client, &format!("{topic}-dead"))?;
+            Self::read_on(ledger, client, &format!("{topic}-dead"), era)?;
             let mut ledger = ledger.lock().unwrap();
+            ledger.is_still(era)?;
             let undone = ledger.undone(&committed);
             let is_hidden =
                 committed.iter().any(|(partition, upto)| *upto > ledger.end(*partition));
@@ -186,9 +187,12 @@ impl Ledger {
     /// While nothing can come out: none of those that were sent after the first so many may be
     /// committed, but for those that come out nowhere.
     pub fn stands(ledger: &Mutex<Ledger>, client: &Client, upto: usize) -> Result<(), String> {
-        let topic = ledger.lock().unwrap().topic.clone();
+        let (topic, era) = {
+            let ledger = ledger.lock().unwrap();
+            (ledger.topic.clone(), ledger.era)
+        };
         let committed = client.committed(&topic, &topic).map_err(|error| error.to_string())?;
-        Self::read_on(ledger, client, &topic)?;
+        Self::read_on(ledger, client, &topic, era)?;
         let mut ledger = ledger.lock().unwrap();
         let later: BTreeSet<Id> = ledger.sent[upto..].iter().map(id).collect();
         let is_wrong = |((partition, offset), event): (&(i32, i64), &Event)| {
@@ -204,19 +208,21 @@ impl Ledger {
         Ok(())
     }
 
-    fn read_on(ledger: &Mutex<Ledger>, client: &Client, topic: &str) -> Result<(), String> {
+    fn read_on(
+        ledger: &Mutex<Ledger>,
+        client: &Client,
+        topic: &str,
+        era: u64,
+    ) -> Result<(), String> {
         for partition in 0..PARTITIONS {
             let at = (topic.to_owned(), partition);
-            let (from, era) = {
-                let ledger = ledger.lock().unwrap();
-                (ledger.upto.get(&at).copied().unwrap_or(0), ledger.era)
-            };
+            let from = ledger.lock().unwrap().upto.get(&at).copied().unwrap_or(0);
             let found: io::Result<Vec<Stored>> = client.read(topic, partition, from);
             let found = found.map_err(|error| error.to_string())?;
             let mut ledger = ledger.lock().unwrap();
-            // Somebody may have read the same meanwhile, or it is of a topic that is no more.
-            if ledger.era != era || ledger.upto.get(&at).copied().unwrap_or(0) != from {
-                return Err("it was read by another, or is gone".into());
+            ledger.is_still(era)?;
+            if ledger.upto.get(&at).copied().unwrap_or(0) != from {
+                return Err("somebody else has read the same".into());
             }
             if let Some(last) = found.last() {
                 ledger.upto.insert(at, last.offset + 1);
@@ -224,6 +230,11 @@ impl Ledger {
             found.into_iter().for_each(|record| ledger.take(topic, partition, &record));
         }
         Ok(())
+    }
+
+    /// What was seen of a topic that was made again since says nothing of the one that is there.
+    fn is_still(&self, era: u64) -> Result<(), String> {
+        if self.era == era { Ok(()) } else { Err("a topic was made again".into()) }
     }
 
     fn take(&mut self, topic: &str, partition: i32, record: &Stored) {

@@ -6,6 +6,7 @@ use super::seen::Seen;
 use crate::program::{Program, Running};
 use millstream_testkit::events::{Event, Generator};
 use millstream_testkit::services::Client;
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -226,7 +227,7 @@ impl Rig {
             if line && reason && broken.elapsed() >= lasts {
                 return Ok(());
             }
-            let (_, body) = self.running().get("/health/ready");
+            let (_, body) = self.ready();
             if broken.elapsed() > lasts + within {
                 return Err(body);
             }
@@ -291,7 +292,7 @@ impl Rig {
                  log:\n{}",
                 missing.len(),
                 missing.first(),
-                self.running().get("/health/ready").1,
+                self.ready().1,
                 Ledger::look(&self.ledger, &self.client, Duration::ZERO).err(),
                 self.log().join("\n")
             );
@@ -302,7 +303,7 @@ impl Rig {
     fn is_well(&self, name: &str) {
         let begun = Instant::now();
         loop {
-            let (status, body) = self.running().get("/health/ready");
+            let (status, body) = self.ready();
             if status == 200 {
                 return;
             }
@@ -338,6 +339,14 @@ impl Rig {
     pub fn goes_on(&self, name: &str) {
         let upto = self.ledger.lock().unwrap().sent_count() + 4 * self.pace.part;
         self.has_come_out(name, upto);
+    }
+
+    /// What `/health/ready` says.
+    fn ready(&self) -> (u16, String) {
+        let running = self.running();
+        let is_up = TcpStream::connect(running.address).is_ok();
+        assert!(is_up, "{}: it ended by itself; the log:\n{}", self.who, self.log().join("\n"));
+        running.get("/health/ready")
     }
 
     fn running(&self) -> &Running {

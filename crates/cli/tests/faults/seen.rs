@@ -42,3 +42,15 @@ impl<'a> Seen<'a> {
         again.next().filter(|_| !self.flaps && !self.line.is_empty())
     }
 }
+
+#[test]
+fn a_sentence_comes_again_whatever_its_numbers_are() {
+    let line = |second, words| format!("2026-01-01T00:00:0{second}Z  WARN {words}");
+    let log = [line(1, "reading: away"), line(2, "reading: slow"), line(3, "reading: away")];
+    let seen = Seen::new(&["reading: "], None);
+    assert_eq!(seen.said(&log).len(), 3);
+    assert_eq!(seen.said_again(&log), Some(&*log[2]));
+    assert_eq!(seen.said_again(&log[1..]), None);
+    assert_eq!(Seen { flaps: true, ..seen }.said_again(&log), None);
+    assert_eq!(NOTHING.said_again(&log), None);
+}

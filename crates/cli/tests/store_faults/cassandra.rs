@@ -1,13 +1,18 @@
 //! Cassandra, as look-up and as sink at the same time.
 
-use super::rig::{KEYS, NOTHING, Rig, Seen, Setup, Store, event};
+use super::faults::ledger::Store;
+use super::faults::{KEYS, NOTHING};
+use super::rig::{self, BRIEF, HALTS, Setup, WAITS, event, own_fails, waits, way_fails};
 use millstream_testkit::cql_proxy::{Asked, CqlProxy, Refusal};
 use millstream_testkit::events::Event;
-use millstream_testkit::proxy::{Direction, Fault, Proxy};
+use millstream_testkit::proxy::{Fault, Proxy};
 use millstream_testkit::services::{self, Files, unique};
 use scylla::client::execution_profile::ExecutionProfile;
 use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
+use scylla::statement::Statement;
+use std::cell::Cell;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Runtime;
 
@@ -25,8 +30,9 @@ struct Cluster {
 impl Cluster {
     fn new(node: &str, files: &Files, copies: u32) -> Self {
         let runtime = Runtime::new().unwrap();
-        let soon = Duration::from_secs(3);
-        let profile = ExecutionProfile::builder().request_timeout(Some(soon)).build();
+        // A schema changes slowly on a busy machine.
+        let patient = Duration::from_secs(60);
+        let profile = ExecutionProfile::builder().request_timeout(Some(patient)).build();
         let builder = SessionBuilder::new()
             .known_node(node)
             .user(&files.user, &files.password)
@@ -94,7 +100,10 @@ impl Store for Cluster {
     fn events(&self) -> Result<Vec<Event>, String> {
         let text =
             format!("SELECT key, seq, fate, crc, number, place FROM {}.events", self.keyspace);
-        let rows = self.runtime.block_on(self.session.query_unpaged(text, ()));
+        let mut all = Statement::new(text);
+        // Whoever looks must look again soon after a store stood still.
+        all.set_request_timeout(Some(Duration::from_secs(15)));
+        let rows = self.runtime.block_on(self.session.query_unpaged(all, ()));
         let rows = rows.map_err(|error| error.to_string())?;
         let rows = rows.into_rows_result().map_err(|error| error.to_string())?;
         let rows = rows.rows::<(String, i64, String, String, String, String)>();
@@ -111,9 +120,6 @@ impl Store for Cluster {
     }
 }
 
-/// Who waits is told by the keyspace.
-const WAITS: Seen<'static> = Seen { line: &["waiting: "], reason: Some("faults_") };
-
 #[test]
 fn own_cassandra_is_paused_and_killed() {
     let (Some(kafka), Some((cassandra, own))) = (services::kafka(), services::cassandra_own())
@@ -123,14 +129,8 @@ fn own_cassandra_is_paused_and_killed() {
     let (node, files) = (cassandra.nodes().remove(0), cassandra.files());
     let cluster = Cluster::new(&node, &files, 1);
     let setup = cluster.setup(&node, &files.user, &files.password);
-    let rig = Rig::start(&kafka, "own-cassandra", cluster, &setup);
-    let pause = |seconds| {
-        let name = format!("paused for {seconds} s");
-        rig.fault(&name, Duration::from_secs(seconds), WAITS, || own.pause(), || own.resume());
-    };
-    pause(60);
-    pause(5);
-    rig.fault("killed", Duration::from_secs(3), WAITS, || own.kill(), || own.start());
+    let rig = rig::start(&kafka, "own-cassandra", Arc::new(cluster), &setup);
+    own_fails(&rig, &own);
     rig.end();
 }
 
@@ -146,40 +146,15 @@ fn shared_cassandra_is_cut_off_changed_and_full() {
         "CREATE ROLE {role} WITH PASSWORD = 'canary one' AND LOGIN = true AND SUPERUSER = true"
     ));
     let setup = cluster.setup(&proxy.address().to_string(), &role, "canary one");
-    let rig = Rig::start(&kafka, "cassandra", cluster, &setup);
-    let store = rig.store.clone();
-    let [brief, long] = [1_500, 9_000].map(Duration::from_millis);
-
-    rig.fault(
-        "connections are reset in the middle of what is written",
-        brief,
-        NOTHING,
-        || proxy.set(Direction::ToServer, Fault::ResetAfter(6_000)),
-        || proxy.heal(),
-    );
-    rig.fault(
-        "answers are reset",
-        brief,
-        NOTHING,
-        || proxy.set(Direction::ToClient, Fault::ResetAfter(2_500)),
-        || proxy.heal(),
-    );
-    let slow = Fault::Delay { ms_min: 5, ms_max: 90 };
-    rig.fault("slow", brief, NOTHING, || proxy.set_both(slow), || proxy.heal());
-    rig.fault(
-        "slower than the time-out",
-        long,
-        WAITS,
-        || proxy.set_both(Fault::Hold),
-        || proxy.heal(),
-    );
-    rig.fault("gone without a word", brief, WAITS, || proxy.vanish(), || {});
+    let store = Arc::new(cluster);
+    let rig = rig::start(&kafka, "cassandra", store.clone(), &setup);
+    way_fails(&rig, &proxy, Duration::from_secs(9), WAITS);
 
     // The node refuses to write, then says that too much is asked.
     for (name, refusal) in [("full", Refusal::WriteFailed), ("overloaded", Refusal::Overloaded)] {
         rig.fault(
             name,
-            brief,
+            BRIEF,
             WAITS,
             || frames.refuse(Asked::Insert, Some(refusal)),
             || frames.heal(),
@@ -188,40 +163,41 @@ fn shared_cassandra_is_cut_off_changed_and_full() {
     assert!(frames.seen(Asked::Insert).refused > 0);
 
     let drop_events = || rig.drop_table(|| store.cql("DROP TABLE KS.events"));
-    let no_table = Seen { line: &["waiting: ", "writing ", "events"], reason: Some("events") };
-    rig.fault("no table of events", brief, no_table, drop_events, || store.cql(EVENTS));
+    let no_table = waits(&["waiting: ", "events"], "events");
+    rig.fault("no table of events", BRIEF, no_table, drop_events, || store.cql(EVENTS));
     // What is looked up is there before anybody sees the table.
     let again = |made: &dyn Fn()| {
         proxy.set_both(Fault::Hold);
         made();
         proxy.heal();
     };
-    let no_table = Seen { line: &["waiting: ", "lookup places", "places"], reason: Some("places") };
+    let no_table = waits(&["waiting: ", "lookup places"], "places");
     rig.fault(
         "no table of places",
-        brief,
+        BRIEF,
         no_table,
         || store.cql("DROP TABLE KS.places"),
         || again(&|| store.make_places(PLACES, "'")),
     );
 
+    let times = Cell::new(1);
     rig.fault(
         "comes back with more columns",
-        brief,
+        BRIEF,
         WAITS,
         || {
             proxy.refuse(true);
             proxy.reset();
-            store.cql("ALTER TABLE KS.events ADD more text");
-            store.cql("ALTER TABLE KS.places ADD more int");
+            let n = times.replace(times.get() + 1);
+            store.cql(&format!("ALTER TABLE KS.events ADD more_{n} text"));
+            store.cql(&format!("ALTER TABLE KS.places ADD more_{n} int"));
         },
         || proxy.heal(),
     );
-    let changed =
-        Seen { line: &["waiting: ", "`number` is int now, and was text"], reason: Some("number") };
+    let changed = waits(&["waiting: ", "`number` is int now, and was text"], "number");
     rig.fault(
         "a column that is written has another type",
-        brief,
+        BRIEF,
         changed,
         || {
             drop_events();
@@ -233,11 +209,10 @@ fn shared_cassandra_is_cut_off_changed_and_full() {
             store.cql(EVENTS);
         },
     );
-    let changed =
-        Seen { line: &["waiting: ", "`place` is int now, and was text"], reason: Some("place") };
+    let changed = waits(&["waiting: ", "`place` is int now, and was text"], "place");
     rig.fault(
         "a column that is looked up has another type",
-        brief,
+        BRIEF,
         changed,
         || {
             again(&|| {
@@ -253,16 +228,18 @@ fn shared_cassandra_is_cut_off_changed_and_full() {
         },
     );
 
-    let refused = Seen { line: &["waiting: ", "password"], reason: Some("password") };
+    let refused = waits(&["waiting: ", "password"], "password");
     rig.fault(
         "the password is rotated",
-        brief,
+        BRIEF,
         refused,
         || {
-            store.cql(&format!("ALTER ROLE {role} WITH PASSWORD = 'canary two'"));
+            times.set(times.get() + 1);
+            let n = times.get();
+            store.cql(&format!("ALTER ROLE {role} WITH PASSWORD = 'canary {n}'"));
             proxy.reset();
         },
-        || drop(rig.program.write("password", "canary two\n")),
+        || drop(rig.program.write("password", format!("canary {}\n", times.get()))),
     );
     assert!(!rig.log().join("\n").contains("canary"), "a password is told");
     rig.end();
@@ -277,11 +254,10 @@ fn a_node_of_cassandra_may_die_and_two_may_stand_still() {
     let (nodes, files) = (cassandra.nodes(), cassandra.files());
     let cluster = Cluster::new(&nodes[0], &files, 3);
     let setup = cluster.setup(&nodes.join("\", \""), &files.user, &files.password);
-    let rig = Rig::start(&kafka, "three-cassandras", cluster, &setup);
-    let brief = Duration::from_secs(2);
+    let rig = rig::start(&kafka, "three-cassandras", Arc::new(cluster), &setup);
     rig.fault(
         "one is killed",
-        brief,
+        BRIEF,
         NOTHING,
         || {
             cassandra.kill(2);
@@ -291,7 +267,7 @@ fn a_node_of_cassandra_may_die_and_two_may_stand_still() {
     );
     rig.fault(
         "one stands still",
-        brief,
+        BRIEF,
         NOTHING,
         || {
             cassandra.pause(3);
@@ -301,8 +277,8 @@ fn a_node_of_cassandra_may_die_and_two_may_stand_still() {
     );
     rig.fault(
         "two stand still",
-        brief,
-        WAITS,
+        BRIEF,
+        HALTS,
         || [2, 3].iter().for_each(|node| cassandra.pause(*node)),
         || [2, 3].iter().for_each(|node| cassandra.resume(*node)),
     );

@@ -16,7 +16,9 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod cassandra;
-mod ledger;
+#[path = "../faults/mod.rs"]
+#[expect(dead_code, reason = "Kafka's tests use more of it")]
+mod faults;
 mod mongo;
 mod postgres;
 #[path = "../it/program.rs"]

@@ -1,13 +1,18 @@
 //! A server of MongoDB's protocol, as look-up and as sink at the same time.
 
-use super::rig::{KEYS, NOTHING, Rig, Seen, Setup, Store, event};
+use super::faults::ledger::Store;
+use super::faults::{KEYS, NOTHING};
+#[cfg(target_os = "linux")]
+use super::rig::WAITS;
+use super::rig::{self, BRIEF, Setup, event, own_fails, way_fails};
 use millstream_testkit::events::Event;
-use millstream_testkit::proxy::{Direction, Fault, Proxy};
+use millstream_testkit::proxy::Proxy;
 use millstream_testkit::services::{self, unique};
 use mongodb::Client;
 use mongodb::bson::{Document, doc};
 use mongodb::options::ClientOptions;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Runtime;
 
@@ -25,8 +30,8 @@ impl Server {
         let client = runtime.block_on(async {
             let uri = format!("mongodb://{address}/");
             let mut options = ClientOptions::parse(uri).await.unwrap();
-            options.server_selection_timeout = Some(Duration::from_secs(3));
-            options.connect_timeout = Some(Duration::from_secs(3));
+            options.server_selection_timeout = Some(Duration::from_secs(20));
+            options.connect_timeout = Some(Duration::from_secs(20));
             Client::with_options(options).unwrap()
         });
         let server =
@@ -67,7 +72,7 @@ impl Store for Server {
             }
             Ok::<_, mongodb::error::Error>(all)
         };
-        let within = async { tokio::time::timeout(Duration::from_secs(6), read).await };
+        let within = async { tokio::time::timeout(Duration::from_secs(20), read).await };
         let all = match self.runtime.block_on(within) {
             Ok(all) => all.map_err(|error| error.to_string())?,
             Err(_) => return Err("no answer".into()),
@@ -85,9 +90,6 @@ impl Store for Server {
     }
 }
 
-/// Who waits is told by the database.
-const WAITS: Seen<'static> = Seen { line: &["waiting: "], reason: Some("faults_") };
-
 #[test]
 fn own_mongo_is_paused_killed_and_full() {
     let (Some(kafka), Some((mongo, own))) = (services::kafka(), services::mongo_own()) else {
@@ -95,13 +97,8 @@ fn own_mongo_is_paused_killed_and_full() {
     };
     let server = Server::new(mongo.address());
     let setup = server.setup(server.address);
-    let rig = Rig::start(&kafka, "own-mongo", server, &setup);
-    for seconds in [60, 5] {
-        let name = format!("paused for {seconds} s");
-        let lasts = Duration::from_secs(seconds);
-        rig.fault(&name, lasts, WAITS, || own.pause(), || own.resume());
-    }
-    rig.fault("killed", Duration::from_secs(3), WAITS, || own.kill(), || own.start());
+    let rig = rig::start(&kafka, "own-mongo", Arc::new(server), &setup);
+    own_fails(&rig, &own);
     #[cfg(target_os = "linux")]
     rig.fault(
         "full",
@@ -120,32 +117,15 @@ fn shared_mongo_is_cut_off_and_its_collection_dropped() {
     let server = Server::new(mongo.address());
     let proxy = Proxy::start(server.address, 13).unwrap();
     let setup = server.setup(proxy.address());
-    let rig = Rig::start(&kafka, "mongo", server, &setup);
-    let store = rig.store.clone();
-    let [brief, long] = [1_500, 6_000].map(Duration::from_millis);
-    rig.fault(
-        "connections are reset in the middle of what is written",
-        brief,
-        NOTHING,
-        || proxy.set(Direction::ToServer, Fault::ResetAfter(6_000)),
-        || proxy.heal(),
-    );
-    let slow = Fault::Delay { ms_min: 5, ms_max: 60 };
-    rig.fault("slow", brief, NOTHING, || proxy.set_both(slow), || proxy.heal());
-    rig.fault(
-        "slower than the time-out",
-        long,
-        WAITS,
-        || proxy.set_both(Fault::Hold),
-        || proxy.heal(),
-    );
-    rig.fault("gone without a word", brief, NOTHING, || proxy.vanish(), || {});
+    let store = Arc::new(server);
+    let rig = rig::start(&kafka, "mongo", store.clone(), &setup);
+    way_fails(&rig, &proxy, Duration::from_secs(6), NOTHING);
     let drop_events = || {
         rig.drop_table(|| {
             let events = store.client.database(&store.database).collection::<Document>("events");
             store.runtime.block_on(async { events.drop().await }).unwrap();
         });
     };
-    rig.fault("no collection of events", brief, NOTHING, drop_events, || {});
+    rig.fault("no collection of events", BRIEF, NOTHING, drop_events, || {});
     rig.end();
 }

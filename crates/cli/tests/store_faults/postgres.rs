@@ -1,11 +1,15 @@
 //! PostgreSQL, as look-up and as sink at the same time. The table of events has no key: what is
 //! stored twice is there twice.
 
-use super::rig::{KEYS, NOTHING, Rig, Seen, Setup, Store, event};
+use super::faults::ledger::Store;
+use super::faults::{KEYS, NOTHING};
+use super::rig::{self, BRIEF, Setup, WAITS, event, own_fails, waits, way_fails};
 use millstream_testkit::events::Event;
-use millstream_testkit::proxy::{Direction, Fault, Proxy};
+use millstream_testkit::proxy::Proxy;
 use millstream_testkit::services::{self, Postgres, unique};
+use std::cell::Cell;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio_postgres::{Client, Config, NoTls};
@@ -14,7 +18,7 @@ const EVENTS: &str = "CREATE TABLE KS.events (n bigserial, key text, seq bigint,
                       number text, place text)";
 const PLACES: &str = "CREATE TABLE KS.places (key text PRIMARY KEY, place text)";
 /// As the server says it when its disk is full.
-const FULL: &str = "CREATE FUNCTION KS.is_full() RETURNS trigger LANGUAGE plpgsql AS \
+const FULL: &str = "CREATE OR REPLACE FUNCTION KS.is_full() RETURNS trigger LANGUAGE plpgsql AS \
     $$ BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = '53100'; END $$; \
     CREATE TRIGGER is_full BEFORE INSERT ON KS.events FOR EACH ROW EXECUTE FUNCTION KS.is_full()";
 
@@ -31,7 +35,7 @@ impl Server {
         let (address, files) = (postgres.address(), postgres.files());
         let mut config = Config::new();
         config.host(address.ip().to_string()).port(address.port()).dbname("postgres");
-        config.user(files.user).password(files.password).connect_timeout(Duration::from_secs(3));
+        config.user(files.user).password(files.password).connect_timeout(Duration::from_secs(20));
         let runtime = Runtime::new().unwrap();
         let schema = unique("faults").replace('-', "_");
         let server = Self { address, config, schema, runtime };
@@ -58,7 +62,7 @@ impl Server {
             connection.abort();
             answer
         };
-        let within = async { tokio::time::timeout(Duration::from_secs(6), asked).await };
+        let within = async { tokio::time::timeout(Duration::from_secs(20), asked).await };
         match self.runtime.block_on(within) {
             Ok(answer) => answer.map_err(|error| format!("{error:?}")),
             Err(_) => Err("no answer".into()),
@@ -107,9 +111,6 @@ fn places(table: &str, place: &str) -> String {
     )
 }
 
-/// Who waits is told by the table, or by whom it connects to.
-const WAITS: Seen<'static> = Seen { line: &["waiting: "], reason: Some("\"reason\":") };
-
 #[test]
 fn own_postgres_is_paused_and_killed() {
     let (Some(kafka), Some((postgres, own))) = (services::kafka(), services::postgres_own()) else {
@@ -117,13 +118,8 @@ fn own_postgres_is_paused_and_killed() {
     };
     let (server, files) = (Server::new(&postgres), postgres.files());
     let setup = server.setup(server.address, &files.user, &files.password);
-    let rig = Rig::start(&kafka, "own-postgres", server, &setup);
-    for seconds in [60, 5] {
-        let name = format!("paused for {seconds} s");
-        let lasts = Duration::from_secs(seconds);
-        rig.fault(&name, lasts, WAITS, || own.pause(), || own.resume());
-    }
-    rig.fault("killed", Duration::from_secs(3), WAITS, || own.kill(), || own.start());
+    let rig = rig::start(&kafka, "own-postgres", Arc::new(server), &setup);
+    own_fails(&rig, &own);
     rig.end();
 }
 
@@ -135,74 +131,51 @@ fn shared_postgres_is_cut_off_changed_and_full() {
     let role = unique("role").replace('-', "_");
     server.sql(&format!("CREATE ROLE {role} LOGIN SUPERUSER PASSWORD 'canary one'"));
     let setup = server.setup(proxy.address(), &role, "canary one");
-    let rig = Rig::start(&kafka, "postgres", server, &setup);
-    let store = rig.store.clone();
-    let [brief, long] = [1_500, 6_000].map(Duration::from_millis);
+    let store = Arc::new(server);
+    let rig = rig::start(&kafka, "postgres", store.clone(), &setup);
+    way_fails(&rig, &proxy, Duration::from_secs(6), NOTHING);
 
-    rig.fault(
-        "connections are reset in the middle of what is written",
-        brief,
-        NOTHING,
-        || proxy.set(Direction::ToServer, Fault::ResetAfter(6_000)),
-        || proxy.heal(),
-    );
-    rig.fault(
-        "answers are reset",
-        brief,
-        NOTHING,
-        || proxy.set(Direction::ToClient, Fault::ResetAfter(2_500)),
-        || proxy.heal(),
-    );
-    let slow = Fault::Delay { ms_min: 5, ms_max: 60 };
-    rig.fault("slow", brief, NOTHING, || proxy.set_both(slow), || proxy.heal());
-    rig.fault(
-        "slower than the time-out",
-        long,
-        WAITS,
-        || proxy.set_both(Fault::Hold),
-        || proxy.heal(),
-    );
-    rig.fault("gone without a word", brief, NOTHING, || proxy.vanish(), || {});
-
-    let full = Seen { line: &["waiting: ", "could not extend file"], reason: Some("extend") };
+    let full = waits(&["waiting: ", "could not extend file"], "extend");
     rig.fault(
         "full",
-        brief,
+        BRIEF,
         full,
         || store.sql(FULL),
         || store.sql("DROP TRIGGER is_full ON KS.events"),
     );
 
-    let no_table = Seen { line: &["waiting: ", "events"], reason: Some("events") };
+    let no_table = waits(&["waiting: ", "events"], "events");
     let drop_events = || rig.drop_table(|| store.sql("DROP TABLE KS.events"));
-    rig.fault("no table of events", brief, no_table, drop_events, || store.sql(EVENTS));
-    let no_table = Seen { line: &["waiting: ", "lookup places", "places"], reason: Some("places") };
+    rig.fault("no table of events", BRIEF, no_table, drop_events, || store.sql(EVENTS));
+    let no_table = waits(&["waiting: ", "lookup places"], "places");
     let made_places = places(PLACES, "'place-' || n");
     rig.fault(
         "no table of places",
-        brief,
+        BRIEF,
         no_table,
         || store.sql("DROP TABLE KS.places"),
         || store.sql(&made_places),
     );
 
+    let times = Cell::new(1);
     rig.fault(
         "comes back with more columns",
-        brief,
+        BRIEF,
         WAITS,
         || {
             proxy.refuse(true);
             proxy.reset();
-            store.sql("ALTER TABLE KS.events ADD more text");
-            store.sql("ALTER TABLE KS.places ADD more int");
+            let n = times.replace(times.get() + 1);
+            store.sql(&format!("ALTER TABLE KS.events ADD more_{n} text"));
+            store.sql(&format!("ALTER TABLE KS.places ADD more_{n} int"));
         },
         || proxy.heal(),
     );
     // A number of as many bytes: without a look at the types it would take them for its own.
-    let changed = Seen { line: &["waiting: ", "`seq`"], reason: Some("seq") };
+    let changed = waits(&["waiting: ", "`seq`"], "seq");
     rig.fault(
         "a column that is written has another type",
-        brief,
+        BRIEF,
         changed,
         || {
             rig.drop_table(|| store.sql("DROP TABLE KS.events"));
@@ -215,27 +188,29 @@ fn shared_postgres_is_cut_off_changed_and_full() {
             store.sql(&format!("DROP TABLE KS.events; {EVENTS}"));
         },
     );
-    let changed = Seen { line: &["waiting: ", "`place`"], reason: Some("place") };
+    let changed = waits(&["waiting: ", "`place`"], "place");
     let drop_places = "DROP TABLE KS.places";
     let odd_places = places(&PLACES.replace("place text", "place int"), "n");
     rig.fault(
         "a column that is looked up has another type",
-        brief,
+        BRIEF,
         changed,
         || store.sql(&format!("{drop_places}; {odd_places}")),
         || store.sql(&format!("{drop_places}; {made_places}")),
     );
 
-    let refused = Seen { line: &["password authentication failed"], reason: Some("password") };
+    let refused = waits(&["password authentication failed"], "password");
     rig.fault(
         "the password is rotated",
-        brief,
+        BRIEF,
         refused,
         || {
-            store.sql(&format!("ALTER ROLE {role} PASSWORD 'canary two'"));
+            times.set(times.get() + 1);
+            let n = times.get();
+            store.sql(&format!("ALTER ROLE {role} PASSWORD 'canary {n}'"));
             proxy.reset();
         },
-        || drop(rig.program.write("password", "canary two\n")),
+        || drop(rig.program.write("password", format!("canary {}\n", times.get()))),
     );
     assert!(!rig.log().join("\n").contains("canary"), "a password is told");
     rig.end();

@@ -22,14 +22,16 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// How long one question may take.
+/// How long one question may take, unless somebody is patient.
 const PATIENCE: Duration = Duration::from_millis(1_500);
+const PATIENCE_LONG: Duration = Duration::from_secs(30);
 const FETCH_BYTES: i32 = 8 << 20;
 
 /// Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Client {
     brokers: Vec<SocketAddr>,
+    patience: Duration,
 }
 
 /// A topic as a broker sees it, by partition.
@@ -53,14 +55,19 @@ pub struct Stored {
 
 impl Client {
     pub fn new(brokers: Vec<SocketAddr>) -> Self {
-        Self { brokers }
+        Self { brokers, patience: PATIENCE }
+    }
+
+    /// For brokers that never stand still: what is asked is asked once, however busy they are.
+    pub fn patiently(self) -> Self {
+        Self { patience: PATIENCE_LONG, ..self }
     }
 
     /// What the first broker that answers says.
     pub fn ask<R: Request>(&self, request: &R, version: i16) -> io::Result<R::Response> {
         let mut last = io::Error::other("no brokers");
         for broker in &self.brokers {
-            match exchange(*broker, request, version) {
+            match self.exchange(*broker, request, version) {
                 Ok(response) => return Ok(response),
                 Err(error) => last = error,
             }
@@ -127,7 +134,7 @@ impl Client {
             .with_group_id(key.into())
             .with_topics(Some(vec![topics]));
         let request = OffsetFetchRequest::default().with_groups(vec![group]);
-        let response = exchange(*address, &request, 8)?;
+        let response = self.exchange(*address, &request, 8)?;
         let told = response.groups.first().filter(|told| told.error_code == 0);
         let told = told.ok_or_else(|| io::Error::other("the coordinator does not know now"))?;
         let mut offsets = BTreeMap::new();
@@ -162,7 +169,7 @@ impl Client {
                         .with_topic(topic_name(topic))
                         .with_partitions(vec![wanted]),
                 ]);
-            let response = exchange(*leader, &request, 11)?;
+            let response = self.exchange(*leader, &request, 11)?;
             let mut told = response.responses.into_iter().flat_map(|topic| topic.partitions);
             let told = told.next().filter(|told| told.error_code == 0);
             let told = told.ok_or_else(|| io::Error::other("the leader does not answer this"))?;
@@ -178,39 +185,40 @@ impl Client {
         let (_, brokers) = self.topic(topic)?;
         brokers.get(&node).copied().ok_or_else(|| io::Error::other(format!("{node} is away")))
     }
+
+    pub(super) fn exchange<R: Request>(
+        &self,
+        broker: SocketAddr,
+        request: &R,
+        version: i16,
+    ) -> io::Result<R::Response> {
+        let mut stream = TcpStream::connect_timeout(&broker, self.patience)?;
+        stream.set_read_timeout(Some(self.patience))?;
+        stream.set_write_timeout(Some(self.patience))?;
+        let header = RequestHeader::default()
+            .with_request_api_key(R::KEY)
+            .with_request_api_version(version)
+            .with_client_id(Some(StrBytes::from_static_str("testkit")));
+        let mut frame = BytesMut::new();
+        frame.put_i32(0);
+        header.encode(&mut frame, R::header_version(version)).map_err(io::Error::other)?;
+        request.encode(&mut frame, version).map_err(io::Error::other)?;
+        let length = frame.len() as u32 - 4;
+        frame[..4].copy_from_slice(&length.to_be_bytes());
+        stream.write_all(&frame)?;
+        let mut length = [0; 4];
+        stream.read_exact(&mut length)?;
+        let mut answer = vec![0; u32::from_be_bytes(length) as usize];
+        stream.read_exact(&mut answer)?;
+        let mut answer = Bytes::from(answer);
+        ResponseHeader::decode(&mut answer, R::Response::header_version(version))
+            .map_err(io::Error::other)?;
+        R::Response::decode(&mut answer, version).map_err(io::Error::other)
+    }
 }
 
 pub(super) fn topic_name(name: &str) -> TopicName {
     TopicName(StrBytes::from_string(name.to_owned()))
-}
-
-pub(super) fn exchange<R: Request>(
-    broker: SocketAddr,
-    request: &R,
-    version: i16,
-) -> io::Result<R::Response> {
-    let mut stream = TcpStream::connect_timeout(&broker, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    let header = RequestHeader::default()
-        .with_request_api_key(R::KEY)
-        .with_request_api_version(version)
-        .with_client_id(Some(StrBytes::from_static_str("testkit")));
-    let mut frame = BytesMut::new();
-    frame.put_i32(0);
-    header.encode(&mut frame, R::header_version(version)).map_err(io::Error::other)?;
-    request.encode(&mut frame, version).map_err(io::Error::other)?;
-    let length = frame.len() as u32 - 4;
-    frame[..4].copy_from_slice(&length.to_be_bytes());
-    stream.write_all(&frame)?;
-    let mut length = [0; 4];
-    stream.read_exact(&mut length)?;
-    let mut answer = vec![0; u32::from_be_bytes(length) as usize];
-    stream.read_exact(&mut answer)?;
-    let mut answer = Bytes::from(answer);
-    ResponseHeader::decode(&mut answer, R::Response::header_version(version))
-        .map_err(io::Error::other)?;
-    R::Response::decode(&mut answer, version).map_err(io::Error::other)
 }
 
 /// The records of whole batches; a last one that was cut off is left out.

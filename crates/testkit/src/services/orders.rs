@@ -1,6 +1,6 @@
 //! What a test does to a cluster that it has to itself, or to a topic of its own on a shared one.
 
-use super::client::{Client, exchange, topic_name};
+use super::client::{Client, topic_name};
 use kafka_protocol::messages::alter_partition_reassignments_request::{
     ReassignablePartition, ReassignableTopic,
 };
@@ -28,7 +28,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How long an order may take to be followed, failures of the cluster included.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 const TIMEOUT_MS: i32 = 10_000;
 const DUPLICATE_SEQUENCE: i16 = 46;
 
@@ -249,7 +249,7 @@ impl Feeder {
         until(&format!("{topic}/{partition} takes records"), || {
             let (seen, _) = self.client.topic(topic)?;
             let leader = *seen.leaders.get(partition as usize).unwrap_or(&-1);
-            let response = exchange(self.client.at(leader, topic)?, &request, 9)?;
+            let response = self.client.exchange(self.client.at(leader, topic)?, &request, 9)?;
             let told = response.responses.first().and_then(|t| t.partition_responses.first());
             match told.map(|told| told.error_code) {
                 Some(0 | DUPLICATE_SEQUENCE) => Ok(()),

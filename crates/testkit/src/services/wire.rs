@@ -108,9 +108,9 @@ fn exchange(broker: SocketAddr, frame: &[u8]) -> std::io::Result<Vec<u8>> {
 }
 
 fn until(mut done: impl FnMut() -> bool, late: impl FnOnce() -> String) {
-    let deadline = Instant::now() + TIMEOUT;
+    let deadline = Instant::now() + TIMEOUT * 4;
     while !done() {
-        assert!(Instant::now() < deadline, "{} after {TIMEOUT:?}", late());
+        assert!(Instant::now() < deadline, "{} in time", late());
         thread::sleep(Duration::from_millis(50));
     }
 }

@@ -41,7 +41,7 @@ sinks: [{ topic: out, format: json }]
         let address = log.split("kafka=").nth(1)?.split_whitespace().next()?;
         address.parse().ok()
     });
-    let client = Client::new(vec![address]);
+    let client = Client::new(vec![address]).patiently();
     let mut feeder = client.feeder();
     let record = |n: usize| (format!("k{n}"), vec![b'x'; 100]);
     feeder.feed("counted", 0, &(0..30).map(record).collect::<Vec<_>>());
