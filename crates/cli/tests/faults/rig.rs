@@ -344,8 +344,11 @@ impl Rig {
     /// What `/health/ready` says.
     fn ready(&self) -> (u16, String) {
         let running = self.running();
-        let is_up = TcpStream::connect(running.address).is_ok();
-        assert!(is_up, "{}: it ended by itself; the log:\n{}", self.who, self.log().join("\n"));
+        if TcpStream::connect(running.address).is_err() {
+            // Why it ends is the last that it says.
+            thread::sleep(Duration::from_secs(10));
+            panic!("{}: it ended by itself; the log:\n{}", self.who, self.log().join("\n"));
+        }
         running.get("/health/ready")
     }
 
