@@ -78,7 +78,7 @@ fn from_here(text: &str) -> String {
 }
 
 /// The chain in one line, without a layer that only repeats the one above it.
-fn sentence(error: &anyhow::Error) -> String {
+pub fn sentence(error: &anyhow::Error) -> String {
     let mut line = String::new();
     for cause in error.chain() {
         let text = cause.to_string();

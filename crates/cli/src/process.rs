@@ -144,37 +144,35 @@ impl Process {
             }
         });
         let pipelines = runtimes.pipelines().block_on(async {
-            let mut waits = |reason: String| {
+            let tell = |reason: String| {
                 engine.awaits(Some(reason));
                 if let Some(serve) = served.take() {
                     serve();
                 }
             };
-            let plans = plan(files, &home, &shutdown, options.waits.then_some(&mut waits)).await?;
-            let opening = async {
-                let mut pipelines = Vec::new();
-                for plan in plans {
-                    let name = plan.spec.pipeline.clone();
-                    let file = files.iter().find(|file| file.spec.pipeline == name);
-                    let file = file.with_context(|| format!("the plan of {name} has no file"))?;
-                    let opened =
-                        millstream_engine::open(plan, file, &home, committer.clone(), &metrics);
-                    pipelines
-                        .push(opened.await.with_context(|| format!("opening pipeline {name}"))?);
+            let mut patience = Patience::new(&shutdown, options.waits.then_some(tell));
+            loop {
+                let plans = plan(files, &home, &mut patience).await?;
+                let opening = open(plans, files, &home, &committer, &metrics);
+                let says_so = async {
+                    tokio::time::sleep(OPENING_LONG).await;
+                    patience
+                        .tell("no pipeline is started yet: what they name is being opened".into());
+                    std::future::pending::<Infallible>().await
+                };
+                let opened = tokio::select! {
+                    opened = opening => opened,
+                    () = shutdown.wait() => return Err(nothing_begun()),
+                    never = says_so => match never {},
+                };
+                match opened {
+                    Ok(pipelines) => return Ok(pipelines),
+                    // What was there a moment ago has gone.
+                    Err(error) if patience.is_there() && millstream_engine::may_pass(&error) => {
+                        patience.wait(failure::sentence(&error)).await?;
+                    }
+                    Err(error) => return Err(error),
                 }
-                Ok::<_, anyhow::Error>(pipelines)
-            };
-            let says_so = async {
-                tokio::time::sleep(OPENING_LONG).await;
-                if options.waits {
-                    waits("no pipeline is started yet: what they name is being opened".into());
-                }
-                std::future::pending::<Infallible>().await
-            };
-            tokio::select! {
-                pipelines = opening => pipelines,
-                () = shutdown.wait() => Err(nothing_begun()),
-                never = says_so => match never {},
             }
         })?;
         for pipeline in pipelines {
@@ -241,50 +239,96 @@ impl Process {
     }
 }
 
-/// Checks the files against what there is. With `waits`, who is told why, it goes on trying while
-/// nothing is wrong with them but that a cluster or a registry which they name cannot be asked.
+/// A start that goes on trying while what its files name is away.
+struct Patience<'a, T> {
+    shutdown: &'a Shutdown,
+    /// Who is told why. Nobody: what is away ends the start.
+    tell: Option<T>,
+    pause: Duration,
+    said: String,
+}
+
+impl<'a, T: FnMut(String)> Patience<'a, T> {
+    fn new(shutdown: &'a Shutdown, tell: Option<T>) -> Self {
+        Self { shutdown, tell, pause: AWAY_PAUSE, said: String::new() }
+    }
+
+    fn is_there(&self) -> bool {
+        self.tell.is_some()
+    }
+
+    fn tell(&mut self, reason: String) {
+        if let Some(tell) = &mut self.tell {
+            tell(reason);
+        }
+    }
+
+    /// Says why, once while it lasts, and waits a moment.
+    async fn wait(&mut self, why: String) -> Result<()> {
+        let reason = format!("no pipeline is started yet: {why}");
+        if self.said != reason {
+            tracing::warn!("waiting: {reason}");
+            self.said.clone_from(&reason);
+        }
+        self.tell(reason);
+        tokio::select! {
+            () = tokio::time::sleep(self.pause) => {}
+            () = self.shutdown.wait() => return Err(nothing_begun()),
+        }
+        self.pause = (self.pause * 2).min(AWAY_PAUSE_MAX);
+        Ok(())
+    }
+}
+
+/// Checks the files against what there is. With patience it goes on trying while nothing is wrong
+/// with them but that a cluster or a registry which they name cannot be asked.
 async fn plan(
     files: &[Pipeline],
     home: &Home,
-    shutdown: &Shutdown,
-    mut waits: Option<impl FnMut(String)>,
+    patience: &mut Patience<'_, impl FnMut(String)>,
 ) -> Result<Vec<Plan>> {
     let bound = |file| millstream_engine::check_bound(file, home);
     let bound: Vec<Mistake> = files.iter().filter_map(bound).collect();
-    let mut pause = AWAY_PAUSE;
-    let mut said = String::new();
     loop {
         let mut catalog = Catalog::new(home.clone());
         let planned = tokio::select! {
             planned = millstream_engine::plan_all(files, &mut catalog) => planned,
-            () = shutdown.wait() => return Err(nothing_begun()),
+            () = patience.shutdown.wait() => return Err(nothing_begun()),
         };
         let mistakes = match planned {
             Ok(plans) if bound.is_empty() => return Ok(plans),
             Ok(_) => return Err(Mistakes(bound).into()),
             Err(found) => Mistakes([bound.clone(), found.0].concat()),
         };
-        let Some(waits) = waits.as_mut().filter(|_| mistakes.are_failures()) else {
+        if !patience.is_there() || !mistakes.are_failures() {
             return Err(mistakes.into());
-        };
+        }
         let mut reasons: Vec<String> = Vec::new();
         for mistake in mistakes.0 {
             if !reasons.contains(&mistake.message) {
                 reasons.push(mistake.message);
             }
         }
-        let reason = format!("no pipeline is started yet: {}", reasons.join("; "));
-        if said != reason {
-            tracing::warn!("waiting: {reason}");
-            said.clone_from(&reason);
-        }
-        waits(reason);
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            () = shutdown.wait() => return Err(nothing_begun()),
-        }
-        pause = (pause * 2).min(AWAY_PAUSE_MAX);
+        patience.wait(reasons.join("; ")).await?;
     }
+}
+
+async fn open(
+    plans: Vec<Plan>,
+    files: &[Pipeline],
+    home: &Home,
+    committer: &Committer,
+    metrics: &Metrics,
+) -> Result<Vec<millstream_engine::Pipeline>> {
+    let mut pipelines = Vec::new();
+    for plan in plans {
+        let name = plan.spec.pipeline.clone();
+        let file = files.iter().find(|file| file.spec.pipeline == name);
+        let file = file.with_context(|| format!("the plan of {name} has no file"))?;
+        let opened = millstream_engine::open(plan, file, home, committer.clone(), metrics).await;
+        pipelines.push(opened.with_context(|| format!("opening pipeline {name}"))?);
+    }
+    Ok(pipelines)
 }
 
 /// It was asked to end before any row was read.

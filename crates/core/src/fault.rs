@@ -5,6 +5,7 @@
 //! - `MILLSTREAM_PANIC_ON=text` panics on every record whose value contains the text.
 //! - `MILLSTREAM_BUG=name` switches the seeded bug `name` on.
 //! - `MILLSTREAM_DISK_FULL=path` fills the disk for as long as a file of this name exists.
+//! - `MILLSTREAM_STORES_AWAY=path` has no pipeline opened for as long as a file of this name exists.
 //! - `MILLSTREAM_JOURNAL_FAILS=path` keeps the tables' journal from being synced or opened again for
 //!   as long as a file of this name exists.
 
@@ -65,6 +66,16 @@ pub fn journal_fails() -> bool {
     false
 }
 
+/// Whether what a pipeline names is away, because the environment's file exists. Always false in a
+/// release build.
+#[inline(always)]
+pub fn stores_are_away() -> bool {
+    #[cfg(debug_assertions)]
+    return debug::STORES_AWAY.as_ref().is_some_and(|file| file.exists());
+    #[cfg(not(debug_assertions))]
+    false
+}
+
 #[cfg(debug_assertions)]
 mod debug {
     use std::path::PathBuf;
@@ -88,6 +99,8 @@ mod debug {
         LazyLock::new(|| std::env::var_os("MILLSTREAM_DISK_FULL").map(PathBuf::from));
     pub static JOURNAL_FAILS: LazyLock<Option<PathBuf>> =
         LazyLock::new(|| std::env::var_os("MILLSTREAM_JOURNAL_FAILS").map(PathBuf::from));
+    pub static STORES_AWAY: LazyLock<Option<PathBuf>> =
+        LazyLock::new(|| std::env::var_os("MILLSTREAM_STORES_AWAY").map(PathBuf::from));
     static BUG: LazyLock<Option<String>> = LazyLock::new(|| std::env::var("MILLSTREAM_BUG").ok());
 
     pub fn point(name: &str) {

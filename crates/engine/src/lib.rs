@@ -65,7 +65,7 @@ pub use kafka::{cluster as kafka_cluster, source as kafka_source};
 pub use letters::{Letters, is_pipeline};
 pub use lookups::{CacheOptions, Guarded, KeyColumns, Policy};
 pub use metrics::{Metrics, PipelineMetrics, quantile};
-pub use open::open;
+pub use open::{may_pass, open};
 pub use pipeline::{Pipeline, Target};
 pub use plan::{Plan, kind_name, plan, plan_all};
 pub use preview::{Preview, PreviewDead, preview};

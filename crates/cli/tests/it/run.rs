@@ -208,6 +208,31 @@ fn a_start_waits_for_a_command_that_has_the_directory_and_names_one_that_keeps_i
 }
 
 #[test]
+fn what_goes_away_while_pipelines_are_opened_is_waited_for() {
+    let program = follow();
+    let away = program.write("stores-are-away", "");
+    let missing = [("MILLSTREAM_STORES_AWAY", &*away)];
+    // Whoever waits for the end is told instead.
+    let mut command = program.command(&["run", "a.yaml", "--exit-when-idle", "--listen", "off"]);
+    let said = command.envs(missing).output().unwrap();
+    assert_eq!(said.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&said.stderr).contains("opening pipeline a: the stores"));
+
+    let running = program.start_with(&["a.yaml"], &missing);
+    let (status, body) = running.get("/health/ready");
+    assert_eq!(status, 503, "{body}");
+    assert!(body.contains("no pipeline is started yet"), "{body}");
+    assert!(body.contains("opening pipeline a: the stores are away"), "{body}");
+    std::fs::remove_file(&away).unwrap();
+    eventually("it is ready", || (running.get("/health/ready").0 == 200).then_some(()));
+    let out = || metric(&running.get("/metrics").1, "millstream_rows_out_total{pipeline=\"a\"}");
+    eventually("both lines are out", || (out() == 2.0).then_some(()));
+    let log = std::fs::read_to_string(program.path("run.log")).unwrap();
+    assert_eq!(log.matches("no pipeline is started yet").count(), 1, "it is said once: {log}");
+    assert_eq!(running.end(), 0);
+}
+
+#[test]
 fn rotated_files_are_read_after_a_reset_and_not_at_the_first_start() {
     let program = follow();
     program.write("in.txt.1", "zero\n");

@@ -1,6 +1,6 @@
 //! Look-ups with their guards and caches.
 
-use super::{Stores, unreached};
+use super::Stores;
 use crate::cql::{self};
 use crate::kafka;
 use crate::lookups::{CacheOptions, Guarded, KeyColumns, Policy, TableStore};
@@ -73,13 +73,13 @@ pub(super) async fn open_lookup(
         }
         LookupFrom::Cql(from) => {
             let Stores { file, io, cql, read_only, .. } = stores;
-            let cluster = cql.get(&from.cql.cluster, file, io).await.map_err(unreached)?;
+            let cluster = cql.get(&from.cql.cluster, file, io).await?;
             cql::lookup(cluster, &from.cql, spec.timeout.0, used, *read_only).await?
         }
         LookupFrom::Mongo(from) => {
             let from = &from.mongodb;
             let cluster = mongo::connect(&from.cluster, stores.file, stores.io).await;
-            let cluster = cluster.map_err(unreached)?;
+            let cluster = cluster?;
             mongo::lookup(cluster, &used.name, from, spec.timeout.0, used).await?
         }
         LookupFrom::Postgres(from) => {

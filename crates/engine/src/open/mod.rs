@@ -28,7 +28,7 @@ use millstream_connectors::Home;
 use millstream_connectors::file::{FileSource, FileSourceOptions, Notes};
 use millstream_connectors::kafka::{KafkaTopic, KafkaTransactions, Troubles};
 use millstream_connectors::topic::{TopicSource, TopicSourceOptions};
-use millstream_core::{Error, Lookup, Source, Start};
+use millstream_core::{Disposition, Error, Lookup, Source, Start, fault};
 use millstream_log::TopicOptions;
 use millstream_sql::LookupUse;
 use sinks::{open_sink, topic};
@@ -141,6 +141,9 @@ pub async fn open(
         metrics,
         waits,
     };
+    if fault::stores_are_away() {
+        return Err(Error::retry("unreachable", "the stores are away").into());
+    }
     bind_offsets(&pipeline)?;
     Ok(pipeline)
 }
@@ -295,6 +298,8 @@ fn bind_offsets(pipeline: &Pipeline) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn unreached(error: Error) -> anyhow::Error {
-    anyhow!(error.chain())
+/// Whether what kept a pipeline from being opened passes by itself: what it names is away.
+pub fn may_pass(error: &anyhow::Error) -> bool {
+    let asks = |cause: &Error| cause.disposition() == Disposition::Retry;
+    error.chain().filter_map(|cause| cause.downcast_ref()).any(asks)
 }

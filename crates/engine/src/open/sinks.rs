@@ -1,6 +1,6 @@
 //! Sinks, with the topics, tables and schemas that they need.
 
-use super::{Stores, unreached};
+use super::Stores;
 use crate::cql::{self};
 use crate::kafka;
 use crate::metrics::PipelineMetrics;
@@ -128,20 +128,19 @@ pub(super) async fn open_sink(
             }
         }
         (SinkPlan::Cql { .. }, SinkTo::Cql(to)) => {
-            let cluster = cql.get(&to.cql.cluster, file, io).await.map_err(unreached)?;
-            let table = cql::table(cluster, &to.cql, &planned.schema).await.map_err(unreached)?;
+            let cluster = cql.get(&to.cql.cluster, file, io).await?;
+            let table = cql::table(cluster, &to.cql, &planned.schema).await?;
             Box::new(move || Ok(table.sink()))
         }
         (SinkPlan::Outside { .. }, SinkTo::Http(to)) => {
             let names = (pipeline, &*name);
             let target = web::http_sink(&to.http, file, names, &planned.schema, io);
-            let target = target.map_err(unreached)?;
+            let target = target?;
             Box::new(move || target.sink())
         }
         (SinkPlan::Outside { .. }, SinkTo::Files(to)) => {
             let names = (pipeline, &*name);
-            let files =
-                web::files(&to.files, file, names, planned.schema, io).map_err(unreached)?;
+            let files = web::files(&to.files, file, names, planned.schema, io)?;
             Box::new(move || files.sink())
         }
         (SinkPlan::Outside { .. }, SinkTo::Stdout(to)) => {
@@ -150,9 +149,9 @@ pub(super) async fn open_sink(
         }
         (SinkPlan::Outside { .. }, SinkTo::Mongo(to)) => {
             let options = mongo::options(&to.mongodb).map_err(|why| anyhow!(why))?;
-            let cluster = mongo::connect(&to.mongodb.cluster, file, io).await.map_err(unreached)?;
+            let cluster = mongo::connect(&to.mongodb.cluster, file, io).await?;
             let collection = MongoCollection::open(cluster, options, &planned.schema);
-            let collection = collection.map_err(unreached)?;
+            let collection = collection?;
             // What cannot be asked now does not keep rows from being stored.
             for finding in collection.findings().await.unwrap_or_default() {
                 tracing::warn!("sink {name}: {finding}");
@@ -164,7 +163,7 @@ pub(super) async fn open_sink(
             let server = postgres::server(&to.server, to.timeout.0, file, io);
             let options = postgres::options(to, &file.spec.pipeline, &name);
             let table = postgres::table(server, options, &planned.schema).await;
-            let table = table.map_err(unreached)?;
+            let table = table?;
             Box::new(move || Ok(table.sink()))
         }
         (SinkPlan::Discard, _) => Box::new(|| Ok(Box::new(DiscardSink))),
