@@ -29,7 +29,7 @@ pub enum Error {
     #[error("{}: {what}", path.display())]
     File { path: PathBuf, what: String },
     #[error("cannot use the certificates for TLS")]
-    Tls(#[source] Box<dyn std::error::Error + Send + Sync>),
+    Tls(#[source] millstream_core::Error),
 }
 
 impl Error {

@@ -3,6 +3,7 @@
 use crate::{error, tls};
 use async_trait::async_trait;
 use millstream_core::{Error, Result};
+use millstream_tls::TlsOptions;
 use scylla::authentication::{AuthError, AuthenticatorProvider, AuthenticatorSession};
 use scylla::client::PoolSize;
 use scylla::client::execution_profile::ExecutionProfile;
@@ -49,13 +50,6 @@ pub struct ClusterOptions {
     pub tls: Option<TlsOptions>,
     pub connections: NonZeroUsize,
     pub connect_timeout: Duration,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct TlsOptions {
-    pub ca: Option<PathBuf>,
-    pub certificate: Option<PathBuf>,
-    pub key: Option<PathBuf>,
 }
 
 /// How the statements of one look-up or sink are executed.

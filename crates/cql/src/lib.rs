@@ -30,8 +30,8 @@ mod write;
 pub use claim::{APPLIED, CqlClaim, CqlClaimOptions, STORED, can_be_claimed, claim_columns};
 pub use cluster::{
     Cluster, ClusterOptions, Consistency, Execution, Hidden, Password, SerialConsistency,
-    TlsOptions,
 };
 pub use encode::TTL_SECONDS_MAX;
 pub use lookup::{CqlLookup, CqlLookupOptions, GROUP_MAX, Rows, Table};
+pub use millstream_tls::TlsOptions;
 pub use sink::{CqlSinkOptions, CqlTable, Nulls, Operation, Ttl};

@@ -1,32 +1,25 @@
 //! TLS whose certificates are read again when their files change. The driver has one configuration
 //! for as long as it lives, so that this one looks at the files for each handshake.
 
-use crate::cluster::TlsOptions;
 use millstream_core::{Error, Result};
-use parking_lot::Mutex;
+use millstream_tls::{TlsOptions, Watched};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ResolvesClientCert, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
-use std::path::{Path, PathBuf};
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 use std::sync::Arc;
-use std::time::SystemTime;
 
 /// The configuration; the files must be usable now.
 pub(crate) fn config(options: &TlsOptions) -> Result<Arc<ClientConfig>> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
     let files = Arc::new(Files {
         options: options.clone(),
-        provider: provider.clone(),
-        loaded: Mutex::default(),
+        provider: millstream_tls::provider(),
+        loaded: options.watched(),
     });
     files.current()?;
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|e| Error::stop("tls", "TLS cannot be set up").because(e))?
+    let config = millstream_tls::builder()?
         .dangerous()
         .with_custom_certificate_verifier(files.clone())
         .with_client_cert_resolver(files);
@@ -37,11 +30,8 @@ pub(crate) fn config(options: &TlsOptions) -> Result<Arc<ClientConfig>> {
 struct Files {
     options: TlsOptions,
     provider: Arc<CryptoProvider>,
-    loaded: Mutex<Option<(Times, Loaded)>>,
+    loaded: Watched<Loaded>,
 }
-
-/// When the files were written.
-type Times = Vec<Option<SystemTime>>;
 
 #[derive(Debug, Clone)]
 struct Loaded {
@@ -52,70 +42,15 @@ struct Loaded {
 
 impl Files {
     fn current(&self) -> Result<Loaded> {
-        let times = self.times();
-        let mut loaded = self.loaded.lock();
-        if let Some((when, known)) = &*loaded
-            && *when == times
-        {
-            return Ok(known.clone());
-        }
-        match (self.load(), &*loaded) {
-            (Ok(new), known) => {
-                if known.is_some() {
-                    tracing::info!("the TLS files changed: new connections use them");
-                }
-                *loaded = Some((times, new.clone()));
-                Ok(new)
-            }
-            // A file that is just being replaced must not end what works.
-            (Err(error), Some((_, known))) => {
-                tracing::warn!("the changed TLS files cannot be used yet: {}", error.chain());
-                Ok(known.clone())
-            }
-            (Err(error), None) => Err(error),
-        }
-    }
-
-    fn times(&self) -> Times {
-        let TlsOptions { ca, certificate, key } = &self.options;
-        let time = |path: &PathBuf| std::fs::metadata(path).and_then(|m| m.modified()).ok();
-        [ca, certificate, key].into_iter().map(|path| path.as_ref().and_then(time)).collect()
-    }
-
-    fn load(&self) -> Result<Loaded> {
-        let mut roots = RootCertStore::empty();
-        match &self.options.ca {
-            Some(path) => {
-                for certificate in certificates(path)? {
-                    roots.add(certificate).map_err(|e| unusable(path, "a certificate", e))?;
-                }
-            }
-            None => {
-                let found = rustls_native_certs::load_native_certs();
-                let (added, _) = roots.add_parsable_certificates(found.certs);
-                if added == 0 {
-                    let told = "the system has no certificates to trust: name a file with `ca`";
-                    return Err(Error::stop("tls", told));
-                }
-            }
-        }
-        let verifier =
-            WebPkiServerVerifier::builder_with_provider(roots.into(), self.provider.clone())
-                .build()
-                .map_err(|e| Error::stop("tls", "TLS cannot be set up").because(e))?;
-        let own = match (&self.options.certificate, &self.options.key) {
-            (Some(certificate), Some(path)) => {
-                let key = PrivateKeyDer::from_pem_file(path)
-                    .map_err(|e| unusable(path, "a private key", e))?;
-                let chain = certificates(certificate)?;
-                let own = CertifiedKey::from_der(chain, key, &self.provider)
-                    .map_err(|e| unusable(path, "the certificate's key", e))?;
-                Some(Arc::new(own))
-            }
-            (None, None) => None,
-            _ => return Err(Error::stop("tls", "`certificate` and `key` are given together")),
-        };
-        Ok(Loaded { verifier, own })
+        self.loaded.now(|| {
+            let own = self.options.own()?.map(|own| Arc::new(own.certified));
+            let roots = Arc::new(self.options.roots()?);
+            let verifier =
+                WebPkiServerVerifier::builder_with_provider(roots, self.provider.clone())
+                    .build()
+                    .map_err(|e| Error::stop("tls", "TLS cannot be set up").because(e))?;
+            Ok(Loaded { verifier, own })
+        })
     }
 
     fn verifier(&self) -> Result<Arc<WebPkiServerVerifier>, rustls::Error> {
@@ -173,21 +108,4 @@ impl ResolvesClientCert for Files {
     fn has_certs(&self) -> bool {
         self.options.certificate.is_some()
     }
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
-    let read = CertificateDer::pem_file_iter(path).and_then(|found| found.collect());
-    let found: Vec<_> = read.map_err(|e| unusable(path, "certificates", e))?;
-    match found.is_empty() {
-        true => Err(Error::stop("tls", format!("{} has no certificate", path.display()))),
-        false => Ok(found),
-    }
-}
-
-fn unusable(
-    path: &Path,
-    what: &str,
-    error: impl std::error::Error + Send + Sync + 'static,
-) -> Error {
-    Error::stop("tls", format!("{} cannot be read as {what}", path.display())).because(error)
 }

@@ -1,5 +1,6 @@
 //! From the options of Cassandra and ScyllaDB to a connector.
 
+use crate::tls;
 use anyhow::anyhow;
 use millstream_config::{
     CqlCluster, CqlConsistency, CqlFrom, CqlNulls, CqlOperation, CqlRows, CqlSerialConsistency,
@@ -9,7 +10,7 @@ use millstream_core::{Lookup, Result};
 use millstream_cql::{
     Cluster, ClusterOptions, Consistency, CqlClaim, CqlClaimOptions, CqlLookup, CqlLookupOptions,
     CqlSinkOptions, CqlTable, Execution, Hidden, Nulls, Operation, Password, Rows,
-    SerialConsistency, TlsOptions, Ttl,
+    SerialConsistency, Ttl,
 };
 use millstream_sql::LookupUse;
 use std::num::NonZeroUsize;
@@ -46,11 +47,7 @@ fn cluster(options: &CqlCluster, file: &PipelineFile) -> ClusterOptions {
         datacenter: options.datacenter.clone(),
         rack: options.rack.clone(),
         user: options.username.clone().map(|name| (name, password(options.password.as_ref()))),
-        tls: options.tls.as_ref().map(|tls| TlsOptions {
-            ca: tls.ca.as_ref().map(|path| file.resolve(path)),
-            certificate: tls.certificate.as_ref().map(|path| file.resolve(path)),
-            key: tls.key.as_ref().map(|path| file.resolve(path)),
-        }),
+        tls: options.tls.as_ref().map(|tls| tls::options(tls, file)),
         connections: connections.unwrap_or(NonZeroUsize::MIN),
         connect_timeout: options.connect_timeout.0,
     }

@@ -1,5 +1,6 @@
 //! From the options of a Kafka cluster to a connector.
 
+use crate::tls;
 use anyhow::{Context, anyhow};
 use millstream_config::{
     Delivery, GroupProtocol, Isolation, KafkaCluster, KafkaFrom, KafkaSink as SinkOptions,
@@ -8,8 +9,8 @@ use millstream_config::{
 };
 use millstream_connectors::kafka::{
     Cluster, ClusterOptions, GroupOptions, Hidden, KafkaSource, KafkaSourceOptions,
-    KafkaTransactions, Mechanism, OnLostOffset, Protocol, SaslOptions, StartAt, Target, TlsOptions,
-    Topics, TransactionOptions, Troubles,
+    KafkaTransactions, Mechanism, OnLostOffset, Protocol, SaslOptions, StartAt, Target, Topics,
+    TransactionOptions, Troubles,
 };
 use millstream_connectors::{Home, RecordColumns};
 use millstream_core::{Result, fault};
@@ -40,11 +41,7 @@ pub fn watched_cluster(
     cluster.request_timeout = options.request_timeout.0;
     cluster.metadata_refresh = options.metadata_refresh.0;
     cluster.troubles = troubles.clone();
-    cluster.tls = options.tls.as_ref().map(|tls| TlsOptions {
-        ca: tls.ca.as_ref().map(|path| file.resolve(path)),
-        certificate: tls.certificate.as_ref().map(|path| file.resolve(path)),
-        key: tls.key.as_ref().map(|path| file.resolve(path)),
-    });
+    cluster.tls = options.tls.as_ref().map(|tls| tls::options(tls, file));
     cluster.sasl = options.sasl.as_ref().map(|sasl| SaslOptions {
         mechanism: match sasl.mechanism {
             SaslMechanism::Plain => Mechanism::Plain,

@@ -51,6 +51,7 @@ mod reset;
 mod status;
 mod supervise;
 mod task;
+mod tls;
 mod waits;
 mod web;
 

@@ -1,5 +1,6 @@
 //! From the options of MongoDB to a connector.
 
+use crate::tls;
 use anyhow::anyhow;
 use millstream_config::{
     MongoCluster, MongoFrom, MongoNulls, MongoOperation, MongoOrder, MongoReadFrom, MongoRows,
@@ -9,7 +10,7 @@ use millstream_core::{Lookup, Result};
 use millstream_mongo::{
     Acknowledged, Cluster, ClusterOptions, ColumnType, Columns, Hidden, MongoLookup,
     MongoLookupOptions, MongoSinkOptions, Nulls, Operation, Password, ReadFrom, Rows, Stored,
-    Template, TlsOptions, WriteConcern,
+    Template, WriteConcern,
 };
 use millstream_sql::LookupUse;
 use std::num::NonZeroU32;
@@ -28,11 +29,7 @@ pub async fn connect(
         replica_set: options.replica_set.clone(),
         user: options.username.clone().map(|name| (name, password(options.password.as_ref()))),
         auth_database: options.auth_database.clone(),
-        tls: options.tls.as_ref().map(|tls| TlsOptions {
-            ca: tls.ca.as_ref().map(|path| file.resolve(path)),
-            certificate: tls.certificate.as_ref().map(|path| file.resolve(path)),
-            key: tls.key.as_ref().map(|path| file.resolve(path)),
-        }),
+        tls: options.tls.as_ref().map(|tls| tls::options(tls, file)),
         connections: NonZeroU32::new(options.connections).unwrap_or(NonZeroU32::MIN),
         connect_timeout: options.connect_timeout.0,
     };

@@ -1,5 +1,6 @@
 //! From the options of PostgreSQL to a connector.
 
+use crate::tls;
 use anyhow::anyhow;
 use arrow_schema::SchemaRef;
 use millstream_config::{
@@ -9,7 +10,7 @@ use millstream_config::{
 use millstream_core::{Lookup, Result};
 use millstream_postgres::{
     Conflict, Hidden, Mode, Operation, Password, PgLookup, PgLookupOptions, PgSinkOptions, PgTable,
-    Positions, Server, ServerOptions, TlsOptions,
+    Positions, Server, ServerOptions,
 };
 use millstream_sql::LookupUse;
 use std::sync::Arc;
@@ -36,11 +37,7 @@ pub fn server(
         database: options.database.clone(),
         user: options.username.clone(),
         password,
-        tls: options.tls.as_ref().map(|tls| TlsOptions {
-            ca: tls.ca.as_ref().map(|path| file.resolve(path)),
-            certificate: tls.certificate.as_ref().map(|path| file.resolve(path)),
-            key: tls.key.as_ref().map(|path| file.resolve(path)),
-        }),
+        tls: options.tls.as_ref().map(|tls| tls::options(tls, file)),
         application: format!("millstream-{}", file.spec.pipeline),
         connections: options.connections as usize,
         connect_timeout: options.connect_timeout.0,

@@ -3,7 +3,7 @@
 use anyhow::anyhow;
 use millstream_config::{Pipeline as PipelineFile, RegistrySpec};
 use millstream_core::{RegisteredSchema, Result, SchemaKind, Schemas};
-use millstream_registry::client::{Auth, Client, Options, Tls};
+use millstream_registry::client::{Auth, Client, Options, TlsOptions};
 use millstream_registry::{NewSchema, Registry};
 use std::fmt;
 use std::sync::Arc;
@@ -68,7 +68,7 @@ fn options(spec: &RegistrySpec) -> Options {
             }
             (None, ..) => Auth::None,
         },
-        tls: Tls { ca: tls.ca, certificate: tls.certificate.zip(tls.key) },
+        tls: TlsOptions { ca: tls.ca, certificate: tls.certificate, key: tls.key },
         auto_register: spec.auto_register,
         timeout: spec.timeout.0,
         ..Options::new("")

@@ -1,5 +1,6 @@
 //! From the options of HTTP servers, files and the standard output to their connectors.
 
+use crate::tls;
 use anyhow::anyhow;
 use arrow_schema::{Field, Schema, SchemaRef};
 use millstream_config::{
@@ -11,7 +12,7 @@ use millstream_core::{Error, Lookup, Result, Sink};
 use millstream_files::{Compression, Files, FilesOptions, Folder, Format, Roll};
 use millstream_http::{
     Ask, Auth, Body, Client, ClientOptions, Headers, Hidden, HttpLookup, HttpLookupOptions,
-    HttpSinkOptions, HttpTarget, Site, Target, TlsOptions, headers, placeholders,
+    HttpSinkOptions, HttpTarget, Site, Target, headers, placeholders,
 };
 use millstream_sql::LookupUse;
 use std::sync::Arc;
@@ -37,14 +38,9 @@ fn client(
         (.., Some(path)) => Auth::BearerFile(file.resolve(path)),
         _ => Auth::None,
     };
-    let tls = options.tls.clone().unwrap_or_default();
     ClientOptions {
         auth,
-        tls: TlsOptions {
-            ca: tls.ca.map(|path| file.resolve(path)),
-            certificate: tls.certificate.map(|path| file.resolve(path)),
-            key: tls.key.map(|path| file.resolve(path)),
-        },
+        tls: options.tls.as_ref().map(|tls| tls::options(tls, file)).unwrap_or_default(),
         timeout,
         connections: options.connections as usize,
         requests_per_second: options.requests_per_second.map(f64::from),

@@ -5,7 +5,6 @@ use crate::auth::{Auth, Authorization};
 use crate::pace::Pace;
 use crate::request::{Request, Site};
 use crate::secrets::Secrets;
-use crate::tls::{Tls, TlsOptions};
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -13,7 +12,9 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::header::{self, HeaderValue};
 use hyper_util::rt::TokioIo;
 use millstream_core::{Error, Result};
+use millstream_tls::{TlsOptions, Watched};
 use parking_lot::Mutex;
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -49,7 +50,7 @@ pub struct ClientOptions {
 pub struct Client {
     options: ClientOptions,
     authorization: Authorization,
-    tls: Tls,
+    tls: Watched<Arc<ClientConfig>>,
     pace: Pace,
     room: Semaphore,
     idle: Mutex<HashMap<Site, Vec<Idle>>>,
@@ -58,8 +59,8 @@ pub struct Client {
 
 struct Connection {
     sender: SendRequest<Full<Bytes>>,
-    /// The TLS files that it was made with.
-    identity: u64,
+    /// What it was made with.
+    tls: Option<Arc<ClientConfig>>,
     was_used: bool,
 }
 
@@ -71,19 +72,22 @@ struct Idle {
 impl Client {
     /// Connections are driven on `io`. The files of TLS must be usable now. Blocks on disk.
     pub fn new(options: ClientOptions, io: Handle) -> Result<Arc<Client>> {
-        let tls = Tls::new(options.tls.clone());
         let authorization = Authorization::new(options.auth.clone());
-        let given = tls.now().map(drop).and_then(|()| authorization.now().map(drop));
-        given.map_err(|why| Error::stop("http", why))?;
-        Ok(Arc::new(Client {
+        authorization.now().map_err(|why| Error::stop("http", why))?;
+        let client = Client {
             authorization,
-            tls,
+            tls: options.tls.watched(),
             pace: Pace::new(options.requests_per_second),
             room: Semaphore::new(options.connections.max(1)),
             idle: Mutex::default(),
             io,
             options,
-        }))
+        };
+        match client.config() {
+            // Who sends without TLS needs no authorities of the system.
+            Err(error) if client.options.tls != TlsOptions::default() => Err(error),
+            _ => Ok(Arc::new(client)),
+        }
     }
 
     /// Asks until there is an answer that says something of the request, or as often as the options
@@ -183,28 +187,32 @@ impl Client {
         Ok(Some(whole.freeze()))
     }
 
+    /// What new connections use. Blocks on disk when the files have changed.
+    fn config(&self) -> Result<Arc<ClientConfig>> {
+        self.tls.now(|| self.options.tls.config().map(Arc::new))
+    }
+
     async fn connection(&self, site: &Site) -> Result<Connection, String> {
         let tls = match site.is_https {
-            true => Some(self.tls.now()?),
+            true => Some(self.config().map_err(|error| error.chain())?),
             false => None,
         };
-        let identity = tls.as_ref().map_or(0, |(_, number)| *number);
-        if let Some(connection) = self.idle_one(site, identity) {
+        if let Some(connection) = self.idle_one(site, tls.as_ref()) {
             return Ok(connection);
         }
         let stream = TcpStream::connect((site.host.as_str(), site.port)).await;
         let stream = stream.map_err(|error| format!("no connection: {error}"))?;
         let _ = stream.set_nodelay(true);
-        let sender = match tls {
+        let sender = match &tls {
             None => {
                 let (sender, driver) =
                     handshake(TokioIo::new(stream)).await.map_err(|e| told(&e))?;
                 self.io.spawn(driver);
                 sender
             }
-            Some((config, _)) => {
+            Some(config) => {
                 let name = ServerName::try_from(site.host.clone()).map_err(|e| e.to_string())?;
-                let stream = TlsConnector::from(config).connect(name, stream).await;
+                let stream = TlsConnector::from(config.clone()).connect(name, stream).await;
                 let stream = stream.map_err(|error| format!("TLS: {error}"))?;
                 let (sender, driver) =
                     handshake(TokioIo::new(stream)).await.map_err(|e| told(&e))?;
@@ -212,15 +220,15 @@ impl Client {
                 sender
             }
         };
-        Ok(Connection { sender, identity, was_used: false })
+        Ok(Connection { sender, tls, was_used: false })
     }
 
-    fn idle_one(&self, site: &Site, identity: u64) -> Option<Connection> {
+    fn idle_one(&self, site: &Site, tls: Option<&Arc<ClientConfig>>) -> Option<Connection> {
         let mut idle = self.idle.lock();
         let kept = idle.get_mut(site)?;
         while let Some(Idle { connection, since }) = kept.pop() {
             let is_usable = !connection.sender.is_closed()
-                && connection.identity == identity
+                && connection.tls.as_ref().map(Arc::as_ptr) == tls.map(Arc::as_ptr)
                 && since.elapsed() < IDLE_MAX;
             if is_usable {
                 return Some(connection);

@@ -18,7 +18,6 @@ mod pace;
 mod request;
 mod secrets;
 mod sink;
-mod tls;
 mod units;
 
 pub use auth::{Auth, Hidden};
@@ -26,6 +25,6 @@ pub use client::{Client, ClientOptions};
 pub use hyper::Method;
 pub use hyper::header::HeaderName;
 pub use lookup::{Ask, HttpLookup, HttpLookupOptions, placeholders};
+pub use millstream_tls::TlsOptions;
 pub use request::{Headers, Site, headers};
 pub use sink::{Body, HttpSinkOptions, HttpTarget, Target};
-pub use tls::TlsOptions;

@@ -1,20 +1,21 @@
 //! One client of a MongoDB deployment, shared by everything that asks it.
 
 use crate::error;
-use crate::tls::{Loaded, Times, time};
+use crate::tls::Loaded;
 use futures::StreamExt;
 use millstream_core::{Error, Result};
+use millstream_tls::{TlsOptions, Watched};
 use mongodb::bson::{Document, RawDocumentBuf};
 use mongodb::options::{
     ClientOptions, Credential, ReadPreference, RunCursorCommandOptions, SelectionCriteria,
     ServerAddress, Tls,
 };
 use mongodb::{Client, raw_batch_cursor::RawBatch};
-use parking_lot::Mutex;
 use std::fmt;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::runtime::Handle;
 
@@ -44,18 +45,11 @@ pub struct ClusterOptions {
     pub user: Option<(String, Password)>,
     /// The database that knows the user; `admin` unless given.
     pub auth_database: Option<String>,
+    /// Files that are read again when they change.
     pub tls: Option<TlsOptions>,
     /// To each server, at most.
     pub connections: NonZeroU32,
     pub connect_timeout: Duration,
-}
-
-/// Files in PEM, read again when they change.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct TlsOptions {
-    pub ca: Option<PathBuf>,
-    pub certificate: Option<PathBuf>,
-    pub key: Option<PathBuf>,
 }
 
 /// Which members of a replica set are asked.
@@ -89,41 +83,33 @@ pub enum Acknowledged {
 pub struct Cluster {
     options: ClusterOptions,
     io: Handle,
-    current: Mutex<Current>,
-}
-
-struct Current {
-    connected: Connected,
-    /// The files as they could not be used, and why: both have been told.
-    unusable: Option<(Times, String)>,
+    connected: Watched<Arc<Connected>>,
     /// The server refused whom the client logs in as: the password's file may be another one although
     /// it looks the same.
-    is_refused: bool,
+    is_refused: AtomicBool,
 }
 
 struct Connected {
     client: Client,
     /// What it logs in with.
     password: Option<Hidden>,
-    /// The files of certificates and of the password, as they were read.
-    times: Times,
     /// What the client reads as long as it lives.
-    _tls: Option<Arc<Loaded>>,
+    _tls: Option<Loaded>,
 }
 
 impl Cluster {
     /// Connects; the driver's tasks run on `io`.
     pub async fn connect(options: ClusterOptions, io: &Handle) -> Result<Arc<Cluster>> {
         let what = format!("MongoDB at {} cannot be reached", options.hosts.join(", "));
-        let connected = Connected::new(&options, io)?;
-        let client = connected.client.clone();
         let timeout = options.connect_timeout;
-        let current = Current { connected, unusable: None, is_refused: false };
-        let cluster = Cluster { options, io: io.clone(), current: Mutex::new(current) };
+        let connected = options.watched();
+        let is_refused = AtomicBool::new(false);
+        let cluster = Cluster { options, io: io.clone(), connected, is_refused };
+        let connected = cluster.connected()?;
         let ping = io.spawn(async move {
             let mut ping = Document::new();
             ping.insert("ping", 1);
-            client.database("admin").run_command(ping).await
+            connected.client.database("admin").run_command(ping).await
         });
         match tokio::time::timeout(timeout * 2, ping).await {
             Ok(Ok(Ok(_))) => Ok(Arc::new(cluster)),
@@ -137,44 +123,23 @@ impl Cluster {
         &self.options
     }
 
-    /// The client; another one when its files changed, with connections of its own. Files that cannot
-    /// be used are looked at again when they change, or when the server refuses the user.
-    fn client(&self) -> Client {
-        let mut current = self.current.lock();
-        let times = self.options.times();
-        let Current { connected, unusable, is_refused } = &mut *current;
-        unusable.take_if(|(known, _)| *known != times);
-        let is_refused = std::mem::take(is_refused);
-        let is_known = connected.times == times;
-        if !is_refused && (is_known || unusable.is_some()) {
-            return connected.client.clone();
+    /// The client; another one when its files changed, with connections of its own.
+    fn connected(&self) -> Result<Arc<Connected>> {
+        let now = || self.connected.now(|| Connected::new(&self.options, &self.io).map(Arc::new));
+        let connected = now()?;
+        let is_refused = self.is_refused.swap(false, Ordering::Relaxed);
+        // The same once more would be refused again.
+        if is_refused && self.options.password().is_ok_and(|now| now != connected.password) {
+            self.connected.again();
+            return now();
         }
-        // Nothing to log in with but what was refused, or what another command has read since.
-        if is_known && self.options.password().is_ok_and(|now| now == connected.password) {
-            return connected.client.clone();
-        }
-        let files = self.options.files();
-        match Connected::new(&self.options, &self.io) {
-            Ok(new) => {
-                tracing::info!("{files} changed: new connections use them");
-                (*connected, *unusable) = (new, None);
-            }
-            // A file that is just being replaced must not end what works.
-            Err(error) => {
-                let why = error.chain();
-                if unusable.as_ref().is_none_or(|(_, told)| *told != why) {
-                    tracing::warn!("{files} changed and cannot be used yet: {why}");
-                }
-                *unusable = Some((times, why));
-            }
-        }
-        connected.client.clone()
+        Ok(connected)
     }
 
     /// What a command ended with.
     fn noted<T>(&self, answer: Result<T>) -> Result<T> {
         if matches!(&answer, Err(error) if error.kind() == "unauthorized") {
-            self.current.lock().is_refused = true;
+            self.is_refused.store(true, Ordering::Relaxed);
         }
         answer
     }
@@ -188,7 +153,8 @@ impl Cluster {
         timeout: Duration,
         what: &str,
     ) -> Result<Document> {
-        let database = self.client().database(database);
+        let connected = self.connected()?;
+        let database = connected.client.database(database);
         match tokio::time::timeout(timeout, database.run_raw_command(command)).await {
             Ok(answer) => self.noted(answer.map_err(|error| error::of_command(&error, what))),
             Err(_) => Err(late(timeout, what)),
@@ -206,7 +172,8 @@ impl Cluster {
         what: &str,
         mut take: impl FnMut(RawBatch) -> Result<bool>,
     ) -> Result<()> {
-        let database = self.client().database(database);
+        let connected = self.connected()?;
+        let database = connected.client.database(database);
         let mut options = RunCursorCommandOptions::default();
         options.selection_criteria = Some(SelectionCriteria::ReadPreference(from.preference()));
         let asked = async {
@@ -238,22 +205,15 @@ impl ClusterOptions {
         self.user.as_ref().map(|(_, password)| password.current()).transpose()
     }
 
-    /// The files that are named here, as they were written last.
-    fn times(&self) -> Times {
-        let mut times = self.tls.as_ref().map(TlsOptions::times).unwrap_or_default();
-        if let Some(path) = self.password_file() {
-            times.push(time(path));
-        }
-        times
-    }
-
-    /// Those files in a sentence.
-    fn files(&self) -> &'static str {
-        match (&self.tls, self.password_file()) {
+    /// A place for what is made of the files that are named here.
+    fn watched<T: Clone>(&self) -> Watched<T> {
+        let what = match (&self.tls, self.password_file()) {
             (Some(_), Some(_)) => "the files of TLS or of the password",
             (_, Some(_)) => "the password file",
             (_, None) => "the TLS files",
-        }
+        };
+        let tls = self.tls.iter().flat_map(TlsOptions::paths);
+        Watched::new(what, tls.chain(self.password_file().cloned()))
     }
 }
 
@@ -285,8 +245,6 @@ fn late(timeout: Duration, what: &str) -> Error {
 impl Connected {
     fn new(options: &ClusterOptions, io: &Handle) -> Result<Connected> {
         let wrong = |error: &mongodb::error::Error| error::of_connect(error, "MongoDB");
-        // The times before the content: a change in between is seen again.
-        let times = options.times();
         let password = options.password()?;
         let mut client = ClientOptions::default();
         let hosts = options.hosts.iter().map(ServerAddress::parse);
@@ -306,13 +264,13 @@ impl Connected {
             credential.source = options.auth_database.clone();
             client.credential = Some(credential);
         }
-        let loaded = options.tls.as_ref().map(Loaded::new).transpose()?.map(Arc::new);
+        let loaded = options.tls.as_ref().map(Loaded::new).transpose()?;
         if let Some(loaded) = &loaded {
             client.tls = Some(Tls::Enabled(loaded.options()));
         }
         let _runtime = io.enter();
         let client = Client::with_options(client).map_err(|error| wrong(&error))?;
-        Ok(Connected { client, password, times, _tls: loaded })
+        Ok(Connected { client, password, _tls: loaded })
     }
 }
 

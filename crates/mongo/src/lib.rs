@@ -29,9 +29,10 @@ mod types;
 mod write;
 
 pub use cluster::{
-    Acknowledged, Cluster, ClusterOptions, Hidden, Password, ReadFrom, TlsOptions, WriteConcern,
+    Acknowledged, Cluster, ClusterOptions, Hidden, Password, ReadFrom, WriteConcern,
 };
 pub use lookup::{MongoLookup, MongoLookupOptions, Rows, held_against, takes_key};
+pub use millstream_tls::TlsOptions;
 pub use sample::{Sampled, sample};
 pub use sink::{MongoCollection, MongoSinkOptions, Nulls, Operation};
 pub use template::Template;

@@ -1,26 +1,13 @@
 //! TLS files for the driver, which takes the path of one file with the certificate and its key, and
 //! reads it whenever it meets a server. What was checked here is given to it in files in memory.
 
-use crate::cluster::TlsOptions;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use millstream_core::{Error, Result};
+use millstream_tls::{Own, TlsOptions};
 use mongodb::options::TlsOptions as DriverTls;
-use rustls::RootCertStore;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::sign::CertifiedKey;
-use std::path::{Path, PathBuf};
-use std::time::SystemTime;
-
-/// When the files were written, and how long they are: one that is written in two steps may be so
-/// within a tick of its clock.
-pub(crate) type Times = Vec<Option<(SystemTime, u64)>>;
-
-pub(crate) fn time(path: &Path) -> Option<(SystemTime, u64)> {
-    let file = std::fs::metadata(path).ok()?;
-    Some((file.modified().ok()?, file.len()))
-}
+use rustls::pki_types::PrivateKeyDer;
+use std::path::PathBuf;
 
 /// The files as they were once; the driver may read them as long as this lives.
 pub(crate) struct Loaded {
@@ -28,46 +15,17 @@ pub(crate) struct Loaded {
     own: Option<File>,
 }
 
-impl TlsOptions {
-    pub(crate) fn times(&self) -> Times {
-        let files = [&self.ca, &self.certificate, &self.key];
-        files.into_iter().map(|path| path.as_deref().and_then(time)).collect()
-    }
-}
-
 impl Loaded {
     pub fn new(options: &TlsOptions) -> Result<Loaded> {
-        let trusted = match &options.ca {
-            Some(path) => certificates(path)?,
-            None => rustls_native_certs::load_native_certs().certs,
-        };
-        let (usable, _) = RootCertStore::empty().add_parsable_certificates(trusted.iter().cloned());
-        if usable == 0 {
-            let told = match &options.ca {
-                Some(path) => format!("{} has no certificate to trust", path.display()),
-                None => "the system has no certificates to trust: name a file with `ca`".into(),
-            };
-            return Err(Error::stop("tls", told));
-        }
-        let own = match (&options.certificate, &options.key) {
-            (Some(certificate), Some(path)) => {
-                let key = PrivateKeyDer::from_pem_file(path)
-                    .map_err(|e| unusable(path, "a private key", e))?;
-                let mut pem = String::new();
-                let chain = certificates(certificate)?;
-                chain.iter().for_each(|one| block("CERTIFICATE", one, &mut pem));
-                block(label(&key), key.secret_der(), &mut pem);
-                let provider = rustls::crypto::ring::default_provider();
-                CertifiedKey::from_der(chain, key, &provider)
-                    .map_err(|e| unusable(path, "the certificate's key", e))?;
-                Some(File::new(&pem)?)
-            }
-            (None, None) => None,
-            _ => return Err(Error::stop("tls", "`certificate` and `key` are given together")),
-        };
+        let own = options.own()?.map(|Own { key, certified }| {
+            let mut pem = String::new();
+            certified.cert.iter().for_each(|one| block("CERTIFICATE", one, &mut pem));
+            block(label(&key), key.secret_der(), &mut pem);
+            File::new(&pem)
+        });
         let mut pem = String::new();
-        trusted.iter().for_each(|one| block("CERTIFICATE", one, &mut pem));
-        Ok(Loaded { trusted: File::new(&pem)?, own })
+        options.trusted()?.iter().for_each(|one| block("CERTIFICATE", one, &mut pem));
+        Ok(Loaded { trusted: File::new(&pem)?, own: own.transpose()? })
     }
 
     pub fn options(&self) -> DriverTls {
@@ -126,21 +84,4 @@ fn label(key: &PrivateKeyDer<'_>) -> &'static str {
         PrivateKeyDer::Sec1(_) => "EC PRIVATE KEY",
         _ => "PRIVATE KEY",
     }
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
-    let read = CertificateDer::pem_file_iter(path).and_then(|found| found.collect());
-    let found: Vec<_> = read.map_err(|e| unusable(path, "certificates", e))?;
-    match found.is_empty() {
-        true => Err(Error::stop("tls", format!("{} has no certificate", path.display()))),
-        false => Ok(found),
-    }
-}
-
-fn unusable(
-    path: &Path,
-    what: &str,
-    error: impl std::error::Error + Send + Sync + 'static,
-) -> Error {
-    Error::stop("tls", format!("{} cannot be read as {what}", path.display())).because(error)
 }

@@ -2,6 +2,7 @@
 
 use crate::session::Session;
 use millstream_core::{Error, Result};
+use millstream_tls::TlsOptions;
 use parking_lot::Mutex;
 use std::fmt;
 use std::path::PathBuf;
@@ -35,6 +36,7 @@ pub struct ServerOptions {
     pub database: String,
     pub user: String,
     pub password: Option<Password>,
+    /// Files that are read for each connection.
     pub tls: Option<TlsOptions>,
     /// What the server's lists of connections call us.
     pub application: String,
@@ -44,15 +46,6 @@ pub struct ServerOptions {
     pub connect_timeout: Duration,
     /// How long one statement may take.
     pub timeout: Duration,
-}
-
-/// Paths to PEM files. They are read again for each new connection.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct TlsOptions {
-    /// Certificates to trust; the system's own without it.
-    pub ca: Option<PathBuf>,
-    pub certificate: Option<PathBuf>,
-    pub key: Option<PathBuf>,
 }
 
 /// Where rows go, or whom keys are asked of.

@@ -1,13 +1,11 @@
 //! TLS for one connection: its certificates are read when it is made.
 
-use crate::server::TlsOptions;
-use millstream_core::{Error, Result};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use millstream_core::Result;
+use millstream_tls::TlsOptions;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use std::future::Future;
 use std::io;
-use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -21,59 +19,10 @@ pub(crate) struct Tls(Arc<ClientConfig>);
 
 impl Tls {
     pub fn new(options: &TlsOptions) -> Result<Tls> {
-        let mut roots = RootCertStore::empty();
-        match &options.ca {
-            Some(path) => {
-                for certificate in certificates(path)? {
-                    roots.add(certificate).map_err(|e| unusable(path, "a certificate", e))?;
-                }
-            }
-            None => {
-                let found = rustls_native_certs::load_native_certs();
-                let (added, _) = roots.add_parsable_certificates(found.certs);
-                if added == 0 {
-                    let told = "the system has no certificates to trust: name a file with `ca`";
-                    return Err(Error::stop("tls", told));
-                }
-            }
-        }
-        let set_up = |error| Error::stop("tls", "TLS cannot be set up").because(error);
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(set_up)?
-            .with_root_certificates(roots);
-        let mut config = match (&options.certificate, &options.key) {
-            (Some(certificate), Some(path)) => {
-                let key = PrivateKeyDer::from_pem_file(path)
-                    .map_err(|e| unusable(path, "a private key", e))?;
-                config
-                    .with_client_auth_cert(certificates(certificate)?, key)
-                    .map_err(|e| unusable(path, "the certificate's key", e))?
-            }
-            (None, None) => config.with_no_client_auth(),
-            _ => return Err(Error::stop("tls", "`certificate` and `key` are given together")),
-        };
+        let mut config = options.config()?;
         config.alpn_protocols = vec![b"postgresql".to_vec()];
         Ok(Tls(Arc::new(config)))
     }
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
-    let read = CertificateDer::pem_file_iter(path).and_then(|found| found.collect());
-    let found: Vec<_> = read.map_err(|e| unusable(path, "certificates", e))?;
-    match found.is_empty() {
-        true => Err(Error::stop("tls", format!("{} has no certificate", path.display()))),
-        false => Ok(found),
-    }
-}
-
-fn unusable(
-    path: &Path,
-    what: &str,
-    error: impl std::error::Error + Send + Sync + 'static,
-) -> Error {
-    Error::stop("tls", format!("{} cannot be read as {what}", path.display())).because(error)
 }
 
 impl<S> MakeTlsConnect<S> for Tls

@@ -5,8 +5,8 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::{HeaderMap, Request, header};
 use hyper_util::rt::TokioIo;
+use millstream_tls::TlsOptions;
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, RootCertStore};
 use std::convert::Infallible;
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -42,7 +42,10 @@ pub(crate) async fn post(dsn: &Dsn, envelope: Vec<u8>) -> Result<Answer, String>
     if url.scheme() == "http" {
         return send(stream, request).await;
     }
-    let config = tokio::task::spawn_blocking(tls).await.map_err(|error| error.to_string())??;
+    // The system's authorities, or those of `SSL_CERT_FILE`.
+    let config = tokio::task::spawn_blocking(|| TlsOptions::default().config());
+    let config = config.await.map_err(|error| error.to_string())?;
+    let config = config.map_err(|error| error.chain())?;
     let name = ServerName::try_from(host.to_owned()).map_err(|error| error.to_string())?;
     let connector = TlsConnector::from(Arc::new(config));
     let stream = connector.connect(name, stream).await.map_err(|error| error.to_string())?;
@@ -75,17 +78,6 @@ async fn send(
         answer = exchange => answer,
         never = driver => match never {},
     }
-}
-
-/// Blocks on disk. The system's authorities, or those of `SSL_CERT_FILE`.
-fn tls() -> Result<ClientConfig, String> {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?;
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
 fn text(headers: &HeaderMap, name: &str) -> Option<String> {

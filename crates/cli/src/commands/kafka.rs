@@ -114,6 +114,7 @@ fn explained(error: Error, listen: SocketAddr) -> anyhow::Error {
             _ => error.into(),
         },
         Error::File { .. } => Mistake::new(error.to_string()),
+        Error::Tls(error) => Mistake::new(error.chain()),
         Error::Io { source, .. } if source.kind() == ErrorKind::NotFound => {
             Mistake::new(format!("{error}: there is no such file"))
         }

@@ -1,6 +1,7 @@
 //! How to reach a cluster: brokers, TLS, SASL.
 
 use super::trouble::Troubles;
+use millstream_tls::TlsOptions;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,6 +13,7 @@ pub struct ClusterOptions {
     pub brokers: Vec<String>,
     /// What the broker's logs and quotas call us.
     pub client_id: String,
+    /// Files that are read again for a new connection when they have changed.
     pub tls: Option<TlsOptions>,
     pub sasl: Option<SaslOptions>,
     /// How long a broker may take to answer.
@@ -20,15 +22,6 @@ pub struct ClusterOptions {
     pub metadata_refresh: Duration,
     /// Where it is told what is waited for.
     pub troubles: Troubles,
-}
-
-/// Paths to PEM files. They are read again for a new connection when they have changed.
-#[derive(Debug, Clone, Default)]
-pub struct TlsOptions {
-    /// Certificates to trust; the system's own without it.
-    pub ca: Option<PathBuf>,
-    pub certificate: Option<PathBuf>,
-    pub key: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone)]

@@ -17,8 +17,9 @@ mod transport;
 
 pub use import::Missing;
 pub use manage::Versioned;
+pub use millstream_tls::TlsOptions;
 pub use subject::{Part, Strategy, record_name};
-pub use transport::{Auth, Tls};
+pub use transport::Auth;
 
 use crate::level::kind_word;
 use answer::{Failure, Found};
@@ -46,7 +47,7 @@ pub struct Options {
     /// A user and a password may be in the address: `https://user:password@host:8081`.
     pub urls: Vec<String>,
     pub auth: Auth,
-    pub tls: Tls,
+    pub tls: TlsOptions,
     /// Registers the schemas of sinks. Without it a schema must be there already.
     pub auto_register: bool,
     /// How long one attempt may take, connecting and all.
@@ -82,7 +83,7 @@ impl Options {
         Options {
             urls: vec![url.into()],
             auth: Auth::None,
-            tls: Tls::default(),
+            tls: TlsOptions::default(),
             auto_register: false,
             timeout: Duration::from_secs(10),
             attempts: 4,

@@ -12,12 +12,10 @@ use hyper::body::Bytes;
 use hyper::{Request, header};
 use hyper_util::rt::TokioIo;
 use millstream_core::{Error, Result, redact};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use millstream_tls::TlsOptions;
+use rustls::pki_types::ServerName;
 use std::convert::Infallible;
 use std::fmt;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -44,22 +42,14 @@ pub enum Auth {
     },
 }
 
-/// Files in PEM, read for each connection, so that renewed ones are used.
-#[derive(Debug, Clone, Default)]
-pub struct Tls {
-    /// Whom to trust; the system's own authorities unless given.
-    pub ca: Option<PathBuf>,
-    /// The certificate to show, with the chain above it, and its key.
-    pub certificate: Option<(PathBuf, PathBuf)>,
-}
-
 pub(super) struct Transport {
     urls: Vec<Url>,
     /// The value of the `Authorization` header, by address.
     authorizations: Vec<Option<String>>,
     /// What no answer may repeat, by address.
     secrets: Vec<Vec<String>>,
-    tls: Tls,
+    /// Its files are read for each connection, so that renewed ones are used.
+    tls: TlsOptions,
     timeout: Duration,
     /// The address that answered last.
     current: AtomicUsize,
@@ -184,7 +174,8 @@ impl Transport {
         }
         let tls = self.tls.clone();
         let config = tokio::task::spawn_blocking(move || tls.config());
-        let config = config.await.map_err(|error| error.to_string())??;
+        let config = config.await.map_err(|error| error.to_string())?;
+        let config = config.map_err(|error| error.chain())?;
         let name = ServerName::try_from(host.to_owned()).map_err(|error| error.to_string())?;
         let connector = TlsConnector::from(Arc::new(config));
         let stream = connector.connect(name, stream).await.map_err(|error| error.to_string())?;
@@ -214,47 +205,6 @@ async fn send(
         answer = exchange => answer,
         never = driver => match never {},
     }
-}
-
-impl Tls {
-    /// Blocks on disk.
-    fn config(&self) -> Result<ClientConfig, String> {
-        let mut roots = RootCertStore::empty();
-        match &self.ca {
-            Some(ca) => {
-                for certificate in certificates(ca)? {
-                    roots.add(certificate).map_err(|error| file(ca, error))?;
-                }
-            }
-            None => {
-                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            }
-        }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| error.to_string())?
-            .with_root_certificates(roots);
-        let Some((certificate, key)) = &self.certificate else {
-            return Ok(builder.with_no_client_auth());
-        };
-        let chain = certificates(certificate)?;
-        let private = PrivateKeyDer::from_pem_file(key).map_err(|error| file(key, error))?;
-        builder.with_client_auth_cert(chain, private).map_err(|error| file(certificate, error))
-    }
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let all = CertificateDer::pem_file_iter(path).map_err(|error| file(path, error))?;
-    let all: Vec<_> = all.collect::<Result<_, _>>().map_err(|error| file(path, error))?;
-    match all.is_empty() {
-        true => Err(format!("{} has no certificate in PEM", path.display())),
-        false => Ok(all),
-    }
-}
-
-fn file(path: &Path, error: impl fmt::Display) -> String {
-    format!("{}: {error}", path.display())
 }
 
 fn decoded(text: &str) -> String {

@@ -5,7 +5,7 @@ use crate::server::Server;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 use millstream_core::{Disposition, Guid, RegisteredSchema, SchemaKind, Schemas};
-use millstream_registry::client::{Auth, Client, Options, Tls};
+use millstream_registry::client::{Auth, Client, Options, TlsOptions};
 use millstream_registry::{Registry, router};
 use millstream_testkit::proxy::{Direction, Fault, Proxy};
 use millstream_testkit::services;
@@ -413,7 +413,7 @@ fn tls_trusts_whom_it_is_told_to_and_shows_its_certificate() {
     let server = Server::start();
     run(async {
         let ask = async |ca: Option<std::path::PathBuf>| {
-            let tls = Tls { ca, certificate: None };
+            let tls = TlsOptions { ca, ..TlsOptions::default() };
             let client = Client::new(Options { tls, ..options(registry.tls_url()) }).unwrap();
             client.latest(&services::unique("nothing")).await.map(|found| found.is_none())
         };
@@ -461,8 +461,8 @@ async fn mutual(files: &services::Files, upstream: SocketAddr) {
         }
     });
     let ask = async |certificate: Option<(&std::path::PathBuf, &std::path::PathBuf)>| {
-        let certificate = certificate.map(|(cert, key)| (cert.clone(), key.clone()));
-        let tls = Tls { ca: Some(files.ca.clone()), certificate };
+        let (certificate, key) = certificate.map(|(cert, key)| (cert.clone(), key.clone())).unzip();
+        let tls = TlsOptions { ca: Some(files.ca.clone()), certificate, key };
         let url = format!("https://localhost:{}", address.port());
         let client = Client::new(Options { tls, ..options(url) }).unwrap();
         client.latest("nothing").await.map(|found| found.is_none())
