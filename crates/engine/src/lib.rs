@@ -9,6 +9,7 @@
 //! | module | what is in it |
 //! |---|---|
 //! | `plan`, `catalog`, `bound` | names and types checked against the real schemas, nothing changed |
+//! | `connectors` | what a file says of a store, a server or Kafka, as its connector takes it |
 //! | `open` | topics, tables, schemas and look-ups made ready |
 //! | `engine`, `supervise`, `reset` | partition tasks begun, restarted, held, drained, sent elsewhere |
 //! | `task` | the loop that owns a partition from fetch to commit |
@@ -25,23 +26,20 @@ mod budget;
 mod cases;
 mod catalog;
 mod commit;
-mod cql;
+mod connectors;
 mod dead_letters;
 mod engine;
 mod explain;
 mod flow;
 mod gate;
 mod group;
-mod kafka;
 mod letters;
 mod lookups;
 mod metrics;
-mod mongo;
 mod open;
 mod pipeline;
 mod plan;
 mod positions;
-mod postgres;
 mod preview;
 mod references;
 mod registries;
@@ -51,18 +49,16 @@ mod reset;
 mod status;
 mod supervise;
 mod task;
-mod tls;
 mod waits;
-mod web;
 
 pub use bound::{check_bound, source_id};
 pub use cases::{CaseReport, run_case};
 pub use catalog::{Catalog, TableShape};
 pub use commit::{Committer, ExactlyOnce};
+pub use connectors::kafka::{cluster as kafka_cluster, source as kafka_source};
 pub use dead_letters::{DeadLetters, Letter};
 pub use engine::{Engine, LookupReport, PipelineReport};
 pub use explain::{Column, Explain, ExplainLookup, ExplainSink, ExplainSource, ExplainStep};
-pub use kafka::{cluster as kafka_cluster, source as kafka_source};
 pub use letters::{Letters, is_pipeline};
 pub use lookups::{CacheOptions, Guarded, KeyColumns, Policy};
 pub use metrics::{Metrics, PipelineMetrics, quantile};

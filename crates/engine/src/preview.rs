@@ -1,9 +1,9 @@
 //! What a pipeline would write, without writing or committing anything.
 
-use crate::cql::Sessions;
+use crate::connectors::cql::Sessions;
+use crate::connectors::kafka;
 use crate::dead_letters::Verdict;
 use crate::flow::Flowed;
-use crate::kafka;
 use crate::metrics::Metrics;
 use crate::open::{self, OpenedSource, Stores};
 use crate::plan::Plan;

@@ -1,15 +1,15 @@
 //! Look-ups with their guards and caches.
 
 use super::Stores;
-use crate::cql::{self};
-use crate::kafka;
+use crate::connectors::cql;
+use crate::connectors::kafka;
+use crate::connectors::mongo;
+use crate::connectors::postgres;
+use crate::connectors::web;
 use crate::lookups::{CacheOptions, Guarded, KeyColumns, Policy, TableStore};
 use crate::metrics::PipelineMetrics;
-use crate::mongo;
 use crate::plan::{PlannedStep, open_file_lookup};
-use crate::postgres;
 use crate::waits::Waits;
-use crate::web;
 use anyhow::anyhow;
 use millstream_config::{ChangesSpec, LookupFrom, LookupSpec, OnFailure, PipelineSpec};
 use millstream_connectors::topic::{TopicSource, TopicSourceOptions};

@@ -9,11 +9,11 @@ pub use decoders::decoder;
 
 use crate::budget::Budget;
 use crate::commit::{Committer, ExactlyOnce};
-use crate::cql::Sessions;
+use crate::connectors::cql::Sessions;
+use crate::connectors::kafka;
 use crate::dead_letters::DeadLetters;
 use crate::flow::{Flow, FlowStep, Node};
 use crate::gate::Gate;
-use crate::kafka;
 use crate::metrics::{Metrics, PipelineMetrics};
 use crate::pipeline::{Limits, Pipeline};
 use crate::plan::{Plan, PlannedStep};

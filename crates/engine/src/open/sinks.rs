@@ -1,15 +1,15 @@
 //! Sinks, with the topics, tables and schemas that they need.
 
 use super::Stores;
-use crate::cql::{self};
-use crate::kafka;
+use crate::connectors::cql;
+use crate::connectors::kafka;
+use crate::connectors::mongo;
+use crate::connectors::postgres;
+use crate::connectors::web;
 use crate::metrics::PipelineMetrics;
-use crate::mongo;
 use crate::pipeline::{OpenSink, PipelineSink, Target};
 use crate::plan::{PlannedSink, SinkPlan, TopicSchema, encoder};
-use crate::postgres;
 use crate::references;
-use crate::web;
 use anyhow::{Context, anyhow, bail};
 use millstream_config::{Compression, SinkTo};
 use millstream_connectors::kafka as kafka_connector;

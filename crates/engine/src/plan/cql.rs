@@ -3,7 +3,7 @@
 
 use super::lookups::declared;
 use super::{Planner, SinkPlan, schema_of};
-use crate::cql;
+use crate::connectors::cql;
 use arrow_schema::{Schema, SchemaRef};
 use millstream_config::{CqlCluster, CqlFrom, CqlTo, Period};
 use millstream_core::{Disposition, Error, LookupKey, types};

@@ -2,7 +2,7 @@
 //! accepts runs.
 
 use super::{Planner, SinkPlan};
-use crate::kafka;
+use crate::connectors::kafka;
 use arrow_schema::SchemaRef;
 use millstream_config::{
     KafkaCluster, KafkaFrom, KafkaSink as SinkOptions, PipelineSpec, SinkTo, SourceFrom,

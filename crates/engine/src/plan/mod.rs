@@ -16,7 +16,7 @@ pub use sinks::encoder;
 pub use source::kind_name;
 
 use crate::catalog::Catalog;
-use crate::cql::Sessions;
+use crate::connectors::cql::Sessions;
 use crate::flow::Node;
 use crate::positions;
 use crate::registries::SchemaRegistry;

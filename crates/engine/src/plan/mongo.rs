@@ -2,7 +2,7 @@
 //! accepts runs.
 
 use super::{Planner, SinkPlan};
-use crate::mongo;
+use crate::connectors::mongo;
 use arrow_schema::{DataType, SchemaRef};
 use millstream_config::{LookupFrom, MongoCluster, MongoFrom, MongoTo, PipelineSpec};
 use millstream_core::{Disposition, LookupKey};

@@ -2,7 +2,7 @@
 //! accepts runs.
 
 use super::{Planner, SinkPlan, schema_of};
-use crate::postgres;
+use crate::connectors::postgres;
 use arrow_schema::{DataType, SchemaRef};
 use millstream_config::{PostgresFrom, PostgresServer, PostgresTo};
 use millstream_core::{Disposition, LookupKey, types};

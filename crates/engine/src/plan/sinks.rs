@@ -3,7 +3,7 @@
 use super::source::{ReaderSchema, format_word};
 use super::{Planner, SinkPlan, TopicSchema};
 use crate::catalog::TableShape;
-use crate::kafka;
+use crate::connectors::kafka;
 use arrow_schema::SchemaRef;
 use millstream_config::{EncodeSpec, SinkSpec, SinkTo, SubjectStrategy};
 use millstream_connectors::table::TableSink;

@@ -3,7 +3,7 @@
 
 use super::lookups::declared;
 use super::{Planner, SinkPlan};
-use crate::web;
+use crate::connectors::web;
 use arrow_schema::SchemaRef;
 use millstream_config::{FilesTo, HttpFrom, HttpTo, StdoutFormat};
 use millstream_files::Files;

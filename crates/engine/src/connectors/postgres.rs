@@ -1,6 +1,6 @@
 //! From the options of PostgreSQL to a connector.
 
-use crate::tls;
+use super::tls;
 use anyhow::anyhow;
 use arrow_schema::SchemaRef;
 use millstream_config::{

@@ -1,6 +1,6 @@
 //! From the options of Cassandra and ScyllaDB to a connector.
 
-use crate::tls;
+use super::tls;
 use anyhow::anyhow;
 use millstream_config::{
     CqlCluster, CqlConsistency, CqlFrom, CqlNulls, CqlOperation, CqlRows, CqlSerialConsistency,

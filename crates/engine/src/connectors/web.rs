@@ -1,6 +1,6 @@
 //! From the options of HTTP servers, files and the standard output to their connectors.
 
-use crate::tls;
+use super::tls;
 use anyhow::anyhow;
 use arrow_schema::{Field, Schema, SchemaRef};
 use millstream_config::{

@@ -1,6 +1,6 @@
 //! From the options of a Kafka cluster to a connector.
 
-use crate::tls;
+use super::tls;
 use anyhow::{Context, anyhow};
 use millstream_config::{
     Delivery, GroupProtocol, Isolation, KafkaCluster, KafkaFrom, KafkaSink as SinkOptions,

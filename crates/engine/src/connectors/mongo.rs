@@ -1,6 +1,6 @@
 //! From the options of MongoDB to a connector.
 
-use crate::tls;
+use super::tls;
 use anyhow::anyhow;
 use millstream_config::{
     MongoCluster, MongoFrom, MongoNulls, MongoOperation, MongoOrder, MongoReadFrom, MongoRows,

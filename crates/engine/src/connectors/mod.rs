@@ -1,0 +1,8 @@
+//! From the options of a file to its connectors.
+
+pub mod cql;
+pub mod kafka;
+pub mod mongo;
+pub mod postgres;
+mod tls;
+pub mod web;
