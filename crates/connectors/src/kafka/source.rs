@@ -39,8 +39,8 @@ pub struct KafkaSource {
 }
 
 /// Bytes of one partition that one fetch may bring, and the same of all.
-const PARTITION_BYTES: usize = 512 << 10;
-const FETCH_BYTES: usize = 4 << 20;
+const PARTITION_BYTES: usize = 256 << 10;
+const FETCH_BYTES: usize = 3 << 20;
 
 impl KafkaSource {
     /// Connects and sees that the topics are there. The group is joined when somebody asks for it.
