@@ -59,6 +59,7 @@ impl Prepared {
             asking: Turn::default(),
         };
         prepared.get().await?;
+        prepared.look().await?;
         Ok(prepared)
     }
 
@@ -91,18 +92,18 @@ impl Prepared {
             }
             *looked = Instant::now();
         }
+        self.look().await
+    }
+
+    async fn look(&self) -> Result<()> {
         let Some(current) = self.current.lock().clone() else { return Ok(()) };
         let asked = timeout(LOOK_FOR.min(self.execution.timeout), self.table(&current)).await;
         let Ok(Ok(table)) = asked else { return Ok(()) };
-        if table.is_some() && table == *self.seen.lock() {
-            return Ok(());
-        }
-        match self.look_now().await {
-            Ok(()) => *self.seen.lock() = table,
-            Err(error) if matches!(error.kind(), "no_table" | "table_changed") => {
-                return Err(error);
-            }
-            Err(_) => {}
+        if table.is_none() || table != *self.seen.lock() {
+            // Of another table what is prepared is of no use, whether or not it can be prepared now.
+            self.forget();
+            self.get().await?;
+            *self.seen.lock() = table;
         }
         Ok(())
     }

@@ -1,10 +1,13 @@
 //! Tables that are made again with columns of other types.
 
-use crate::support::{World, ask, longs, shown, texts, world};
+use crate::support::{World, ask, longs, options, shown, texts, world};
 use arrow_array::RecordBatch;
 use arrow_schema::DataType;
 use millstream_core::{Batch, Disposition, Sink};
-use millstream_cql::{CqlSinkOptions, CqlTable, Nulls, Operation, Ttl};
+use millstream_cql::{Cluster, CqlSinkOptions, CqlTable, Execution, Nulls, Operation, Ttl};
+use millstream_testkit::cql_proxy::{Asked, CqlProxy, Hold, Way};
+use std::time::Duration;
+use tokio::runtime::Handle;
 
 const TABLE: &str = "CREATE TABLE KS.t (id bigint PRIMARY KEY, v text)";
 const OTHER: &str = "CREATE TABLE KS.t (id bigint PRIMARY KEY, v int)";
@@ -38,6 +41,10 @@ fn row(text: &str) -> Batch {
 }
 
 async fn opened(world: &World) -> Box<dyn Sink> {
+    opened_with(world, world.options("t").execution).await
+}
+
+async fn opened_with(world: &World, execution: Execution) -> Box<dyn Sink> {
     let options = CqlSinkOptions {
         keyspace: world.keyspace.clone(),
         table: "t".into(),
@@ -50,7 +57,7 @@ async fn opened(world: &World) -> Box<dyn Sink> {
         batch_bytes: 16 << 10,
         concurrency: 4,
         retries: 0,
-        execution: world.options("t").execution,
+        execution,
     };
     world.cluster.refresh().await.unwrap();
     let rows = row("four").rows.schema();
@@ -82,6 +89,41 @@ async fn a_text_is_not_taken_for_a_number_for_long() {
     world.cql(TABLE).await;
     let receipt = sink.write(&row("four")).await.unwrap();
     assert_eq!(receipt.rejected, []);
+}
+
+/// What another client prepares has the same name at the server, and takes other bytes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_written_into_another_table_while_it_cannot_be_prepared() {
+    let Some(mut world) = world().await else { return };
+    let proxy = CqlProxy::start(world.cassandra.nodes()[0].parse().unwrap(), 3).unwrap();
+    let mut to = options(&world.cassandra);
+    to.nodes = vec![proxy.address().to_string()];
+    world.cluster = Cluster::connect(to, &Handle::current()).await.unwrap();
+    world.cql(TABLE).await;
+    let patient = world.options("t").execution;
+    let mut sink =
+        opened_with(&world, Execution { timeout: Duration::from_secs(2), ..patient }).await;
+    sink.write(&row("four")).await.unwrap();
+    let statements = "SELECT query_string FROM system.prepared_statements";
+    let found = world.session.query_unpaged(statements, ()).await.unwrap();
+    let found = found.into_rows_result().unwrap();
+    let mut texts = found.rows::<(String,)>().unwrap().map(|text| text.unwrap().0);
+    let own = |text: &String| text.contains(&world.keyspace) && text.starts_with("INSERT");
+    let text = texts.find(own).unwrap();
+
+    world.cql("DROP TABLE KS.t").await;
+    world.cql(OTHER).await;
+    let late = Duration::from_secs(60);
+    let hold = Hold { share: 1.0, way: Way::Request, least: late, most: late };
+    proxy.hold(Asked::Prepare, Some(hold));
+    world.session.prepare(text).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    for _ in 0..3 {
+        let error = sink.write(&row("four")).await.err().unwrap();
+        assert_eq!(error.disposition(), Disposition::Retry, "{}", error.chain());
+    }
+    let found = world.session.query_unpaged(format!("SELECT v FROM {}.t", world.keyspace), ());
+    assert_eq!(found.await.unwrap().into_rows_result().unwrap().rows_num(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
