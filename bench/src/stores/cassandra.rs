@@ -6,7 +6,8 @@ use crate::job::{Job, Measured};
 use crate::services;
 use anyhow::{Context, Result, ensure};
 use futures::{StreamExt, TryStreamExt, stream};
-use millstream_cql::{Cluster, ClusterOptions, Consistency, Execution, Hidden, Password};
+use millstream_core::Credential;
+use millstream_cql::{Cluster, ClusterOptions, Consistency, Execution};
 use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
 use scylla::statement::prepared::PreparedStatement;
@@ -166,7 +167,7 @@ pub async fn cluster(io: &Handle) -> Result<Arc<Cluster>> {
         nodes: vec![node],
         datacenter: None,
         rack: None,
-        user: Some((user, Password::Given(Hidden(password)))),
+        user: Some((user, Credential::given(password))),
         tls: None,
         connections: NonZeroUsize::MIN,
         connect_timeout: Duration::from_secs(10),

@@ -6,9 +6,9 @@ use crate::pipeline::runtime;
 use crate::services;
 use crate::store::FILES;
 use anyhow::{Context, Result, ensure};
-use millstream_core::Batch;
+use millstream_core::{Batch, Credential};
 use millstream_postgres::{
-    Conflict, Hidden, Mode, Operation, Password, PgSinkOptions, PgTable, Server, ServerOptions,
+    Conflict, Mode, Operation, PgSinkOptions, PgTable, Server, ServerOptions,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -90,7 +90,7 @@ pub fn own(count: u64) -> Result<Measured> {
         hosts: vec![var("BENCH_PG")?],
         database: "postgres".into(),
         user: var("BENCH_PG_USER")?,
-        password: Some(Password::Given(Hidden(var("BENCH_PG_PASSWORD")?))),
+        password: Some(Credential::given(var("BENCH_PG_PASSWORD")?)),
         tls: None,
         application: "millstream-bench".into(),
         connections: CONNECTIONS,

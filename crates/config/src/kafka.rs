@@ -118,8 +118,8 @@ pub struct SaslSpec {
     /// The user's password.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password: Option<Secret>,
-    /// The token for `oauthbearer`, as long as the process lives: for one that is renewed give a
-    /// `token_file`.
+    /// The token for `oauthbearer`: `${VAR}` for one that holds as long as the process lives, a file
+    /// for one that is renewed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<Secret>,
     /// A file with the token for `oauthbearer`, read anew for each connection; there is a new one

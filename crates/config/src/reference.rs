@@ -61,7 +61,7 @@ Every value may hold `${NAME}`, which is replaced by the variable of the environ
 | name | letters, digits, `_`, `-` and `.` |
 | path | a file, relative to the pipeline file |
 | column type | `boolean`, `int`, `bigint`, `float`, `double`, `string`, `bytes`, `date`, `time`, `timestamp`, `timestamp_us`, `ip`, `decimal(p, s)`, and in quotes `T[]`, `map<T>`, `struct<name T, …>` |
-| secret | `${NAME}`, or `{ file: path }` with a file that holds it; it is never shown |
+| secret | `${NAME}`, or `{ file: path }` with a file that holds it; it is never shown. A password or a token in a file may change: who logs in reads it again |
 ";
 
 impl<'s> Page<'s> {

@@ -1,7 +1,7 @@
 //! The contracts that everything else is written against: what a record, a batch, an
 //! acknowledgement and a checkpoint are, and the traits of sources, formats, lookups and sinks.
 //!
-//! No I/O, no vendor, no task is spawned here.
+//! No I/O but of locks and secrets, no vendor, no task is spawned here.
 //!
 //! ```text
 //! PartitionReader ─► Records ─► Decoder ─► Batch ─► SQL, Lookup ─► Batch ─► Sink ─► Receipt
@@ -19,6 +19,7 @@ mod lookup;
 mod records;
 mod redact;
 mod schemas;
+mod secret;
 mod sink;
 mod source;
 mod transactions;
@@ -33,6 +34,7 @@ pub use lookup::{Found, Lookup, LookupKey};
 pub use records::{Header, Headers, Record, Records, RecordsBuilder};
 pub use redact::redact;
 pub use schemas::{Guid, RegisteredSchema, SchemaKind, Schemas};
+pub use secret::{Credential, Hidden};
 pub use sink::{Beginning, Receipt, Sink};
 pub use source::{Change, Group, Partition, PartitionReader, Place, Release, Source, Start};
 pub use transactions::Transactions;

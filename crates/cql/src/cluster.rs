@@ -2,7 +2,7 @@
 
 use crate::{error, tls};
 use async_trait::async_trait;
-use millstream_core::{Error, Result};
+use millstream_core::{Credential, Error, Result};
 use millstream_tls::TlsOptions;
 use scylla::authentication::{AuthError, AuthenticatorProvider, AuthenticatorSession};
 use scylla::client::PoolSize;
@@ -12,32 +12,12 @@ use scylla::client::session_builder::SessionBuilder;
 use scylla::policies::load_balancing::{DefaultPolicy, LoadBalancingPolicy};
 use scylla::policies::speculative_execution::SimpleSpeculativeExecutionPolicy;
 use scylla::policies::timestamp_generator::MonotonicTimestampGenerator;
-use std::fmt;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
 
 pub use scylla::statement::{Consistency, SerialConsistency};
-
-/// A text that is never shown.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Hidden(pub String);
-
-impl fmt::Debug for Hidden {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
-/// A user's password.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Password {
-    Given(Hidden),
-    /// A file that holds it, read for each connection.
-    File(PathBuf),
-}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterOptions {
@@ -46,7 +26,8 @@ pub struct ClusterOptions {
     /// Whose nodes are asked first, and whose rack of it.
     pub datacenter: Option<String>,
     pub rack: Option<String>,
-    pub user: Option<(String, Password)>,
+    /// A password in a file is read for each connection.
+    pub user: Option<(String, Credential)>,
     pub tls: Option<TlsOptions>,
     pub connections: NonZeroUsize,
     pub connect_timeout: Duration,
@@ -155,7 +136,7 @@ fn routing(options: &ClusterOptions) -> Arc<dyn LoadBalancingPolicy> {
 /// Name and password, for the server's PLAIN authenticator.
 struct Login {
     user: String,
-    password: Password,
+    password: Credential,
 }
 
 #[async_trait]
@@ -164,24 +145,10 @@ impl AuthenticatorProvider for Login {
         &self,
         _: &str,
     ) -> Result<(Option<Vec<u8>>, Box<dyn AuthenticatorSession>), AuthError> {
-        let token = format!("\0{}\0{}", self.user, self.password.current()?).into_bytes();
+        // It may have been changed since the last connection.
+        let password = self.password.current("password")?;
+        let token = format!("\0{}\0{}", self.user, password.0).into_bytes();
         Ok((Some(token), Box::new(LoggingIn)))
-    }
-}
-
-impl Password {
-    /// It may have been changed since the last connection.
-    fn current(&self) -> Result<String, AuthError> {
-        match self {
-            Password::Given(hidden) => Ok(hidden.0.clone()),
-            Password::File(path) => {
-                let text = std::fs::read_to_string(path).map_err(|error| {
-                    format!("the password file {} cannot be read: {error}", path.display())
-                })?;
-                let text = text.strip_suffix('\n').unwrap_or(&text);
-                Ok(text.strip_suffix('\r').unwrap_or(text).to_owned())
-            }
-        }
     }
 }
 

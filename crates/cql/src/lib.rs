@@ -28,9 +28,7 @@ mod types;
 mod write;
 
 pub use claim::{APPLIED, CqlClaim, CqlClaimOptions, STORED, can_be_claimed, claim_columns};
-pub use cluster::{
-    Cluster, ClusterOptions, Consistency, Execution, Hidden, Password, SerialConsistency,
-};
+pub use cluster::{Cluster, ClusterOptions, Consistency, Execution, SerialConsistency};
 pub use encode::TTL_SECONDS_MAX;
 pub use lookup::{CqlLookup, CqlLookupOptions, GROUP_MAX, Rows, Table};
 pub use millstream_tls::TlsOptions;

@@ -1,5 +1,6 @@
 //! Where the schemas of a source or sink are: the embedded registry, or one elsewhere.
 
+use crate::connectors::credential;
 use anyhow::anyhow;
 use millstream_config::{Pipeline as PipelineFile, RegistrySpec};
 use millstream_core::{RegisteredSchema, Result, SchemaKind, Schemas};
@@ -56,17 +57,15 @@ impl Registries {
 
 fn options(spec: &RegistrySpec) -> Options {
     let tls = spec.tls.clone().unwrap_or_default();
-    let secret = |secret: &Option<millstream_config::Secret>| {
-        secret.as_ref().map(|secret| secret.reveal().to_owned())
-    };
     Options {
         urls: spec.url.clone(),
-        auth: match (&spec.username, secret(&spec.password), secret(&spec.token)) {
-            (_, _, Some(token)) => Auth::Bearer { token },
-            (Some(user), password, None) => {
-                Auth::Basic { user: user.clone(), password: password.unwrap_or_default() }
-            }
-            (None, ..) => Auth::None,
+        auth: match (&spec.username, &spec.token) {
+            (_, Some(token)) => Auth::Bearer { token: credential::of(token) },
+            (Some(user), None) => Auth::Basic {
+                user: user.clone(),
+                password: credential::or_empty(spec.password.as_ref()),
+            },
+            (None, None) => Auth::None,
         },
         tls: TlsOptions { ca: tls.ca, certificate: tls.certificate, key: tls.key },
         auto_register: spec.auto_register,

@@ -20,7 +20,7 @@ mod secrets;
 mod sink;
 mod units;
 
-pub use auth::{Auth, Hidden};
+pub use auth::Auth;
 pub use client::{Client, ClientOptions};
 pub use hyper::Method;
 pub use hyper::header::HeaderName;

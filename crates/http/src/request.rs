@@ -1,9 +1,9 @@
 //! The parts of a request: the server, the path, the headers.
 
-use crate::auth::Hidden;
 use bytes::Bytes;
 use hyper::Method;
 use hyper::header::{self, HeaderName, HeaderValue};
+use millstream_core::Hidden;
 use std::fmt;
 use url::Url;
 

@@ -204,8 +204,8 @@ fn number(digits: &str, radix: u32) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::auth::Hidden;
     use crate::request::headers;
+    use millstream_core::Hidden;
 
     fn shown(given: &[&str], target: &str, said: &str) -> String {
         let given: Vec<_> = given.iter().map(|value| Hidden((*value).into())).collect();

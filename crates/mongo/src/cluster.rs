@@ -3,46 +3,28 @@
 use crate::error;
 use crate::tls::Loaded;
 use futures::StreamExt;
-use millstream_core::{Error, Result};
+use millstream_core::{Credential, Error, Hidden, Result};
 use millstream_tls::{TlsOptions, Watched};
 use mongodb::bson::{Document, RawDocumentBuf};
 use mongodb::options::{
-    ClientOptions, Credential, ReadPreference, RunCursorCommandOptions, SelectionCriteria,
+    ClientOptions, Credential as Login, ReadPreference, RunCursorCommandOptions, SelectionCriteria,
     ServerAddress, Tls,
 };
 use mongodb::{Client, raw_batch_cursor::RawBatch};
-use std::fmt;
 use std::num::NonZeroU32;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::runtime::Handle;
-
-/// A text that is never shown.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Hidden(pub String);
-
-impl fmt::Debug for Hidden {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
-/// A user's password.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Password {
-    Given(Hidden),
-    /// A file that holds it, read again when it changes.
-    File(PathBuf),
-}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterOptions {
     /// Some servers as `host:port`; those of a replica set are learnt from them.
     pub hosts: Vec<String>,
     pub replica_set: Option<String>,
-    pub user: Option<(String, Password)>,
+    /// A password in a file is read again when it changes.
+    pub user: Option<(String, Credential)>,
     /// The database that knows the user; `admin` unless given.
     pub auth_database: Option<String>,
     /// Files that are read again when they change.
@@ -194,15 +176,13 @@ impl Cluster {
 }
 
 impl ClusterOptions {
-    fn password_file(&self) -> Option<&PathBuf> {
-        match &self.user {
-            Some((_, Password::File(path))) => Some(path),
-            _ => None,
-        }
+    fn password_file(&self) -> Option<&Path> {
+        self.user.as_ref().and_then(|(_, password)| password.file())
     }
 
     fn password(&self) -> Result<Option<Hidden>> {
-        self.user.as_ref().map(|(_, password)| password.current()).transpose()
+        let current = |(_, password): &(_, Credential)| password.current("password");
+        self.user.as_ref().map(current).transpose().map_err(|why| Error::stop("unauthorized", why))
     }
 
     /// A place for what is made of the files that are named here.
@@ -213,28 +193,7 @@ impl ClusterOptions {
             (_, None) => "the TLS files",
         };
         let tls = self.tls.iter().flat_map(TlsOptions::paths);
-        Watched::new(what, tls.chain(self.password_file().cloned()))
-    }
-}
-
-impl Password {
-    fn current(&self) -> Result<Hidden> {
-        match self {
-            Password::Given(hidden) => Ok(hidden.clone()),
-            Password::File(path) => {
-                let wrong = |why: &str| {
-                    let told = format!("the password file {} {why}", path.display());
-                    Error::stop("unauthorized", told)
-                };
-                let text = std::fs::read_to_string(path);
-                let text = text.map_err(|error| wrong("cannot be read").because(error))?;
-                let text = text.strip_suffix('\n').unwrap_or(&text);
-                match text.strip_suffix('\r').unwrap_or(text) {
-                    "" => Err(wrong("is empty: write the password into it")),
-                    password => Ok(Hidden(password.to_owned())),
-                }
-            }
-        }
+        Watched::new(what, tls.chain(self.password_file().map(Path::to_owned)))
     }
 }
 
@@ -258,7 +217,7 @@ impl Connected {
         client.retry_reads = Some(false);
         client.retry_writes = Some(false);
         if let Some((user, _)) = &options.user {
-            let mut credential = Credential::default();
+            let mut credential = Login::default();
             credential.username = Some(user.clone());
             credential.password = password.as_ref().map(|hidden| hidden.0.clone());
             credential.source = options.auth_database.clone();

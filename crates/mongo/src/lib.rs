@@ -28,9 +28,7 @@ mod tls;
 mod types;
 mod write;
 
-pub use cluster::{
-    Acknowledged, Cluster, ClusterOptions, Hidden, Password, ReadFrom, WriteConcern,
-};
+pub use cluster::{Acknowledged, Cluster, ClusterOptions, ReadFrom, WriteConcern};
 pub use lookup::{MongoLookup, MongoLookupOptions, Rows, held_against, takes_key};
 pub use millstream_tls::TlsOptions;
 pub use sample::{Sampled, sample};

@@ -31,6 +31,6 @@ mod write;
 pub use lookup::{PgLookup, PgLookupOptions};
 pub use millstream_tls::TlsOptions;
 pub use plan::{Conflict, Mode, Operation};
-pub use server::{Hidden, Password, Server, ServerOptions};
+pub use server::{Server, ServerOptions};
 pub use sink::{PgSinkOptions, PgTable, Positions};
 pub use table::Table;

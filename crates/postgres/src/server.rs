@@ -1,33 +1,14 @@
 //! How to reach a server, and connections that are kept for the next who needs one.
 
 use crate::session::Session;
-use millstream_core::{Error, Result};
+use millstream_core::{Credential, Error, Result};
 use millstream_tls::TlsOptions;
 use parking_lot::Mutex;
-use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
-/// A text that is never shown.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Hidden(pub String);
-
-impl fmt::Debug for Hidden {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Password {
-    Given(Hidden),
-    /// Its first line, read for every connection.
-    File(PathBuf),
-}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerOptions {
@@ -35,7 +16,8 @@ pub struct ServerOptions {
     pub hosts: Vec<String>,
     pub database: String,
     pub user: String,
-    pub password: Option<Password>,
+    /// In a file it is read for each connection.
+    pub password: Option<Credential>,
     /// Files that are read for each connection.
     pub tls: Option<TlsOptions>,
     /// What the server's lists of connections call us.

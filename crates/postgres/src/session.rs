@@ -1,7 +1,7 @@
 //! One connection: its statements are prepared once, and none takes longer than its bound.
 
 use crate::error;
-use crate::server::{Access, Password, ServerOptions};
+use crate::server::{Access, ServerOptions};
 use crate::tls::Tls;
 use ahash::AHashMap;
 use bytes::Bytes;
@@ -9,7 +9,6 @@ use futures::SinkExt;
 use millstream_core::{Error, Result};
 use parking_lot::Mutex;
 use std::future::Future;
-use std::path::Path;
 use std::pin::pin;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -227,14 +226,10 @@ fn config(options: &ServerOptions, access: Access) -> Result<Config> {
     if access == Access::Write && options.hosts.len() > 1 {
         config.target_session_attrs(TargetSessionAttrs::ReadWrite);
     }
-    match &options.password {
-        Some(Password::Given(hidden)) => {
-            config.password(&hidden.0);
-        }
-        Some(Password::File(path)) => {
-            config.password(password(path)?);
-        }
-        None => {}
+    if let Some(password) = &options.password {
+        let password = password.current("password");
+        let password = password.map_err(|why| Error::stop("authentication", why))?;
+        config.password(password.0);
     }
     Ok(config)
 }
@@ -253,15 +248,6 @@ pub(crate) fn address(host: &str) -> Result<(&str, u16), String> {
     };
     let name = name.trim_start_matches('[').trim_end_matches(']');
     if name.is_empty() { Err(wrong()) } else { Ok((name, port)) }
-}
-
-fn password(path: &Path) -> Result<String> {
-    let read = std::fs::read_to_string(path);
-    let text = read.map_err(|error| {
-        let told = format!("the password file {} cannot be read", path.display());
-        Error::stop("authentication", told).because(error)
-    })?;
-    Ok(text.lines().next().unwrap_or_default().to_owned())
 }
 
 /// What our statements and the forms of values take for granted. A transaction whose client is gone

@@ -3,8 +3,8 @@
 use crate::failure::{Mistake, Result};
 use anyhow::Context;
 use clap::Args;
+use millstream_core::Hidden;
 use millstream_sentry::{Count, Dsn, Kind, Level, Options, Sentry, Tally};
-use std::fmt;
 
 #[derive(Debug, Args)]
 pub struct SentryArgs {
@@ -28,10 +28,6 @@ pub struct SentryArgs {
     )]
     sentry_environment: String,
 }
-
-/// A text with a key in it: neither printed nor repeated in a mistake.
-#[derive(Clone)]
-struct Hidden(String);
 
 impl SentryArgs {
     /// None where nobody is to be told.
@@ -62,17 +58,5 @@ pub fn not_started() -> Tally {
         level: Level::Fatal,
         says: "the pipelines could not be started",
         count: Count::Once,
-    }
-}
-
-impl From<String> for Hidden {
-    fn from(text: String) -> Self {
-        Hidden(text)
-    }
-}
-
-impl fmt::Debug for Hidden {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
     }
 }

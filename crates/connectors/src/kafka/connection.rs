@@ -9,7 +9,7 @@
 
 use super::error::{answered, malformed};
 use super::options::ClusterOptions;
-use super::sasl::{Conversation, refusal};
+use super::sasl::{Conversation, refusal, secret};
 use super::tls::Tls;
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::{
@@ -255,7 +255,8 @@ impl Connection {
                 format!("{address} does not take {mechanism}; it takes {}", known.join(", ")),
             ));
         }
-        let mut talk = Conversation::new(sasl)?;
+        let secret = secret(sasl)?;
+        let mut talk = Conversation::new(sasl, &secret)?;
         let mut answer = Bytes::new();
         let version = self.version::<SaslAuthenticateRequest>(2)?;
         while let Some(message) = talk.next(&answer)? {
@@ -264,7 +265,8 @@ impl Connection {
             let response = self.call(&request, version, within).await?;
             if response.error_code != 0 {
                 let said = response.error_message.unwrap_or_default();
-                return Err(Error::stop("authentication", refusal(sasl, &address, &sent, &said)));
+                let told = refusal(sasl, &secret, &address, &sent, &said);
+                return Err(Error::stop("authentication", told));
             }
             if response.session_lifetime_ms > 0 {
                 // A new connection takes over before the broker ends this one.

@@ -43,7 +43,7 @@ pub use fetcher::OnLostOffset;
 pub use group::{GroupOptions, Protocol, StartAt, Topics};
 pub use letters::{KafkaTopic, KafkaWriter};
 pub use millstream_tls::TlsOptions;
-pub use options::{ClusterOptions, Hidden, Mechanism, SaslOptions};
+pub use options::{ClusterOptions, Mechanism, SaslOptions};
 pub use sink::{KafkaSink, KafkaSinkOptions, Target};
 pub use source::{KafkaSource, KafkaSourceOptions};
 pub use transactions::{KafkaTransactions, TransactionOptions};

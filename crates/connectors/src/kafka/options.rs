@@ -1,9 +1,8 @@
 //! How to reach a cluster: brokers, TLS, SASL.
 
 use super::trouble::Troubles;
+use millstream_core::Credential;
 use millstream_tls::TlsOptions;
-use std::fmt;
-use std::path::PathBuf;
 use std::time::Duration;
 
 /// A cluster, and who we are to it.
@@ -28,10 +27,8 @@ pub struct ClusterOptions {
 pub struct SaslOptions {
     pub mechanism: Mechanism,
     pub username: String,
-    /// The password, or the token for [`Mechanism::OAuthBearer`].
-    pub password: Hidden,
-    /// A file with the token, read for every connection, instead of `password`.
-    pub token_file: Option<PathBuf>,
+    /// The password, or the token for [`Mechanism::OAuthBearer`]. A file is read for each connection.
+    pub secret: Credential,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,10 +38,6 @@ pub enum Mechanism {
     ScramSha512,
     OAuthBearer,
 }
-
-/// A text that is never printed.
-#[derive(Clone, Default)]
-pub struct Hidden(pub String);
 
 impl ClusterOptions {
     pub fn new(brokers: Vec<String>, client_id: impl Into<String>) -> Self {
@@ -68,11 +61,5 @@ impl Mechanism {
             Mechanism::ScramSha512 => "SCRAM-SHA-512",
             Mechanism::OAuthBearer => "OAUTHBEARER",
         }
-    }
-}
-
-impl fmt::Debug for Hidden {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
     }
 }

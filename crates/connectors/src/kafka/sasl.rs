@@ -1,11 +1,11 @@
 //! Proving who we are: PLAIN, SCRAM (RFC 5802, with SHA-256 and SHA-512) and OAUTHBEARER.
 //!
-//! No I/O: a conversation says what to send next.
+//! A conversation says what to send next; what it does not do is sending.
 
 use super::options::{Mechanism, SaslOptions};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use millstream_core::{Error, Result, redact};
+use millstream_core::{Error, Hidden, Result, redact};
 use ring::rand::SecureRandom;
 use ring::{digest, hmac, pbkdf2};
 use std::num::NonZeroU32;
@@ -45,19 +45,12 @@ struct Hash {
 }
 
 impl Conversation {
-    pub fn new(options: &SaslOptions) -> Result<Self> {
-        let (user, password) = (&options.username, &options.password.0);
+    pub fn new(options: &SaslOptions, secret: &Hidden) -> Result<Self> {
+        let (user, secret) = (&options.username, &secret.0);
         Ok(match options.mechanism {
-            Mechanism::Plain => Self::Once(format!("\0{user}\0{password}").into_bytes()),
+            Mechanism::Plain => Self::Once(format!("\0{user}\0{secret}").into_bytes()),
             Mechanism::OAuthBearer => {
-                let token = match &options.token_file {
-                    Some(path) => std::fs::read_to_string(path).map_err(|e| {
-                        let told = format!("the token in {} cannot be read", path.display());
-                        Error::stop("authentication", told).because(e)
-                    })?,
-                    None => password.clone(),
-                };
-                let token = token.trim();
+                let token = secret.trim();
                 // Anything else would say more than the token.
                 if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
                     return Err(Error::stop("authentication", "the token is empty, or no token"));
@@ -69,12 +62,7 @@ impl Conversation {
                 ring::rand::SystemRandom::new()
                     .fill(&mut random)
                     .map_err(|_| Error::stop("authentication", "the system has no random bytes"))?;
-                Self::Scram(Box::new(Scram::new(
-                    mechanism,
-                    user,
-                    password,
-                    STANDARD.encode(random),
-                )))
+                Self::Scram(Box::new(Scram::new(mechanism, user, secret, STANDARD.encode(random))))
             }
         })
     }
@@ -185,11 +173,26 @@ fn refused(why: &str) -> Error {
     Error::stop("authentication", format!("the broker was not believed: {why}"))
 }
 
+/// What is shown now: a file may have been changed since the last login.
+pub(super) fn secret(options: &SaslOptions) -> Result<Hidden> {
+    let what = match options.mechanism {
+        Mechanism::OAuthBearer => "token",
+        _ => "password",
+    };
+    options.secret.current(what).map_err(|why| Error::stop("authentication", why))
+}
+
 /// A sentence with what a broker said to the last message of ours, which it may repeat.
-pub(super) fn refusal(options: &SaslOptions, address: &str, sent: &[u8], said: &str) -> String {
+pub(super) fn refusal(
+    options: &SaslOptions,
+    secret: &Hidden,
+    address: &str,
+    sent: &[u8],
+    said: &str,
+) -> String {
     let sent = String::from_utf8_lossy(sent);
     let token = sent.strip_prefix(TOKEN_BEFORE).and_then(|sent| sent.split('\x01').next());
-    let said = redact(said, token.into_iter().chain([options.password.0.as_str()]));
+    let said = redact(said, token.into_iter().chain([secret.0.trim()]));
     match options.mechanism {
         Mechanism::OAuthBearer => format!("{address} did not take the token: {said}"),
         _ => format!("{address} did not let `{}` in: {said}", options.username),
@@ -199,26 +202,24 @@ pub(super) fn refusal(options: &SaslOptions, address: &str, sent: &[u8], said: &
 #[cfg(test)]
 mod tests {
     use super::*;
+    use millstream_core::Credential;
 
     #[test]
     fn a_refusal_does_not_repeat_what_was_sent() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "canary-of-the-file\n").unwrap();
-        for (mechanism, token_file) in [
-            (Mechanism::Plain, None),
-            (Mechanism::OAuthBearer, None),
-            (Mechanism::OAuthBearer, Some(file.path().to_owned())),
-        ] {
-            let options = SaslOptions {
-                mechanism,
-                username: "ann".into(),
-                password: super::super::options::Hidden("canary-given".into()),
-                token_file,
-            };
-            let sent = Conversation::new(&options).unwrap().next(b"").unwrap().unwrap();
-            let said = format!("nobody is {}", String::from_utf8_lossy(&sent));
-            let told = refusal(&options, "broker:1", &sent, &said);
-            assert!(told.contains("***") && !told.contains("canary"), "{told}");
+        for mechanism in [Mechanism::Plain, Mechanism::OAuthBearer] {
+            for held in
+                [Credential::given("canary-given"), Credential::File(file.path().to_owned())]
+            {
+                let options = SaslOptions { mechanism, username: "ann".into(), secret: held };
+                let secret = secret(&options).unwrap();
+                let sent =
+                    Conversation::new(&options, &secret).unwrap().next(b"").unwrap().unwrap();
+                let said = format!("nobody is {}", String::from_utf8_lossy(&sent));
+                let told = refusal(&options, &secret, "broker:1", &sent, &said);
+                assert!(told.contains("***") && !told.contains("canary"), "{told}");
+            }
         }
     }
 
@@ -257,12 +258,12 @@ mod tests {
     }
 
     fn token(token: &str) -> Result<Conversation> {
-        Conversation::new(&SaslOptions {
+        let options = SaslOptions {
             mechanism: Mechanism::OAuthBearer,
             username: String::new(),
-            password: super::super::options::Hidden(token.into()),
-            token_file: None,
-        })
+            secret: Credential::given(token),
+        };
+        Conversation::new(&options, &secret(&options)?)
     }
 
     #[test]
@@ -285,10 +286,9 @@ mod tests {
         let options = SaslOptions {
             mechanism: Mechanism::Plain,
             username: "u".into(),
-            password: super::super::options::Hidden("p".into()),
-            token_file: None,
+            secret: Credential::given("p"),
         };
-        let mut talk = Conversation::new(&options).unwrap();
+        let mut talk = Conversation::new(&options, &Hidden("p".into())).unwrap();
         assert_eq!(talk.next(b"").unwrap().unwrap(), b"\0u\0p");
         assert_eq!(talk.next(b"").unwrap(), None);
     }

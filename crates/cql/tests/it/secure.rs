@@ -1,7 +1,8 @@
 //! Names, passwords and certificates.
 
 use crate::support::{options, world};
-use millstream_cql::{Cluster, Hidden, Password, TlsOptions};
+use millstream_core::Credential;
+use millstream_cql::{Cluster, TlsOptions};
 use std::fs;
 use std::sync::Arc;
 use tokio::runtime::Handle;
@@ -14,7 +15,7 @@ async fn connect(options: millstream_cql::ClusterOptions) -> Result<Arc<Cluster>
 async fn a_wrong_password_is_told_and_not_shown() {
     let Some(world) = world().await else { return };
     let mut wrong = options(&world.cassandra);
-    wrong.user = Some(("alice".into(), Password::Given(Hidden("canary".into()))));
+    wrong.user = Some(("alice".into(), Credential::given("canary")));
     assert!(!format!("{wrong:?}").contains("canary"));
     let error = connect(wrong).await.err().unwrap();
     assert!(error.contains("cannot be reached") && !error.contains("canary"), "{error}");
@@ -51,7 +52,7 @@ async fn a_password_is_read_from_its_file_for_each_connection() {
     let file = folder.path().join("password");
     let files = world.cassandra.files();
     let mut rotated = options(&world.cassandra);
-    rotated.user = Some((files.user, Password::File(file.clone())));
+    rotated.user = Some((files.user, Credential::File(file.clone())));
     let error = connect(rotated.clone()).await.err().unwrap();
     assert!(error.contains("cannot be read"), "{error}");
     fs::write(&file, "canary\n").unwrap();

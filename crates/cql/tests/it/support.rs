@@ -2,10 +2,9 @@
 
 use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use arrow_schema::DataType;
-use millstream_core::{Found, Lookup, LookupKey};
+use millstream_core::{Credential, Found, Lookup, LookupKey};
 use millstream_cql::{
-    Cluster, ClusterOptions, Consistency, CqlLookup, CqlLookupOptions, Execution, Hidden, Password,
-    Rows,
+    Cluster, ClusterOptions, Consistency, CqlLookup, CqlLookupOptions, Execution, Rows,
 };
 use millstream_testkit::services::{self, Cassandra};
 use scylla::client::session::Session;
@@ -50,7 +49,7 @@ pub fn options(cassandra: &Cassandra) -> ClusterOptions {
         nodes: cassandra.nodes(),
         datacenter: None,
         rack: None,
-        user: Some((files.user, Password::Given(Hidden(files.password)))),
+        user: Some((files.user, Credential::given(files.password))),
         tls: None,
         connections: NonZeroUsize::MIN,
         connect_timeout: Duration::from_secs(10),

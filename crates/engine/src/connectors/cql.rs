@@ -1,16 +1,15 @@
 //! From the options of Cassandra and ScyllaDB to a connector.
 
-use super::tls;
+use super::{credential, tls};
 use anyhow::anyhow;
 use millstream_config::{
     CqlCluster, CqlConsistency, CqlFrom, CqlNulls, CqlOperation, CqlRows, CqlSerialConsistency,
-    CqlTo, Pipeline as PipelineFile, Secret,
+    CqlTo, Pipeline as PipelineFile,
 };
 use millstream_core::{Lookup, Result};
 use millstream_cql::{
     Cluster, ClusterOptions, Consistency, CqlClaim, CqlClaimOptions, CqlLookup, CqlLookupOptions,
-    CqlSinkOptions, CqlTable, Execution, Hidden, Nulls, Operation, Password, Rows,
-    SerialConsistency, Ttl,
+    CqlSinkOptions, CqlTable, Execution, Nulls, Operation, Rows, SerialConsistency, Ttl,
 };
 use millstream_sql::LookupUse;
 use std::num::NonZeroUsize;
@@ -46,18 +45,13 @@ fn cluster(options: &CqlCluster, file: &PipelineFile) -> ClusterOptions {
         nodes: options.nodes.clone(),
         datacenter: options.datacenter.clone(),
         rack: options.rack.clone(),
-        user: options.username.clone().map(|name| (name, password(options.password.as_ref()))),
+        user: options
+            .username
+            .clone()
+            .map(|name| (name, credential::or_empty(options.password.as_ref()))),
         tls: options.tls.as_ref().map(|tls| tls::options(tls, file)),
         connections: connections.unwrap_or(NonZeroUsize::MIN),
         connect_timeout: options.connect_timeout.0,
-    }
-}
-
-fn password(secret: Option<&Secret>) -> Password {
-    match secret.map(|secret| (secret.file(), secret.reveal())) {
-        Some((Some(file), _)) => Password::File(file.to_owned()),
-        Some((None, given)) => Password::Given(Hidden(given.to_owned())),
-        None => Password::Given(Hidden(String::new())),
     }
 }
 

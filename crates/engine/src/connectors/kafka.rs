@@ -1,6 +1,6 @@
 //! From the options of a Kafka cluster to a connector.
 
-use super::tls;
+use super::{credential, tls};
 use anyhow::{Context, anyhow};
 use millstream_config::{
     Delivery, GroupProtocol, Isolation, KafkaCluster, KafkaFrom, KafkaSink as SinkOptions,
@@ -8,12 +8,12 @@ use millstream_config::{
     TopicSink as TopicOptions,
 };
 use millstream_connectors::kafka::{
-    Cluster, ClusterOptions, GroupOptions, Hidden, KafkaSource, KafkaSourceOptions,
-    KafkaTransactions, Mechanism, OnLostOffset, Protocol, SaslOptions, StartAt, Target, Topics,
-    TransactionOptions, Troubles,
+    Cluster, ClusterOptions, GroupOptions, KafkaSource, KafkaSourceOptions, KafkaTransactions,
+    Mechanism, OnLostOffset, Protocol, SaslOptions, StartAt, Target, Topics, TransactionOptions,
+    Troubles,
 };
 use millstream_connectors::{Home, RecordColumns};
-use millstream_core::{Result, fault};
+use millstream_core::{Credential, Result, fault};
 use std::time::Duration;
 use tokio::runtime::Handle;
 
@@ -50,16 +50,11 @@ pub fn watched_cluster(
             SaslMechanism::OAuthBearer => Mechanism::OAuthBearer,
         },
         username: sasl.username.clone().unwrap_or_default(),
-        password: Hidden(
-            match sasl.mechanism {
-                SaslMechanism::OAuthBearer => &sasl.token,
-                _ => &sasl.password,
-            }
-            .as_ref()
-            .map_or("", |secret| secret.reveal())
-            .to_owned(),
-        ),
-        token_file: sasl.token_file.as_ref().map(|path| file.resolve(path)),
+        secret: match (sasl.mechanism, &sasl.token_file) {
+            (SaslMechanism::OAuthBearer, Some(path)) => Credential::File(file.resolve(path)),
+            (SaslMechanism::OAuthBearer, None) => credential::or_empty(sasl.token.as_ref()),
+            _ => credential::or_empty(sasl.password.as_ref()),
+        },
     });
     Cluster::new(cluster, io.clone()).map_err(|error| anyhow!(error.chain()))
 }

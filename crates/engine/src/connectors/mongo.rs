@@ -1,16 +1,15 @@
 //! From the options of MongoDB to a connector.
 
-use super::tls;
+use super::{credential, tls};
 use anyhow::anyhow;
 use millstream_config::{
     MongoCluster, MongoFrom, MongoNulls, MongoOperation, MongoOrder, MongoReadFrom, MongoRows,
-    MongoTo, MongoType, Pipeline as PipelineFile, Secret,
+    MongoTo, MongoType, Pipeline as PipelineFile,
 };
 use millstream_core::{Lookup, Result};
 use millstream_mongo::{
-    Acknowledged, Cluster, ClusterOptions, ColumnType, Columns, Hidden, MongoLookup,
-    MongoLookupOptions, MongoSinkOptions, Nulls, Operation, Password, ReadFrom, Rows, Stored,
-    Template, WriteConcern,
+    Acknowledged, Cluster, ClusterOptions, ColumnType, Columns, MongoLookup, MongoLookupOptions,
+    MongoSinkOptions, Nulls, Operation, ReadFrom, Rows, Stored, Template, WriteConcern,
 };
 use millstream_sql::LookupUse;
 use std::num::NonZeroU32;
@@ -27,21 +26,16 @@ pub async fn connect(
     let options = ClusterOptions {
         hosts: options.hosts.clone(),
         replica_set: options.replica_set.clone(),
-        user: options.username.clone().map(|name| (name, password(options.password.as_ref()))),
+        user: options
+            .username
+            .clone()
+            .map(|name| (name, credential::or_empty(options.password.as_ref()))),
         auth_database: options.auth_database.clone(),
         tls: options.tls.as_ref().map(|tls| tls::options(tls, file)),
         connections: NonZeroU32::new(options.connections).unwrap_or(NonZeroU32::MIN),
         connect_timeout: options.connect_timeout.0,
     };
     Cluster::connect(options, io).await
-}
-
-fn password(secret: Option<&Secret>) -> Password {
-    match secret.map(|secret| (secret.file(), secret.reveal())) {
-        Some((Some(file), _)) => Password::File(file.to_owned()),
-        Some((None, given)) => Password::Given(Hidden(given.to_owned())),
-        None => Password::Given(Hidden(String::new())),
-    }
 }
 
 /// A look-up bound to what the SQL joins it by.

@@ -1,16 +1,16 @@
 //! From the options of PostgreSQL to a connector.
 
-use super::tls;
+use super::{credential, tls};
 use anyhow::anyhow;
 use arrow_schema::SchemaRef;
 use millstream_config::{
     Pipeline as PipelineFile, PostgresConflict, PostgresFrom, PostgresMode, PostgresOperation,
     PostgresServer, PostgresTo,
 };
-use millstream_core::{Lookup, Result};
+use millstream_core::{Credential, Lookup, Result};
 use millstream_postgres::{
-    Conflict, Hidden, Mode, Operation, Password, PgLookup, PgLookupOptions, PgSinkOptions, PgTable,
-    Positions, Server, ServerOptions,
+    Conflict, Mode, Operation, PgLookup, PgLookupOptions, PgSinkOptions, PgTable, Positions,
+    Server, ServerOptions,
 };
 use millstream_sql::LookupUse;
 use std::sync::Arc;
@@ -25,12 +25,8 @@ pub fn server(
     io: &Handle,
 ) -> Arc<Server> {
     let password = match (&options.password_file, &options.password) {
-        (Some(path), _) => Some(Password::File(file.resolve(path))),
-        (None, Some(secret)) => Some(match secret.file() {
-            Some(path) => Password::File(path.to_owned()),
-            None => Password::Given(Hidden(secret.reveal().to_owned())),
-        }),
-        (None, None) => None,
+        (Some(path), _) => Some(Credential::File(file.resolve(path))),
+        (None, secret) => secret.as_ref().map(credential::of),
     };
     let options = ServerOptions {
         hosts: options.hosts.clone(),

@@ -1,6 +1,6 @@
 //! From the options of HTTP servers, files and the standard output to their connectors.
 
-use super::tls;
+use super::{credential, tls};
 use anyhow::anyhow;
 use arrow_schema::{Field, Schema, SchemaRef};
 use millstream_config::{
@@ -8,10 +8,10 @@ use millstream_config::{
     Pipeline as PipelineFile, StdoutFormat,
 };
 use millstream_connectors::{Shown, StdoutSink};
-use millstream_core::{Error, Lookup, Result, Sink};
+use millstream_core::{Credential, Error, Hidden, Lookup, Result, Sink};
 use millstream_files::{Compression, Files, FilesOptions, Folder, Format, Roll};
 use millstream_http::{
-    Ask, Auth, Body, Client, ClientOptions, Headers, Hidden, HttpLookup, HttpLookupOptions,
+    Ask, Auth, Body, Client, ClientOptions, Headers, HttpLookup, HttpLookupOptions,
     HttpSinkOptions, HttpTarget, Site, Target, headers, placeholders,
 };
 use millstream_sql::LookupUse;
@@ -29,13 +29,12 @@ fn client(
     retries: u32,
     answer_bytes_max: usize,
 ) -> ClientOptions {
-    let hidden = |secret: &millstream_config::Secret| Hidden(secret.reveal().to_owned());
     let auth = match (&options.username, &options.password, &options.token, &options.token_file) {
         (Some(user), Some(password), ..) => {
-            Auth::Basic { user: user.clone(), password: hidden(password) }
+            Auth::Basic { user: user.clone(), password: credential::of(password) }
         }
-        (_, _, Some(token), _) => Auth::Bearer(hidden(token)),
-        (.., Some(path)) => Auth::BearerFile(file.resolve(path)),
+        (_, _, Some(token), _) => Auth::Bearer(credential::of(token)),
+        (.., Some(path)) => Auth::Bearer(Credential::File(file.resolve(path))),
         _ => Auth::None,
     };
     ClientOptions {

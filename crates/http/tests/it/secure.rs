@@ -5,7 +5,7 @@ use crate::sink::client_options;
 use arrow_array::{Int64Array, RecordBatch};
 use arrow_schema::{DataType, Field, Schema};
 use hyper::Method;
-use millstream_core::{Batch, Sink};
+use millstream_core::{Batch, Credential, Hidden, Sink};
 use millstream_http::*;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::pki_types::pem::PemObject;
@@ -137,25 +137,29 @@ async fn a_certificate_that_is_renewed_is_shown_from_then_on() {
 }
 
 #[tokio::test]
-async fn a_token_is_read_from_its_file_when_it_changes() {
+async fn a_secret_is_read_from_its_file_when_it_changes() {
     let folder = tempfile::tempdir().unwrap();
-    let token = folder.path().join("token");
-    put(&token, "first\n", 100);
-    let server = Server::start(|_, asked| {
-        let right = asked.headers["authorization"] == "Bearer second";
-        is(if right { 200 } else { 401 })
-    })
-    .await;
-    let mut client = client_options();
-    client.auth = Auth::BearerFile(token.clone());
-    client.retries = 3;
-    let mut sink = open(client, &format!("http://127.0.0.1:{}/", server.port));
-    let error = sink.write(&rows()).await.err().unwrap();
-    assert_eq!(error.kind(), "not_allowed");
-    assert!(error.chain().contains("401"), "{}", error.chain());
-    assert_eq!(server.asked().len(), 1, "whoever is not let in does not knock again at once");
-    put(&token, "second\n", 100);
-    sink.write(&rows()).await.unwrap();
+    let file = folder.path().join("secret");
+    let password = Credential::File(file.clone());
+    let ways = [
+        (Auth::Bearer(Credential::File(file.clone())), "Bearer second"),
+        (Auth::Basic { user: "me".into(), password }, "Basic bWU6c2Vjb25k"),
+    ];
+    for (auth, right) in ways {
+        put(&file, "first\n", 100);
+        let server = Server::start(move |_, asked| {
+            is(if asked.headers["authorization"] == right { 200 } else { 401 })
+        })
+        .await;
+        let client = ClientOptions { auth, retries: 3, ..client_options() };
+        let mut sink = open(client, &format!("http://127.0.0.1:{}/", server.port));
+        let error = sink.write(&rows()).await.err().unwrap();
+        assert_eq!(error.kind(), "not_allowed");
+        assert!(error.chain().contains("401"), "{}", error.chain());
+        assert_eq!(server.asked().len(), 1, "whoever is not let in does not knock again at once");
+        put(&file, "second\n", 100);
+        sink.write(&rows()).await.unwrap();
+    }
 }
 
 #[tokio::test]
@@ -166,7 +170,7 @@ async fn a_user_says_who_it_is() {
     })
     .await;
     let mut client = client_options();
-    client.auth = Auth::Basic { user: "me".into(), password: Hidden("canary".into()) };
+    client.auth = Auth::Basic { user: "me".into(), password: Credential::given("canary") };
     assert!(!format!("{client:?}").contains("canary"));
     let mut sink = open(client, &format!("http://127.0.0.1:{}/", server.port));
     sink.write(&rows()).await.unwrap();
@@ -207,13 +211,13 @@ async fn a_part_of_what_was_sent_is_not_shown_either() {
         let shown = told(none(), "", &named, |_| words.into()).await;
         assert_eq!(shown, r#"{"no":"***"}"#);
     }
-    let basic = Auth::Basic { user: "me".into(), password: Hidden("can\"ary".into()) };
+    let basic = Auth::Basic { user: "me".into(), password: Credential::given("can\"ary") };
     let words = |asked: &Asked| {
         let sent = &asked.headers["authorization"];
         format!(r#"{sent} is me with can\"ary"#)
     };
     assert_eq!(told(basic, "", &[], words).await, "*** is me with ***");
-    let bearer = Auth::Bearer(Hidden("canäry".into()));
+    let bearer = Auth::Bearer(Credential::given("canäry"));
     assert_eq!(told(bearer, "", &[], |_| "no canäry".into()).await, "no ***");
 }
 
@@ -223,7 +227,7 @@ async fn a_token_whose_file_has_changed_meanwhile_is_not_shown() {
     let token = folder.path().join("token");
     put(&token, "canary\n", 100);
     let file = token.clone();
-    let shown = told(Auth::BearerFile(token), "", &[], move |asked| {
+    let shown = told(Auth::Bearer(Credential::File(token)), "", &[], move |asked| {
         put(&file, "second\n", 50);
         format!("{} is too old", asked.headers["authorization"])
     });

@@ -6,8 +6,8 @@ use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use hyper::Method;
 use hyper::header::HeaderName;
 use millstream_core::{
-    Batch, Beginning, Disposition, Headers as RecordHeaders, Partition, Receipt, Record, Records,
-    RecordsBuilder, Sink,
+    Batch, Beginning, Disposition, Headers as RecordHeaders, Hidden, Partition, Receipt, Record,
+    Records, RecordsBuilder, Sink,
 };
 use millstream_http::*;
 use std::collections::BTreeMap;

@@ -3,7 +3,8 @@
 use crate::scripted::{log_in, serve};
 use crate::support::{ask, longs, lookup_options, open_lookup, options};
 use arrow_schema::DataType;
-use millstream_mongo::{Cluster, ClusterOptions, Password, TlsOptions};
+use millstream_core::Credential;
+use millstream_mongo::{Cluster, ClusterOptions, TlsOptions};
 use millstream_testkit::logged::Lines;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -26,7 +27,7 @@ fn alice() -> (ClusterOptions, PathBuf, TempDir) {
     let file = folder.path().join("password");
     put(&file, "pencil\n", 1);
     let mut with = options(serve(log_in("pencil")));
-    with.user = Some(("alice".into(), Password::File(file.clone())));
+    with.user = Some(("alice".into(), Credential::File(file.clone())));
     (with, file, folder)
 }
 

@@ -7,7 +7,8 @@ use crate::support::{
 use arrow_schema::DataType;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use millstream_mongo::{Cluster, Hidden, Operation, Password, ReadFrom, Rows, Template};
+use millstream_core::Credential;
+use millstream_mongo::{Cluster, Operation, ReadFrom, Rows, Template};
 use mongodb::bson::spec::BinarySubtype;
 use mongodb::bson::{Binary, Bson, Document, RawDocumentBuf, doc};
 use ring::{digest, hmac, pbkdf2};
@@ -390,12 +391,12 @@ pub fn log_in(password: &'static str) -> impl FnMut(&Document) -> Reply + Send {
 async fn a_user_logs_in_with_the_password_and_no_other() {
     let address = serve(log_in("pencil"));
     let mut with = options(address);
-    with.user = Some(("alice".into(), Password::Given(Hidden("pencil".into()))));
+    with.user = Some(("alice".into(), Credential::given("pencil")));
     let cluster = Cluster::connect(with.clone(), &Handle::current()).await.unwrap();
     let lookup = lookup_options("d", "c", &[("v", "string")]);
     let lookup = open_lookup(&cluster, lookup, &[("_id", DataType::Int64)]).unwrap();
     assert_eq!(ask(&lookup, vec![("_id", longs(&[Some(1)]))]).await.unwrap().ends, [1]);
-    with.user = Some(("alice".into(), Password::Given(Hidden("canary".into()))));
+    with.user = Some(("alice".into(), Credential::given("canary")));
     let error = Cluster::connect(with, &Handle::current()).await.err().unwrap();
     assert_eq!(error.kind(), "unauthorized", "{}", error.chain());
     assert_eq!(error.disposition(), millstream_core::Disposition::Stop);

@@ -1,7 +1,8 @@
 //! Names, passwords and certificates.
 
 use crate::support::{options, world};
-use millstream_mongo::{Cluster, ClusterOptions, Hidden, Password, TlsOptions};
+use millstream_core::Credential;
+use millstream_mongo::{Cluster, ClusterOptions, TlsOptions};
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ async fn connect(options: ClusterOptions) -> Result<Arc<Cluster>, String> {
 async fn a_password_is_not_shown() {
     let Some(world) = world().await else { return };
     let mut wrong = options(world.mongo.address());
-    wrong.user = Some(("alice".into(), Password::Given(Hidden("canary".into()))));
+    wrong.user = Some(("alice".into(), Credential::given("canary")));
     assert!(!format!("{wrong:?}").contains("canary"));
     let error = connect(wrong).await.err().unwrap_or_default();
     assert!(!error.contains("canary"), "{error}");

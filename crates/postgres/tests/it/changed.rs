@@ -1,8 +1,8 @@
 //! A table that changes while a batch is written, and who may write at all.
 
 use crate::support::{World, client, longs, options, rows, texts, world};
-use millstream_core::Batch;
-use millstream_postgres::{Hidden, Password, Server, ServerOptions};
+use millstream_core::{Batch, Credential};
+use millstream_postgres::{Server, ServerOptions};
 use std::time::Duration;
 use tokio::runtime::Handle;
 
@@ -86,7 +86,7 @@ async fn whoever_may_copy_may_write() {
         .await;
     let restricted = ServerOptions {
         user: role.clone(),
-        password: Some(Password::Given(Hidden("canary".into()))),
+        password: Some(Credential::given("canary")),
         ..options(&world.postgres)
     };
     let world = World { server: Server::new(restricted, Handle::current()), ..world };

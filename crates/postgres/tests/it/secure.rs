@@ -1,7 +1,8 @@
 //! Names, passwords and certificates.
 
 use crate::support::{options, world};
-use millstream_postgres::{Hidden, Password, Server, ServerOptions, Table, TlsOptions};
+use millstream_core::Credential;
+use millstream_postgres::{Server, ServerOptions, Table, TlsOptions};
 use std::fs;
 use tokio::runtime::Handle;
 
@@ -15,7 +16,7 @@ async fn connect(options: ServerOptions) -> Result<Table, String> {
 async fn a_wrong_password_is_told_and_not_shown() {
     let Some(world) = world().await else { return };
     let mut wrong = options(&world.postgres);
-    wrong.password = Some(Password::Given(Hidden("canary".into())));
+    wrong.password = Some(Credential::given("canary"));
     assert!(!format!("{wrong:?}").contains("canary"));
     let told = connect(wrong).await.unwrap_err();
     assert!(told.contains("password authentication failed") && !told.contains("canary"), "{told}");
@@ -28,7 +29,7 @@ async fn a_password_is_read_from_its_file_for_each_connection() {
     let file = folder.path().join("password");
     fs::write(&file, "wrong\n").unwrap();
     let mut rotated = options(&world.postgres);
-    rotated.password = Some(Password::File(file.clone()));
+    rotated.password = Some(Credential::File(file.clone()));
     assert!(connect(rotated.clone()).await.is_err());
     fs::write(&file, format!("{}\n", world.postgres.files().password)).unwrap();
     connect(rotated).await.unwrap();

@@ -3,10 +3,10 @@
 
 use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use arrow_schema::DataType;
-use millstream_core::{Batch, Found, Lookup, LookupKey, Receipt};
+use millstream_core::{Batch, Credential, Found, Lookup, LookupKey, Receipt};
 use millstream_postgres::{
-    Conflict, Hidden, Mode, Operation, Password, PgLookup, PgLookupOptions, PgSinkOptions, PgTable,
-    Server, ServerOptions,
+    Conflict, Mode, Operation, PgLookup, PgLookupOptions, PgSinkOptions, PgTable, Server,
+    ServerOptions,
 };
 use millstream_testkit::services::{self, Postgres};
 use std::sync::Arc;
@@ -50,7 +50,7 @@ pub fn options(postgres: &Postgres) -> ServerOptions {
         hosts: vec![postgres.address().to_string()],
         database: "postgres".into(),
         user: files.user,
-        password: Some(Password::Given(Hidden(files.password))),
+        password: Some(Credential::given(files.password)),
         tls: None,
         application: "millstream-test".into(),
         connections: 2,

@@ -11,11 +11,10 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::{Request, header};
 use hyper_util::rt::TokioIo;
-use millstream_core::{Error, Result, redact};
+use millstream_core::{Credential, Error, Hidden, Result, redact};
 use millstream_tls::TlsOptions;
 use rustls::pki_types::ServerName;
 use std::convert::Infallible;
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -28,26 +27,31 @@ use url::Url;
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 const CONTENT_TYPE: &str = "application/vnd.schemaregistry.v1+json";
 
-/// Who we are to the registry. Its `Debug` shows no secret.
-#[derive(Clone, Default)]
+/// Who we are to the registry. A file is read for each question.
+#[derive(Debug, Clone, Default)]
 pub enum Auth {
     #[default]
     None,
     Basic {
         user: String,
-        password: String,
+        password: Credential,
     },
     Bearer {
-        token: String,
+        token: Credential,
     },
+}
+
+/// What is shown to an address now.
+struct Login {
+    /// Of the `Authorization` header.
+    value: String,
+    secret: Hidden,
 }
 
 pub(super) struct Transport {
     urls: Vec<Url>,
-    /// The value of the `Authorization` header, by address.
-    authorizations: Vec<Option<String>>,
-    /// What no answer may repeat, by address.
-    secrets: Vec<Vec<String>>,
+    /// Who we are to each address.
+    logins: Vec<Auth>,
     /// Its files are read for each connection, so that renewed ones are used.
     tls: TlsOptions,
     timeout: Duration,
@@ -55,13 +59,37 @@ pub(super) struct Transport {
     current: AtomicUsize,
 }
 
+impl Auth {
+    fn header(&self) -> Result<Option<Login>, String> {
+        let (value, secret) = match self {
+            Auth::None => return Ok(None),
+            Auth::Basic { user, password } => {
+                let secret = password.current("password")?;
+                let both = BASE64.encode(format!("{user}:{}", secret.0));
+                (format!("Basic {both}"), secret)
+            }
+            Auth::Bearer { token } => {
+                let secret = token.current("token")?;
+                (format!("Bearer {}", secret.0.trim()), secret)
+            }
+        };
+        Ok(Some(Login { value, secret }))
+    }
+}
+
+impl Login {
+    /// What no answer may repeat.
+    fn secrets(&self) -> impl Iterator<Item = &str> {
+        [self.secret.0.trim()].into_iter().chain(self.value.split(' ').nth(1))
+    }
+}
+
 impl Transport {
     pub fn new(options: &Options) -> Result<Transport> {
         let mistake = |message: String| Error::stop("registry_options", message);
         let mut transport = Transport {
             urls: Vec::new(),
-            authorizations: Vec::new(),
-            secrets: Vec::new(),
+            logins: Vec::new(),
             tls: options.tls.clone(),
             timeout: options.timeout,
             current: AtomicUsize::new(0),
@@ -74,27 +102,18 @@ impl Transport {
             if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
                 return Err(mistake(wrong.to_owned()));
             }
-            let basic = |user: &str, password: &str| {
-                Some(format!("Basic {}", BASE64.encode(format!("{user}:{password}"))))
+            let password = Credential::given(decoded(url.password().unwrap_or_default()));
+            let login = match (&options.auth, url.username()) {
+                (Auth::None, "") => Auth::None,
+                (Auth::None, user) => Auth::Basic { user: decoded(user), password },
+                (given, _) => given.clone(),
             };
-            let in_url = url.password().unwrap_or_default();
-            let mut secrets = vec![in_url.to_owned(), decoded(in_url)];
-            let authorization = match (&options.auth, url.username()) {
-                (Auth::Basic { user, password }, _) => {
-                    secrets.push(password.clone());
-                    basic(user, password)
-                }
-                (Auth::Bearer { token }, _) => Some(format!("Bearer {token}")),
-                (Auth::None, "") => None,
-                (Auth::None, user) => basic(&decoded(user), &decoded(in_url)),
-            };
-            let sent = authorization.as_ref().and_then(|value| value.split(' ').nth(1));
-            secrets.extend(sent.map(str::to_owned));
-            transport.secrets.push(secrets);
+            // One that cannot be read is told of now.
+            login.header().map_err(mistake)?;
+            transport.logins.push(login);
             // Neither fails: the address has a host.
             let _ = (url.set_username(""), url.set_password(None));
             transport.urls.push(url);
-            transport.authorizations.push(authorization);
         }
         match transport.urls.is_empty() {
             true => Err(mistake("the schema registry has no address".to_owned())),
@@ -116,7 +135,9 @@ impl Transport {
             segments.pop_if_empty().extend(path);
         }
         url.set_query(query);
-        let exchange = self.with(&url, self.authorizations[at].as_deref(), method, body);
+        let login = self.logins[at].header().map_err(Failure::unavailable)?;
+        let authorization = login.as_ref().map(|login| login.value.as_str());
+        let exchange = self.with(&url, authorization, method, body);
         let mut answer = match tokio::time::timeout(self.timeout, exchange).await {
             Ok(answer) => answer,
             Err(_) => Err(format!("no answer within {:?}", self.timeout)),
@@ -125,7 +146,7 @@ impl Transport {
             && !(200..300).contains(&answer.status)
         {
             // One that refuses may repeat what it was sent.
-            let secrets = self.secrets[at].iter().map(String::as_str);
+            let secrets = login.iter().flat_map(Login::secrets);
             answer.body = redact(&String::from_utf8_lossy(&answer.body), secrets).into_bytes();
         }
         let well = answer.as_ref().is_ok_and(|answer| answer.status < 500);
@@ -219,14 +240,4 @@ fn decoded(text: &str) -> String {
         };
     }
     String::from_utf8_lossy(&plain).into_owned()
-}
-
-impl fmt::Debug for Auth {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Auth::None => "None",
-            Auth::Basic { .. } => "Basic",
-            Auth::Bearer { .. } => "Bearer",
-        })
-    }
 }

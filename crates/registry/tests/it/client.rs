@@ -4,7 +4,7 @@
 use crate::server::Server;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
-use millstream_core::{Disposition, Guid, RegisteredSchema, SchemaKind, Schemas};
+use millstream_core::{Credential, Disposition, Guid, RegisteredSchema, SchemaKind, Schemas};
 use millstream_registry::client::{Auth, Client, Options, TlsOptions};
 use millstream_registry::{Registry, router};
 use millstream_testkit::proxy::{Direction, Fault, Proxy};
@@ -382,19 +382,37 @@ fn it_says_who_it_is() {
         Client::new(Options { auth, ..options(url(server.address)) }).unwrap()
     };
     run(async {
-        let user = |password: &str| Auth::Basic { user: "alice".into(), password: password.into() };
+        let user = |password: &str| Auth::Basic {
+            user: "alice".into(),
+            password: Credential::given(password),
+        };
         assert_eq!(auth(user("s3cret"), &basic).by_id(id).await.unwrap().id, id);
         let why = auth(user("wrong"), &basic).by_id(id).await;
         let why = refused(why, Disposition::Stop, "registry_not_allowed");
         assert!(why.contains("password") && !why.contains("wrong"), "{why}");
-        let token = Auth::Bearer { token: "t0ken".into() };
+        let token = Auth::Bearer { token: Credential::given("t0ken") };
         assert_eq!(auth(token, &bearer).by_id(id).await.unwrap().id, id);
         let inside = format!("http://alice:s3%63ret@{}", basic.address);
         assert_eq!(client(inside).by_id(id).await.unwrap().id, id);
         let wrong = client(format!("http://alice:hidden@{}", basic.address)).by_id(id).await;
         assert!(!wrong.unwrap_err().chain().contains("hidden"));
     });
-    assert_eq!(format!("{:?}", Auth::Bearer { token: "t0ken".into() }), "Bearer");
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("token");
+    let token = || Auth::Bearer { token: Credential::File(file.clone()) };
+    let none = Client::new(Options { auth: token(), ..options(url(bearer.address)) });
+    let why = none.err().unwrap().chain();
+    assert!(why.contains("the token file") && why.contains("cannot be read"), "{why}");
+    std::fs::write(&file, "old\n").unwrap();
+    let client = auth(token(), &bearer);
+    run(async {
+        let why = client.by_id(id).await;
+        refused(why, Disposition::Stop, "registry_not_allowed");
+        std::fs::write(&file, "t0ken\n").unwrap();
+        assert_eq!(client.by_id(id).await.unwrap().id, id);
+    });
+    let token = Auth::Bearer { token: Credential::given("canary") };
+    assert!(!format!("{token:?}").contains("canary"));
 }
 
 #[test]

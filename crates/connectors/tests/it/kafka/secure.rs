@@ -4,8 +4,8 @@ use super::member::Member;
 use super::*;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use millstream_connectors::kafka::{Hidden, Mechanism, SaslOptions, TlsOptions};
-use millstream_core::Disposition;
+use millstream_connectors::kafka::{Mechanism, SaslOptions, TlsOptions};
+use millstream_core::{Credential, Disposition};
 use millstream_testkit::services::{self, Files, Listener, unique};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -17,8 +17,7 @@ fn sasl(files: &Files, mechanism: Mechanism) -> SaslOptions {
     SaslOptions {
         mechanism,
         username: files.user.clone(),
-        password: Hidden(files.password.clone()),
-        token_file: None,
+        secret: Credential::given(&files.password),
     }
 }
 
@@ -35,8 +34,7 @@ fn bearing(token: String) -> SaslOptions {
     SaslOptions {
         mechanism: Mechanism::OAuthBearer,
         username: String::new(),
-        password: Hidden(token),
-        token_file: None,
+        secret: Credential::given(token),
     }
 }
 
@@ -85,7 +83,7 @@ async fn who_is_not_let_in_is_told_why() {
     };
     let mut wrong = options(&kafka.brokers(Listener::Sasl));
     wrong.sasl = Some(SaslOptions {
-        password: Hidden("wrong-secret".into()),
+        secret: Credential::given("wrong-secret"),
         ..sasl(&files, Mechanism::ScramSha256)
     });
     let error = refused(wrong).await;
@@ -171,7 +169,8 @@ async fn tokens_that_run_out_are_renewed_without_losing_the_place() {
     let topic = unique("tokens");
     kafka.create_topic(&topic, 2, KEEP);
     let mut options = options(&kafka.brokers(Listener::Sasl));
-    options.sasl = Some(SaslOptions { token_file: Some(file.clone()), ..bearing(String::new()) });
+    options.sasl =
+        Some(SaslOptions { secret: Credential::File(file.clone()), ..bearing(String::new()) });
     let cluster = Cluster::new(options, Handle::current()).unwrap();
     let member = Member::join(source(&cluster, reading(&topic, &topic)).await);
     until("all are ours", || member.owned() == 2).await;
@@ -234,4 +233,57 @@ async fn logins_that_hold_for_a_time_are_renewed_before_it_is_over() {
         member.leave().await;
     };
     tokio::join!(one(Mechanism::Plain), one(Mechanism::ScramSha256), one(Mechanism::ScramSha512));
+}
+
+/// A password that is in a file is the one that a new login shows: rows and partitions do not notice
+/// that it was changed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_is_changed_without_losing_the_place() {
+    let Some(kafka) = services::kafka() else { return };
+    let files = kafka.files();
+    let user = unique("rotated");
+    let set = |password: &str| {
+        let secret = format!("SCRAM-SHA-512=[password={password}]");
+        let user = ["--entity-type", "users", "--entity-name", &user];
+        let change = ["--alter", "--add-config", &secret];
+        let to = ["configs", "--bootstrap-server", &kafka.bootstrap()].map(str::to_owned);
+        let all = to.iter().map(String::as_str).chain(user).chain(change);
+        kafka.tool(&all.collect::<Vec<_>>());
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("password");
+    set("first-secret");
+    std::fs::write(&file, "first-secret\n").unwrap();
+    let topic = unique("rotated");
+    kafka.create_topic(&topic, 2, KEEP);
+    let mut options = options(&kafka.brokers(Listener::SaslTls));
+    options.tls = Some(tls(&files));
+    options.sasl = Some(SaslOptions {
+        username: user.clone(),
+        secret: Credential::File(file.clone()),
+        ..sasl(&files, Mechanism::ScramSha512)
+    });
+    let cluster = Cluster::new(options, Handle::current()).unwrap();
+    let member = Member::join(source(&cluster, reading(&topic, &topic)).await);
+    until("all are ours", || member.owned() == 2).await;
+    let sent = events(53, 1_600);
+    let target = Target::Topic(topic.as_str().into());
+    let mut sink = sink(&cluster, target, Codec::Lz4, &rows(&sent[..1]));
+    for (at, part) in sent.chunks(100).enumerate() {
+        if at == 4 {
+            set("second-secret");
+            std::fs::write(&file, "second-secret\n").unwrap();
+        }
+        // Long enough for every login to be renewed.
+        let receipt = sink.write(&batch(rows(part))).await.unwrap();
+        tokio::time::timeout(PATIENCE, receipt.durable).await.unwrap().unwrap();
+        tokio::time::sleep(Duration::from_millis(700)).await;
+    }
+    until("all are read", || member.seen() >= sent.len()).await;
+    let (seen, moved) = {
+        let notes = member.notes.lock();
+        (notes.seen.len(), notes.lost + notes.revoked)
+    };
+    assert_eq!((seen, moved), (sent.len(), 0));
+    member.leave().await;
 }
