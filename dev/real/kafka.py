@@ -136,6 +136,9 @@ class Broker(Unit):
                     'unsecuredLoginStringClaim_sub="broker";'
                 ),
             }
+        # There a login holds for four seconds, so that tests see it renewed.
+        for mechanism in ("plain", "scram-sha-256", "scram-sha-512", "oauthbearer"):
+            lines[f"listener.name.sasl_tls.{mechanism}.connections.max.reauth.ms"] = 4000
         return "".join(f"{key}={value}\n" for key, value in lines.items())
 
     def start(self, cluster_id):
