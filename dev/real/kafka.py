@@ -112,6 +112,8 @@ class Broker(Unit):
             "num.network.threads": 2,
             "num.io.threads": 4,
             "num.recovery.threads.per.data.dir": 2,
+            # Not a minute later, in the midst of something that is measured.
+            "file.delete.delay.ms": 1000,
         }
         for listener in ("tls", "mtls", "sasl_tls"):
             prefix = f"listener.name.{listener}.ssl"
