@@ -1,6 +1,6 @@
 //! Proving who we are: PLAIN, SCRAM (RFC 5802, with SHA-256 and SHA-512) and OAUTHBEARER.
 //!
-//! A conversation says what to send next; what it does not do is sending.
+//! A conversation does no I/O: it says what to send next.
 
 use super::options::{Mechanism, SaslOptions};
 use base64::Engine;
