@@ -17,7 +17,8 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 /// What needs the operator, but nothing of this process: whether it was mended is seen by trying.
-const MENDED_ELSEWHERE: [&str; 3] = ["not_authorised", "no_topic", "authentication"];
+const MENDED_ELSEWHERE: [&str; 4] =
+    ["not_authorised", "no_topic", "authentication", "registry_not_allowed"];
 
 /// One that holds again so soon is said to hold once.
 const HELD_AGAIN: Duration = Duration::from_secs(30);

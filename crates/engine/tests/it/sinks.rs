@@ -214,6 +214,29 @@ async fn a_drain_finishes_what_is_in_flight_and_gives_up_on_a_stuck_sink() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_partition_that_is_not_let_in_goes_on_by_itself_once_it_is() {
+    for kind in ["authentication", "registry_not_allowed"] {
+        let fixture = Fixture::new(0..100).await;
+        let Fixture { bench, kept, .. } = &fixture;
+        let is_shut = Arc::new(AtomicBool::new(true));
+        let shut = is_shut.clone();
+        fixture
+            .start(move |kept, ids| {
+                if ids[0] >= 40 && shut.load(Ordering::Relaxed) {
+                    return Err(Error::stop(kind, "it wants another password"));
+                }
+                kept.lock().extend(&ids);
+                Ok(written(ids.len()))
+            })
+            .await;
+        bench.until("holding", |b| b.report("p").state == PartitionState::Holding).await;
+        is_shut.store(false, Ordering::Relaxed);
+        bench.until("committed", |b| b.committed("p", 0) == Some(100)).await;
+        assert_eq!(*kept.lock(), (0..100).collect::<Vec<_>>(), "{kind}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_partition_that_holds_shows_its_lag_when_metrics_are_read() {
     let fixture = Fixture::new(0..10).await;
     let Fixture { bench, .. } = &fixture;
