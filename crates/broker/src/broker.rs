@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::fetch::session::{self, Sessions};
 use crate::groups::Groups;
 use crate::options::Options;
+use crate::out::Out;
 use crate::stats::{Counters, Meter, Present, add};
 use crate::store::Store;
 use crate::tls::Tls;
@@ -148,14 +149,18 @@ impl Broker {
 async fn serve(inner: Arc<Inner>, stream: TcpStream, peer: SocketAddr, stop: CancellationToken) {
     let Ok(local) = stream.local_addr() else { return };
     let _ = stream.set_nodelay(true);
-    let ends = Ends { peer, local };
+    let ends = Ends { peer, local, plain: inner.tls.is_none() };
     let _present = Present::new(inner.clone());
     let Some(tls) = &inner.tls else {
-        return connection::serve(inner.clone(), stream, ends, stop).await;
+        let (reader, out) = stream.into_split();
+        return connection::serve(inner.clone(), reader, Out::Plain(out), ends, stop).await;
     };
     let accepted = timeout(inner.options.limits.stalled, tls.accept(stream)).await;
     match accepted {
-        Ok(Ok(stream)) => return connection::serve(inner.clone(), stream, ends, stop).await,
+        Ok(Ok(stream)) => {
+            let (reader, out) = tokio::io::split(stream);
+            return connection::serve(inner.clone(), reader, Out::Tls(out), ends, stop).await;
+        }
         Ok(Err(error)) => tracing::debug!(%peer, %error, "a TLS handshake failed"),
         Err(_) => tracing::debug!(%peer, "a TLS handshake took too long"),
     }

@@ -10,16 +10,17 @@
 
 use crate::broker::Inner;
 use crate::dispatch::{self, Pending};
+use crate::out::{Out, Piece};
 use crate::sasl::Session;
 use crate::shape::Api;
 use crate::stats::{Counters, add};
 use crate::wire::{Answer, Refused, Request};
 use bytes::{Bytes, BytesMut};
-use std::io::{self, IoSlice};
+use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Duration, Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -38,6 +39,8 @@ const UNKNOWN_BYTES: usize = 64 << 10;
 pub struct Ends {
     pub peer: SocketAddr,
     pub local: SocketAddr,
+    /// Nothing is encrypted: files can go out as they are.
+    pub plain: bool,
 }
 
 struct Queued {
@@ -56,11 +59,13 @@ struct Shares {
 }
 
 /// Serves a connection until it ends, for whatever reason.
-pub async fn serve<S>(broker: Arc<Inner>, stream: S, ends: Ends, stop: CancellationToken)
-where
-    S: AsyncRead + AsyncWrite + Send + 'static,
-{
-    let (reader, writer) = tokio::io::split(stream);
+pub async fn serve(
+    broker: Arc<Inner>,
+    reader: impl AsyncRead + Unpin,
+    out: Out,
+    ends: Ends,
+    stop: CancellationToken,
+) {
     let (queue, queued) = mpsc::channel(broker.options.limits.in_flight.max(1));
     let stalled = broker.options.limits.stalled;
     let over = stop.child_token();
@@ -68,7 +73,7 @@ where
         let (broker, over) = (broker.clone(), over.clone());
         async move {
             let done = tokio::select! {
-                done = write(writer, queued, stalled, &broker.counters) => done,
+                done = write(out, queued, stalled, &broker.counters) => done,
                 () = over.cancelled() => Ok(()),
             };
             over.cancel();
@@ -212,16 +217,12 @@ fn kib(bytes: usize) -> u32 {
     u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX)
 }
 
-async fn write<W>(
-    mut writer: W,
+async fn write(
+    mut out: Out,
     mut queued: mpsc::Receiver<Queued>,
     stalled: Duration,
     counters: &Counters,
-) -> io::Result<()>
-where
-    W: AsyncWrite + Unpin,
-{
-    let mut pieces: Vec<Bytes> = Vec::new();
+) -> io::Result<()> {
     while let Some(Queued { pending, api, since, mut shares }) = queued.recv().await {
         let mut finishing = pin!(pending.finish());
         let finished = match timeout(HELD, &mut finishing).await {
@@ -243,57 +244,19 @@ where
             }
         };
         drop(shares);
-        if answer.answer.0.is_empty() {
+        let Answer(pieces) = answer.answer;
+        if pieces.is_empty() {
             return Err(io::Error::other("an answer could not be written"));
         }
-        let last = answer.last;
-        let Answer(answered) = answer.answer;
-        pieces.extend(answered);
-        add(&counters.bytes_out, pieces.iter().map(|piece| piece.len() as u64).sum());
-        write_pieces(&mut writer, &mut pieces, stalled).await?;
+        let bytes: usize = pieces.iter().map(Piece::len).sum();
+        add(&counters.bytes_out, bytes as u64);
+        // Also one that takes a little now and then holds memory that others wait for.
+        out.write(pieces, Instant::now() + patience(stalled, bytes)).await?;
         counters.answered(api, since.elapsed(), &answer.failures);
         drop(answer.permit);
-        if last {
+        if answer.last {
             break;
         }
     }
-    timeout(stalled, writer.shutdown()).await.unwrap_or(Ok(()))
-}
-
-async fn write_pieces<W>(
-    writer: &mut W,
-    pieces: &mut Vec<Bytes>,
-    stalled: Duration,
-) -> io::Result<()>
-where
-    W: AsyncWrite + Unpin,
-{
-    let mut first = 0;
-    let bytes: usize = pieces.iter().map(Bytes::len).sum();
-    // Also one that takes a little now and then holds memory that others wait for.
-    let until = Instant::now() + patience(stalled, bytes);
-    while first < pieces.len() {
-        let slices: Vec<IoSlice<'_>> =
-            pieces[first..].iter().take(64).map(|piece| IoSlice::new(piece)).collect();
-        let written = match timeout_at(until, writer.write_vectored(&slices)).await {
-            Ok(written) => written?,
-            Err(_) => {
-                let what = "its answers were not taken for too long";
-                return Err(io::Error::new(io::ErrorKind::TimedOut, what));
-            }
-        };
-        if written == 0 {
-            return Err(io::ErrorKind::WriteZero.into());
-        }
-        let mut left = written;
-        while first < pieces.len() && left >= pieces[first].len() {
-            left -= pieces[first].len();
-            first += 1;
-        }
-        if left > 0 {
-            let _ = pieces[first].split_to(left);
-        }
-    }
-    pieces.clear();
-    timeout(stalled, writer.flush()).await.unwrap_or(Ok(()))
+    out.close(stalled).await
 }

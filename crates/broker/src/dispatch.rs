@@ -95,7 +95,7 @@ pub async fn begin(
     let ends = session.ends;
     match request.api.key {
         0 => produce::begin(&broker, request).await,
-        1 => fetch::begin(broker, request),
+        1 => fetch::begin(broker, ends, request),
         2 => later(request, async move |q, v| list_offsets::list(&broker, q, v).await),
         3 => later(request, async move |q, v| cluster::metadata(&broker, ends, q, v).await),
         8 => groups::offsets::commit(&broker, request),

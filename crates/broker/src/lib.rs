@@ -23,6 +23,7 @@ mod fetch;
 mod groups;
 mod list_offsets;
 mod options;
+mod out;
 mod produce;
 mod sasl;
 mod shape;

@@ -1,8 +1,8 @@
 //! What the listener counts.
 
 use crate::broker::Inner;
+use crate::out::Piece;
 use crate::shape::{APIS, Api};
-use bytes::Bytes;
 use kafka_protocol::ResponseError;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -161,9 +161,13 @@ impl Counters {
     }
 
     /// Whole batches, as the log gives them.
-    pub fn fetched(&self, batches: &Bytes) {
+    pub fn fetched(&self, batches: &Piece) {
+        let records = match batches {
+            Piece::Bytes(batches) => records(batches),
+            Piece::Placed(placed) => placed.records(),
+        };
         add(&self.bytes_fetched, batches.len() as u64);
-        add(&self.records_fetched, records(batches));
+        add(&self.records_fetched, records);
     }
 }
 

@@ -5,6 +5,7 @@
 //! length i32 │ correlation i32 │ (tagged fields) │ body
 //! ```
 
+use crate::out::Piece;
 use crate::shape::{self, Api, Malformed};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, StrBytes};
@@ -24,7 +25,7 @@ pub struct Request {
 
 /// An answer: the frame in pieces, so that records are not copied into it.
 #[derive(Debug, Default, Clone)]
-pub struct Answer(pub Vec<Bytes>);
+pub struct Answer(pub Vec<Piece>);
 
 /// Why a frame is not a request; but for the first the connection ends.
 #[derive(Debug, thiserror::Error)]
@@ -103,13 +104,13 @@ impl Answer {
             tracing::error!(%error, version, "an answer could not be written");
             return Answer::default();
         }
-        Answer::framed(vec![bytes.freeze()])
+        Answer::framed(vec![Piece::Bytes(bytes.freeze())])
     }
 
     /// Puts the length in front of pieces whose first four bytes are free for it.
-    pub fn framed(mut pieces: Vec<Bytes>) -> Answer {
-        let len: usize = pieces.iter().map(Bytes::len).sum();
-        if let Some(first) = pieces.first_mut() {
+    pub fn framed(mut pieces: Vec<Piece>) -> Answer {
+        let len: usize = pieces.iter().map(Piece::len).sum();
+        if let Some(Piece::Bytes(first)) = pieces.first_mut() {
             let mut head = BytesMut::from(std::mem::take(first));
             head[..4].copy_from_slice(&(len as u32 - 4).to_be_bytes());
             *first = head.freeze();

@@ -6,6 +6,9 @@
 use millstream_core::{fault, lock};
 use std::fmt::Debug;
 use std::io::{self, IoSlice};
+#[cfg(target_os = "linux")]
+use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -58,6 +61,10 @@ pub trait File: Send + Sync + Debug {
     fn sync_all(&self) -> io::Result<()>;
     /// These bytes will be read soon.
     fn will_need(&self, _at: u64, _len: u64) {}
+    /// What the kernel sends the file from, where it can.
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
 }
 
 /// The operating system's files.
@@ -182,5 +189,10 @@ impl File for RealFile {
         let len = std::num::NonZeroU64::new(len);
         // Advice only: a file system that cannot take it costs nothing but speed.
         let _ = rustix::fs::fadvise(&self.0, at, len, rustix::fs::Advice::WillNeed);
+    }
+
+    #[cfg(target_os = "linux")]
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.0.as_fd())
     }
 }

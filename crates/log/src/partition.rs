@@ -52,6 +52,8 @@ pub struct Partition {
     pub bytes: AtomicU64,
     pub synced: watch::Sender<Synced>,
     pub ends: Ends,
+    /// The end when the partition was opened: from here on all was checked when it was appended.
+    pub appended_from: i64,
     pub low_commits: Mutex<HashMap<String, i64>>,
     pub point: Mutex<Option<PointFile>>,
     /// Why this partition can be neither read nor written: damage found when it was opened.
@@ -237,6 +239,7 @@ impl Partition {
             bytes: AtomicU64::new(bytes),
             synced: watch::Sender::new(synced),
             ends: Ends::default(),
+            appended_from: end.offset,
             low_commits: Mutex::default(),
             point: Mutex::new(point.ok()),
             refused,

@@ -7,6 +7,7 @@
 use crate::codec::{self, HEADER_BYTES, Header, Invalid};
 use crate::error::{Error, Result};
 use crate::partition::{Partition, PartitionLog};
+use crate::placed::Placed;
 use crate::seek::Cursor;
 use crate::segment::Scan;
 use bytes::Bytes;
@@ -14,13 +15,15 @@ use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// What [`PartitionLog::read_raw`] found.
+/// What [`PartitionLog::read_raw`] and [`PartitionLog::find_raw`] found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Raw {
     /// Nothing that is synced.
     End,
     /// Whole batches, and the offset after the last of them.
     Batches { bytes: Bytes, next: i64 },
+    /// Whole batches in their file, and the offset after the last of them.
+    Placed { placed: Placed, next: i64 },
     /// The first batch alone has this many bytes, which are more than were asked for.
     Larger(usize),
 }
@@ -52,6 +55,21 @@ impl PartitionLog {
     /// The batches from the one that holds `offset` on, as they are on disk, no more than
     /// `max_bytes` of them. The first batch may begin before `offset`.
     pub fn read_raw(&self, offset: i64, max_bytes: usize) -> Result<Raw> {
+        self.raw(offset, max_bytes, |_, _| None)
+    }
+
+    /// As [`Self::read_raw`], but what this process has appended stays where it lies, where the
+    /// files can be sent from.
+    pub fn find_raw(&self, offset: i64, max_bytes: usize) -> Result<Raw> {
+        self.raw(offset, max_bytes, |cursor, limit| self.0.placed_at(cursor, limit, max_bytes))
+    }
+
+    fn raw(
+        &self,
+        offset: i64,
+        max_bytes: usize,
+        placed: impl Fn(&Cursor, u64) -> Option<Raw>,
+    ) -> Result<Raw> {
         let partition = &self.0;
         partition.check_refused()?;
         partition.check_gone()?;
@@ -75,15 +93,23 @@ impl PartitionLog {
                 }
                 Err(error) => return Err(error),
             }
-            let found = match partition.raw_at(&cursor, limit, max_bytes) {
-                Err(Error::Damage(_)) if cursor.guessed => {
-                    cursor.restart();
-                    continue;
-                }
-                found => found?,
+            let found = match placed(&cursor, limit) {
+                Some(placed) => placed,
+                None => match partition.raw_at(&cursor, limit, max_bytes) {
+                    Err(Error::Damage(_)) if cursor.guessed => {
+                        cursor.restart();
+                        continue;
+                    }
+                    found => found?,
+                },
             };
-            if let Raw::Batches { bytes, next } = &found {
-                let end = (*next, cursor.segment.base, cursor.position + bytes.len() as u64);
+            let taken = match &found {
+                Raw::Batches { bytes, next } => Some((*next, bytes.len())),
+                Raw::Placed { placed, next } => Some((*next, placed.len())),
+                Raw::End | Raw::Larger(_) => None,
+            };
+            if let Some((next, len)) = taken {
+                let end = (next, cursor.segment.base, cursor.position + len as u64);
                 partition.ends.replace(offset, end);
             }
             return Ok(found);

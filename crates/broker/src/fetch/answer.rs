@@ -2,8 +2,9 @@
 //! the frame instead of a copy in it.
 
 use super::{Given, Name, Wanted};
+use crate::out::Piece;
 use crate::wire::{Answer, Request};
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, BytesMut};
 
 /// The head of an answer: what goes before the partitions.
 #[derive(Debug, Clone, Copy, Default)]
@@ -44,7 +45,7 @@ pub fn encode(request: &Request, head: Head, told: &[(&Wanted, Given)]) -> Answe
     if flexible {
         out.put_u8(0);
     }
-    pieces.push(out.freeze());
+    pieces.push(Piece::Bytes(out.freeze()));
     Answer::framed(pieces)
 }
 
@@ -64,7 +65,7 @@ fn put_topic(out: &mut BytesMut, topic: &Name, version: i16) {
 
 fn put_partition(
     out: &mut BytesMut,
-    pieces: &mut Vec<Bytes>,
+    pieces: &mut Vec<Piece>,
     index: i32,
     given: &Given,
     version: i16,
@@ -84,7 +85,7 @@ fn put_partition(
     }
     put_len(out, given.records.len(), flexible);
     if !given.records.is_empty() {
-        pieces.push(out.split().freeze());
+        pieces.push(Piece::Bytes(out.split().freeze()));
         pieces.push(given.records.clone());
     }
     if flexible {

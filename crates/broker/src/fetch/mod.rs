@@ -4,12 +4,12 @@ mod answer;
 pub mod session;
 
 use crate::broker::{EPOCH, Inner};
-use crate::connection::share;
+use crate::connection::{Ends, share};
 use crate::dispatch::{Answered, Pending};
 use crate::error::code;
+use crate::out::Piece;
 use crate::wire::{Refused, Request};
 use answer::Head;
-use bytes::Bytes;
 use futures::future::select_all;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::FetchRequest;
@@ -57,7 +57,7 @@ pub struct Given {
     error: i16,
     high_watermark: i64,
     start: i64,
-    records: Bytes,
+    records: Piece,
     /// There is more than the client has room for.
     cut: bool,
 }
@@ -68,6 +68,8 @@ struct Terms {
     min_bytes: usize,
     max_bytes: usize,
     until: Instant,
+    /// Batches can be sent from where they lie.
+    plain: bool,
 }
 
 /// What a request is to the session that it names.
@@ -79,10 +81,10 @@ enum Within {
     Goes(Turn),
 }
 
-pub fn begin(broker: Arc<Inner>, request: Request) -> Result<Pending, Refused> {
+pub fn begin(broker: Arc<Inner>, ends: Ends, request: Request) -> Result<Pending, Refused> {
     Ok(Pending::later(async move {
         let (mut asked, request) = request.take::<FetchRequest>()?;
-        let terms = terms(&broker, &asked);
+        let terms = terms(&broker, ends, &asked);
         let (within, wanted) = match within(&broker, &request, &mut asked) {
             Ok(taken) => taken,
             Err(error) => return Ok(failed(&request, error)),
@@ -114,7 +116,7 @@ fn failed(request: &Request, error: ResponseError) -> Answered {
     Answered::with(answer::encode(request, head, &[]), vec![error.code()])
 }
 
-fn terms(broker: &Inner, asked: &FetchRequest) -> Terms {
+fn terms(broker: &Inner, ends: Ends, asked: &FetchRequest) -> Terms {
     let max_bytes = bytes(asked.max_bytes).min(broker.options.limits.fetch_bytes);
     let wait = Duration::from_millis(u64::try_from(asked.max_wait_ms).unwrap_or(0));
     Terms {
@@ -122,6 +124,7 @@ fn terms(broker: &Inner, asked: &FetchRequest) -> Terms {
         min_bytes: bytes(asked.min_bytes).min(max_bytes),
         max_bytes,
         until: Instant::now() + wait.min(WAIT_MAX),
+        plain: ends.plain,
     }
 }
 
@@ -230,7 +233,8 @@ async fn wait(
             let bytes: usize = given.iter().map(|given| given.records.len()).sum();
             let enough = given.iter().any(|given| given.error != 0 || given.cut);
             if over || enough || bytes >= terms.min_bytes {
-                return (given, permit.filter(|_| bytes > 0));
+                let held = given.iter().any(|given| given.records.is_held());
+                return (given, permit.filter(|_| held));
             }
         }
         let beyond: Vec<_> = wanted
@@ -309,11 +313,19 @@ fn read(
                 Some((alone, bytes)) if alone == at && first => bytes,
                 _ => left.min(wanted.max_bytes),
             };
-            match log.read_raw(wanted.offset, max) {
+            let raw = match terms.plain {
+                true => log.find_raw(wanted.offset, max),
+                false => log.read_raw(wanted.offset, max),
+            };
+            match raw {
                 Ok(Raw::End) => {}
                 Ok(Raw::Batches { bytes, next }) => {
                     found.cut = next < found.high_watermark;
-                    found.records = bytes;
+                    found.records = Piece::Bytes(bytes);
+                }
+                Ok(Raw::Placed { placed, next }) => {
+                    found.cut = next < found.high_watermark;
+                    found.records = Piece::Placed(placed);
                 }
                 Ok(Raw::Larger(bytes)) if first => return Err((at, bytes)),
                 Ok(Raw::Larger(_)) => found.cut = true,

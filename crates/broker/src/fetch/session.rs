@@ -305,6 +305,7 @@ fn random() -> i32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::out::Piece;
     use bytes::Bytes;
 
     const LIMITS: Limits =
@@ -323,7 +324,13 @@ mod tests {
 
     fn given(end: i64, records: &'static [u8]) -> Given {
         let records = Bytes::from_static(records);
-        Given { error: 0, high_watermark: end, start: 0, records, cut: false }
+        Given {
+            error: 0,
+            high_watermark: end,
+            start: 0,
+            records: Piece::Bytes(records),
+            cut: false,
+        }
     }
 
     fn begin(sessions: &Sessions, now: Instant, partitions: std::ops::Range<i32>) -> i32 {

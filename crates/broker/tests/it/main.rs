@@ -13,6 +13,7 @@ mod kcat;
 mod kill;
 mod librdkafka;
 mod meter;
+mod placed;
 mod producers;
 mod python;
 mod requests;

@@ -10,4 +10,5 @@ mod kill;
 mod log;
 mod lossy;
 mod numbered;
+mod placed;
 mod speed;
