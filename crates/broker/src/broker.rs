@@ -71,7 +71,7 @@ impl Broker {
         let budgets = Budgets {
             ordinary: budget(limits.requests_bytes.max(limits.ordinary_bytes)),
             large: budget(limits.requests_bytes.max(limits.request_bytes)),
-            fetches: budget(limits.fetches_bytes.max(limits.fetch_bytes)),
+            fetches: budget(limits.fetches_held_bytes.max(limits.fetch_held_bytes)),
         };
         let groups = Groups::new(options.groups.clone());
         let sessions = Sessions::new(session::Limits {

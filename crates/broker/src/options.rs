@@ -46,9 +46,11 @@ pub struct Limits {
     /// All requests up to `ordinary_bytes` large, together; and as much again for larger ones.
     pub requests_bytes: usize,
     pub ordinary_bytes: usize,
-    /// One answer to a fetch, but for a single batch that is larger; and all of them together.
+    /// One answer to a fetch, but for a single batch that is larger.
     pub fetch_bytes: usize,
-    pub fetches_bytes: usize,
+    /// What of it is held in memory, and of all of them together. The kernel sends the rest.
+    pub fetch_held_bytes: usize,
+    pub fetches_held_bytes: usize,
     /// Sessions of fetches, of all clients together, and the partitions in them; a tenth of these may
     /// be in one. A session that was not used for so long makes room for another.
     pub fetch_sessions: usize,
@@ -103,8 +105,9 @@ impl Default for Limits {
             connection_bytes: 4 << 20,
             requests_bytes: 64 << 20,
             ordinary_bytes: 2 << 20,
-            fetch_bytes: 8 << 20,
-            fetches_bytes: 64 << 20,
+            fetch_bytes: 32 << 20,
+            fetch_held_bytes: 8 << 20,
+            fetches_held_bytes: 64 << 20,
             fetch_sessions: 1_000,
             fetch_session_partitions: 100_000,
             fetch_session_idle: Duration::from_secs(120),
@@ -117,7 +120,7 @@ impl Default for Limits {
 impl Default for GroupOptions {
     fn default() -> Self {
         Self {
-            initial_delay: Duration::from_millis(100),
+            initial_delay: Duration::from_millis(20),
             session_min: Duration::from_secs(6),
             session_max: Duration::from_secs(1_800),
             session: Duration::from_secs(45),

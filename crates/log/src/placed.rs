@@ -12,8 +12,11 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-/// Smaller batches are copied: to read their headers one by one costs more.
-const BATCH_BYTES_MIN: usize = 8 << 10;
+/// Where batches are smaller than this on average they are copied: to read their headers one by
+/// one costs more.
+const BATCH_BYTES: usize = 8 << 10;
+/// So many small ones are passed over before a large one comes.
+const SMALL_ONES: usize = 4;
 
 /// Whole batches in a file.
 #[derive(Debug, Clone)]
@@ -77,10 +80,15 @@ impl Partition {
         let left = usize::try_from(limit - cursor.position).unwrap_or(usize::MAX).min(max_bytes);
         let (mut len, mut next, mut records) = (0, cursor.expected, 0);
         let mut bytes = [0; HEADER_BYTES];
-        while left - len >= BATCH_BYTES_MIN {
+        let mut due = 0;
+        while left - len >= HEADER_BYTES {
             cursor.file.read_at(&mut bytes, cursor.position + len as u64).ok()?;
             let header = Header::read_at(&bytes, next).ok()?;
-            if !(BATCH_BYTES_MIN..=left - len).contains(&header.bytes) {
+            if len == 0 && header.bytes > max_bytes {
+                return Some(Raw::Larger(header.bytes));
+            }
+            due += BATCH_BYTES;
+            if header.bytes > left - len || len + header.bytes + SMALL_ONES * BATCH_BYTES < due {
                 break;
             }
             len += header.bytes;
@@ -89,6 +97,6 @@ impl Partition {
         }
         let whole = cursor.file.size().is_ok_and(|size| size >= cursor.position + len as u64);
         let placed = Placed { file: cursor.file.clone(), position: cursor.position, len, records };
-        (len > 0 && whole).then_some(Raw::Placed { placed, next })
+        (len >= BATCH_BYTES && whole).then_some(Raw::Placed { placed, next })
     }
 }

@@ -59,9 +59,9 @@ impl PartitionLog {
     }
 
     /// As [`Self::read_raw`], but what this process has appended stays where it lies, where the
-    /// files can be sent from.
-    pub fn find_raw(&self, offset: i64, max_bytes: usize) -> Result<Raw> {
-        self.raw(offset, max_bytes, |cursor, limit| self.0.placed_at(cursor, limit, max_bytes))
+    /// files can be sent from; no more than `held_bytes` are read into memory.
+    pub fn find_raw(&self, offset: i64, max_bytes: usize, held_bytes: usize) -> Result<Raw> {
+        self.raw(offset, held_bytes, |cursor, limit| self.0.placed_at(cursor, limit, max_bytes))
     }
 
     fn raw(

@@ -67,6 +67,8 @@ pub struct Given {
 struct Terms {
     min_bytes: usize,
     max_bytes: usize,
+    /// Of these, in memory.
+    held_bytes: usize,
     until: Instant,
     /// Batches can be sent from where they lie.
     plain: bool,
@@ -117,12 +119,16 @@ fn failed(request: &Request, error: ResponseError) -> Answered {
 }
 
 fn terms(broker: &Inner, ends: Ends, asked: &FetchRequest) -> Terms {
-    let max_bytes = bytes(asked.max_bytes).min(broker.options.limits.fetch_bytes);
+    let limits = &broker.options.limits;
+    let max_bytes = bytes(asked.max_bytes).min(limits.fetch_bytes);
+    let held_bytes = max_bytes.min(limits.fetch_held_bytes);
+    let max_bytes = if ends.plain { max_bytes } else { held_bytes };
     let wait = Duration::from_millis(u64::try_from(asked.max_wait_ms).unwrap_or(0));
     Terms {
         // What is never given is not waited for.
         min_bytes: bytes(asked.min_bytes).min(max_bytes),
         max_bytes,
+        held_bytes,
         until: Instant::now() + wait.min(WAIT_MAX),
         plain: ends.plain,
     }
@@ -259,22 +265,22 @@ async fn read_within(
     news: bool,
 ) -> (Vec<Given>, Option<OwnedSemaphorePermit>) {
     let budget = &broker.budgets.fetches;
-    let most = broker.options.limits.fetches_bytes;
+    let most = broker.options.limits.fetches_held_bytes;
     let mut alone = None;
     loop {
-        let mut max_bytes = terms.max_bytes;
+        let mut held_bytes = terms.held_bytes;
         let permit = match alone {
             _ if !news => None,
             Some((_, bytes)) => share(budget, most.min(bytes)).await.ok(),
-            None => match timeout(CROWDED, share(budget, most.min(max_bytes))).await {
+            None => match timeout(CROWDED, share(budget, most.min(held_bytes))).await {
                 Ok(permit) => permit.ok(),
                 Err(_) => {
-                    max_bytes = max_bytes.min(SMALL_BYTES);
+                    held_bytes = held_bytes.min(SMALL_BYTES);
                     None
                 }
             },
         };
-        match read(Terms { max_bytes, ..terms }, wanted, alone) {
+        match read(Terms { held_bytes, ..terms }, wanted, alone) {
             Ok(given) => return (given, permit),
             // The share goes back before a larger one is waited for.
             Err(larger) => alone = Some(larger),
@@ -289,7 +295,7 @@ fn read(
     wanted: &[Wanted],
     alone: Option<(usize, usize)>,
 ) -> Result<Vec<Given>, (usize, usize)> {
-    let mut left = terms.max_bytes;
+    let (mut left, mut held_left) = (terms.max_bytes, terms.held_bytes);
     let mut first = true;
     let mut given = Vec::with_capacity(wanted.len());
     for (at, wanted) in wanted.iter().enumerate() {
@@ -309,17 +315,21 @@ fn read(
         if wanted.offset < found.start {
             found.error = ResponseError::OffsetOutOfRange.code();
         } else if left > 0 || first || wanted.offset > found.high_watermark {
-            let max = match alone {
-                Some((alone, bytes)) if alone == at && first => bytes,
-                _ => left.min(wanted.max_bytes),
+            let (max, held) = match alone {
+                Some((alone, bytes)) if alone == at && first => (bytes, bytes),
+                _ => {
+                    let max = left.min(wanted.max_bytes);
+                    (max, max.min(held_left))
+                }
             };
             let raw = match terms.plain {
-                true => log.find_raw(wanted.offset, max),
-                false => log.read_raw(wanted.offset, max),
+                true => log.find_raw(wanted.offset, max, held),
+                false => log.read_raw(wanted.offset, held),
             };
             match raw {
                 Ok(Raw::End) => {}
                 Ok(Raw::Batches { bytes, next }) => {
+                    held_left = held_left.saturating_sub(bytes.len());
                     found.cut = next < found.high_watermark;
                     found.records = Piece::Bytes(bytes);
                 }

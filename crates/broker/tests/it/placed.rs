@@ -133,3 +133,34 @@ fn what_is_removed_while_it_is_sent_still_comes() {
         assert!(partition.error_code != 0 || records == stored(&produced, 0));
     }
 }
+
+#[test]
+fn what_is_held_in_memory_is_bounded_by_itself() {
+    let server = Server::start_with(|options| {
+        options.limits.fetch_bytes = 1 << 20;
+        options.limits.fetch_held_bytes = 50_000;
+    });
+    server.topic("t", 3);
+    let mut client = Client::connect(server.address);
+    for (index, value) in [(0, 1_000), (1, 100_000), (2, 1_000)] {
+        for _ in 0..100 {
+            let batch = batch(&[&"x".repeat(value)], None);
+            let mut request = produce(9, "t", Uuid::nil(), batch);
+            request.topic_data[0].partition_data[0].index = index;
+            client.call(9, &request);
+        }
+    }
+    let answer = client.call(12, &asked(&[0, 0, 0]).with_min_bytes(1 << 20));
+    let partitions = &answer.responses[0].partitions;
+    let len = |at: usize| partitions[at].records.as_ref().map_or(0, |records| records.len());
+    assert!((40_000..=50_000).contains(&len(0)), "{}", len(0));
+    assert!((900_000..1 << 20).contains(&len(1)), "{}", len(1));
+    assert!(len(2) < 10_000, "{}", len(2));
+    // No more than the client asks for, of whichever kind.
+    let answer = client.call(12, &asked(&[0, 0, 0]).with_max_bytes(20_000));
+    let records = answer.responses[0]
+        .partitions
+        .iter()
+        .map(|partition| partition.records.as_ref().map_or(0, |records| records.len()));
+    assert!((15_000..=20_000).contains(&records.sum::<usize>()));
+}
