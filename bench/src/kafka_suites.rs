@@ -13,7 +13,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
-/// The listener comes first: both servers have just been started then.
+/// The listener comes first: the broker has had nothing else then.
 pub const KAFKA_SUITES: [(&str, Suite); 4] = [
     ("kafka_listener", listener),
     ("kafka", client),
@@ -94,27 +94,30 @@ type Setting = (&'static str, &'static [&'static str]);
 const LARGE: Setting = ("256 KiB, 5 ms", &["batch.size=262144", "linger.ms=5"]);
 const DEFAULTS: Setting = ("the tool's defaults", &[]);
 
-/// Kafka's own performance tools against the embedded log and against the real broker.
+/// Kafka's own performance tools against the embedded log and against the real broker, when both
+/// have had two million messages.
 fn listener(setup: &Setup) -> Result<Vec<Row>> {
     compared(setup, &[LARGE, DEFAULTS], true)
 }
 
 /// The same once the broker's compiler is done: nothing is held against a target.
 fn warm_listener(setup: &Setup) -> Result<Vec<Row>> {
-    let mut rows = compared(setup, &[LARGE, LARGE], false)?;
-    // The first round is the warming up.
-    Ok(rows.split_off(rows.len() / 2))
+    compared(setup, &[LARGE], false)
 }
 
-fn compared(setup: &Setup, settings: &[Setting], fresh: bool) -> Result<Vec<Row>> {
+fn compared(setup: &Setup, settings: &[Setting], held: bool) -> Result<Vec<Row>> {
     let kafka = Kafka::up()?;
     let scratch = crate::job::Scratch::new("listener")?;
     let own = Server::start(scratch.path())?;
+    let servers = [
+        Perf { who: "ours", brokers: &own.address, pid: own.child.id() },
+        Perf { who: "Kafka", brokers: &kafka.brokers, pid: kafka.pid },
+    ];
     let mut rows = Vec::new();
-    for (setting, props) in settings {
-        let ours = perf(&own.address, own.child.id(), "ours", setting, props, setup.messages)?;
-        let theirs = perf(&kafka.brokers, kafka.pid, "Kafka", setting, props, setup.messages)?;
-        for (own, peer) in ours.iter().zip(&theirs) {
+    round(&servers, &LARGE, setup.messages)?;
+    for setting in settings {
+        let measured = round(&servers, setting, setup.messages)?;
+        for [own, peer] in &measured {
             let rate = Row::against(own, peer, rate_ratio(own, peer));
             let cpu = Row::against(own, peer, cpu_ratio(own, peer));
             let rate = Row { name: format!("{}, messages/s", rate.name), ..rate };
@@ -122,7 +125,7 @@ fn compared(setup: &Setup, settings: &[Setting], fresh: bool) -> Result<Vec<Row>
             let memory = own.peak_rss_mb / peer.peak_rss_mb;
             let memory = Row::against(own, peer, memory);
             let memory = Row { name: format!("{}, memory", memory.name), ..memory };
-            let held = fresh && !props.is_empty();
+            let held = held && !setting.1.is_empty();
             for (row, target) in [
                 (rate, Target::AtLeast(1.0)),
                 (cpu, Target::AtMost(0.5)),
@@ -131,49 +134,83 @@ fn compared(setup: &Setup, settings: &[Setting], fresh: bool) -> Result<Vec<Row>
                 rows.push(if held { row.target(target) } else { row });
             }
         }
-        rows.extend(theirs.iter().map(Row::plain));
+        rows.extend(measured.iter().map(|[_, peer]| Row::plain(peer)));
     }
     Ok(rows)
 }
 
-/// Produces and consumes; the CPU and the memory are the server's.
-fn perf(
-    brokers: &str,
-    pid: u32,
-    who: &str,
-    setting: &str,
-    props: &[&str],
-    messages: u64,
-) -> Result<[Measured; 2]> {
+/// Producing takes long, consuming is over in two seconds: of consumers the middle one of so many.
+const CONSUMERS: usize = 3;
+
+/// Produces to one server after the other, then consumes from them in turns.
+fn round(servers: &[Perf; 2], setting: &Setting, messages: u64) -> Result<[[Measured; 2]; 2]> {
     let since = std::time::SystemTime::UNIX_EPOCH.elapsed()?.as_millis();
     let topic = format!("perf-{since}");
-    services::create_topic(brokers, &topic)?;
-    let count = messages.to_string();
-    let to = format!("bootstrap.servers={brokers}");
-    let produce =
-        ["perf-produce", "--topic", &topic, "--num-records", &count, "--throughput", "-1"];
-    let produce = [&produce[..], &["--record-size", PERF_BYTES, "--producer-props", &to], props];
-    let consume = ["perf-consume", "--bootstrap-server", brokers, "--topic", &topic];
-    let consume = [&consume[..], &["--messages", &count, "--timeout", "60000"]];
-    let measure = |what: &str, arguments: &[&str]| -> Result<Measured> {
-        let (cpu, since) = (cpu_seconds(pid)?, Instant::now());
+    let [own, peer] = servers;
+    let produced =
+        [own.produce(&topic, setting, messages)?, peer.produce(&topic, setting, messages)?];
+    let mut consumed = [Vec::new(), Vec::new()];
+    for _ in 0..CONSUMERS {
+        for (server, consumed) in servers.iter().zip(&mut consumed) {
+            consumed.push(server.consume(&topic, setting, messages)?);
+        }
+    }
+    for server in servers {
+        let brokers = server.brokers;
+        services::tool(&["topics", "--bootstrap-server", brokers, "--delete", "--topic", &topic])?;
+    }
+    Ok([produced, consumed.map(middle)])
+}
+
+/// The middle of the rates, with the middle of the CPU times.
+fn middle(mut measured: Vec<Measured>) -> Measured {
+    let at = measured.len() / 2;
+    measured.sort_by(|a, b| a.cpu_seconds.total_cmp(&b.cpu_seconds));
+    let cpu_seconds = measured[at].cpu_seconds;
+    measured.sort_by(|a, b| a.wall_seconds.total_cmp(&b.wall_seconds));
+    Measured { cpu_seconds, ..measured.swap_remove(at) }
+}
+
+/// A server that Kafka's performance tools are run against.
+struct Perf<'a> {
+    who: &'a str,
+    brokers: &'a str,
+    pid: u32,
+}
+
+impl Perf<'_> {
+    fn produce(&self, topic: &str, (name, props): &Setting, messages: u64) -> Result<Measured> {
+        services::create_topic(self.brokers, topic)?;
+        let (count, to) = (messages.to_string(), format!("bootstrap.servers={}", self.brokers));
+        let what = ["perf-produce", "--topic", topic, "--num-records", &count];
+        let how = ["--throughput", "-1", "--record-size", PERF_BYTES, "--producer-props", &to];
+        self.run(&format!("produce, {name}"), &[&what[..], &how, props].concat(), messages)
+    }
+
+    fn consume(&self, topic: &str, (name, _): &Setting, messages: u64) -> Result<Measured> {
+        let count = messages.to_string();
+        let what = ["perf-consume", "--bootstrap-server", self.brokers, "--topic", topic];
+        let how = ["--messages", &count, "--timeout", "60000"];
+        self.run(&format!("consume, {name}"), &[&what[..], &how].concat(), messages)
+    }
+
+    /// The CPU and the memory are the server's.
+    fn run(&self, what: &str, arguments: &[&str], messages: u64) -> Result<Measured> {
+        let (cpu, since) = (cpu_seconds(self.pid)?, Instant::now());
         let text = services::tool(arguments)?;
         let wall = since.elapsed().as_secs_f64();
         let rate = rate_in(&text);
         Ok(Measured {
-            name: format!("{who}: {what}, {setting}"),
+            name: format!("{}: {what}", self.who),
             messages,
             bytes: messages * PERF_BYTES.parse::<u64>().unwrap_or_default(),
-            cpu_seconds: cpu_seconds(pid)? - cpu,
+            cpu_seconds: cpu_seconds(self.pid)? - cpu,
             // The tool's own figure leaves its start-up out.
             wall_seconds: rate.map_or(wall, |rate| messages as f64 / rate),
-            peak_rss_mb: status_mb(&pid.to_string(), "VmRSS:")?,
+            peak_rss_mb: status_mb(&self.pid.to_string(), "VmRSS:")?,
             extra: Default::default(),
         })
-    };
-    let measured = [measure("produce", &produce.concat())?, measure("consume", &consume.concat())?];
-    services::tool(&["topics", "--bootstrap-server", brokers, "--delete", "--topic", &topic])?;
-    Ok(measured)
+    }
 }
 
 /// Records a second as the producer's last line says (`…, 250000.0 records/sec (…`) or the
