@@ -48,11 +48,12 @@ pub struct Inner {
 
 type UsersOf = Box<dyn Fn(&str) -> Option<String> + Send + Sync>;
 
-/// In KiB.
+/// Memory, in KiB, and open files.
 pub struct Budgets {
     pub ordinary: Arc<Semaphore>,
     pub large: Arc<Semaphore>,
     pub fetches: Arc<Semaphore>,
+    pub files: Arc<Semaphore>,
 }
 
 impl Broker {
@@ -72,6 +73,7 @@ impl Broker {
             ordinary: budget(limits.requests_bytes.max(limits.ordinary_bytes)),
             large: budget(limits.requests_bytes.max(limits.request_bytes)),
             fetches: budget(limits.fetches_held_bytes.max(limits.fetch_held_bytes)),
+            files: Arc::new(Semaphore::new(limits.fetches_files)),
         };
         let groups = Groups::new(options.groups.clone());
         let sessions = Sessions::new(session::Limits {

@@ -213,7 +213,7 @@ pub async fn share(budget: &Arc<Semaphore>, bytes: usize) -> io::Result<OwnedSem
     budget.clone().acquire_many_owned(kib(bytes)).await.map_err(io::Error::other)
 }
 
-fn kib(bytes: usize) -> u32 {
+pub fn kib(bytes: usize) -> u32 {
     u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX)
 }
 

@@ -51,6 +51,8 @@ pub struct Limits {
     /// What of it is held in memory, and of all of them together. The kernel sends the rest.
     pub fetch_held_bytes: usize,
     pub fetches_held_bytes: usize,
+    /// The files that all of them together keep open; what lies in others is read.
+    pub fetches_files: usize,
     /// Sessions of fetches, of all clients together, and the partitions in them; a tenth of these may
     /// be in one. A session that was not used for so long makes room for another.
     pub fetch_sessions: usize,
@@ -108,6 +110,7 @@ impl Default for Limits {
             fetch_bytes: 32 << 20,
             fetch_held_bytes: 8 << 20,
             fetches_held_bytes: 64 << 20,
+            fetches_files: 256,
             fetch_sessions: 1_000,
             fetch_session_partitions: 100_000,
             fetch_session_idle: Duration::from_secs(120),

@@ -5,9 +5,11 @@ use bytes::Bytes;
 use millstream_log::Placed;
 use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 use std::io::{self, IoSlice};
+use std::sync::Arc;
 use tokio::io::{AsyncWrite, AsyncWriteExt, Interest, WriteHalf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedWriteHalf;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Duration, Instant, timeout, timeout_at};
 use tokio_rustls::server::TlsStream;
 
@@ -15,7 +17,8 @@ use tokio_rustls::server::TlsStream;
 #[derive(Debug, Clone)]
 pub enum Piece {
     Bytes(Bytes),
-    Placed(Placed),
+    /// With its share of the files that answers may keep open.
+    Placed(Placed, Arc<OwnedSemaphorePermit>),
 }
 
 impl Default for Piece {
@@ -31,12 +34,17 @@ pub enum Out {
 
 /// As many parts as one call takes.
 const SLICES_MAX: usize = 64;
+/// More follows at once.
+#[cfg(target_os = "linux")]
+const MORE: SendFlags = SendFlags::MORE;
+#[cfg(not(target_os = "linux"))]
+const MORE: SendFlags = SendFlags::empty();
 
 impl Piece {
     pub fn len(&self) -> usize {
         match self {
             Piece::Bytes(bytes) => bytes.len(),
-            Piece::Placed(placed) => placed.len(),
+            Piece::Placed(placed, _) => placed.len(),
         }
     }
 
@@ -44,9 +52,12 @@ impl Piece {
         self.len() == 0
     }
 
-    /// It takes memory.
-    pub fn is_held(&self) -> bool {
-        matches!(self, Piece::Bytes(bytes) if !bytes.is_empty())
+    /// What it takes of memory.
+    pub fn held(&self) -> usize {
+        match self {
+            Piece::Bytes(bytes) => bytes.len(),
+            Piece::Placed(..) => 0,
+        }
     }
 }
 
@@ -77,11 +88,11 @@ impl Out {
         for piece in pieces {
             match (piece, &mut *self) {
                 (Piece::Bytes(bytes), _) => in_memory.push(bytes),
-                (Piece::Placed(placed), Out::Plain(out)) => {
-                    send(out.as_ref(), &mut in_memory, SendFlags::MORE).await?;
+                (Piece::Placed(placed, _file), Out::Plain(out)) => {
+                    send(out.as_ref(), &mut in_memory, MORE).await?;
                     send_file(out.as_ref(), placed).await?;
                 }
-                (Piece::Placed(_), Out::Tls(_)) => return Err(io::ErrorKind::Unsupported.into()),
+                (Piece::Placed(..), Out::Tls(_)) => return Err(io::ErrorKind::Unsupported.into()),
             }
         }
         match self {

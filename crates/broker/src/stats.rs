@@ -164,7 +164,7 @@ impl Counters {
     pub fn fetched(&self, batches: &Piece) {
         let records = match batches {
             Piece::Bytes(batches) => records(batches),
-            Piece::Placed(placed) => placed.records(),
+            Piece::Placed(placed, _) => placed.records(),
         };
         add(&self.bytes_fetched, batches.len() as u64);
         add(&self.records_fetched, records);

@@ -17,6 +17,8 @@ use std::sync::Arc;
 const BATCH_BYTES: usize = 8 << 10;
 /// So many small ones are passed over before a large one comes.
 const SMALL_ONES: usize = 4;
+/// What lies before small ones is enough by itself from here on.
+const ENOUGH_BYTES: usize = 256 << 10;
 
 /// Whole batches in a file.
 #[derive(Debug, Clone)]
@@ -47,7 +49,9 @@ impl Placed {
         let Some(file) = self.file.descriptor() else {
             return Err(io::ErrorKind::Unsupported.into());
         };
-        let sent = rustix::fs::sendfile(socket, file, Some(&mut self.position), self.len)?;
+        let sent = rustix::io::retry_on_intr(|| {
+            rustix::fs::sendfile(&socket, file, Some(&mut self.position), self.len)
+        })?;
         if sent == 0 && self.len > 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -77,23 +81,37 @@ impl Partition {
         if cursor.expected < self.appended_from || cursor.file.descriptor().is_none() {
             return None;
         }
-        let left = usize::try_from(limit - cursor.position).unwrap_or(usize::MAX).min(max_bytes);
+        let left = usize::try_from(limit - cursor.position).unwrap_or(usize::MAX);
+        let room = left.min(max_bytes);
         let (mut len, mut next, mut records) = (0, cursor.expected, 0);
         let mut bytes = [0; HEADER_BYTES];
         let mut due = 0;
+        // Also what follows the last of them is looked at: a wrong length leads elsewhere.
         while left - len >= HEADER_BYTES {
             cursor.file.read_at(&mut bytes, cursor.position + len as u64).ok()?;
             let header = Header::read_at(&bytes, next).ok()?;
-            if len == 0 && header.bytes > max_bytes {
-                return Some(Raw::Larger(header.bytes));
+            if header.bytes > left - len {
+                return None;
+            }
+            if header.bytes > room - len {
+                if len == 0 {
+                    return Some(Raw::Larger(header.bytes));
+                }
+                break;
             }
             due += BATCH_BYTES;
-            if header.bytes > left - len || len + header.bytes + SMALL_ONES * BATCH_BYTES < due {
+            if len + header.bytes + SMALL_ONES * BATCH_BYTES < due {
+                if len < ENOUGH_BYTES {
+                    return None;
+                }
                 break;
             }
             len += header.bytes;
             next = header.next_offset();
             records += u64::from(header.records);
+        }
+        if left > len && left - len < HEADER_BYTES {
+            return None;
         }
         let whole = cursor.file.size().is_ok_and(|size| size >= cursor.position + len as u64);
         let placed = Placed { file: cursor.file.clone(), position: cursor.position, len, records };

@@ -4,7 +4,7 @@ mod answer;
 pub mod session;
 
 use crate::broker::{EPOCH, Inner};
-use crate::connection::{Ends, share};
+use crate::connection::{Ends, kib, share};
 use crate::dispatch::{Answered, Pending};
 use crate::error::code;
 use crate::out::Piece;
@@ -17,7 +17,7 @@ use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic, Forgot
 use millstream_log::{PartitionLog, Raw};
 use session::{Change, FIRST, LAST, Turn};
 use std::sync::Arc;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Duration, Instant, sleep_until, timeout, timeout_at};
 use uuid::Uuid;
 
@@ -239,8 +239,8 @@ async fn wait(
             let bytes: usize = given.iter().map(|given| given.records.len()).sum();
             let enough = given.iter().any(|given| given.error != 0 || given.cut);
             if over || enough || bytes >= terms.min_bytes {
-                let held = given.iter().any(|given| given.records.is_held());
-                return (given, permit.filter(|_| held));
+                let held = given.iter().map(|given| given.records.held()).sum();
+                return (given, permit.and_then(|permit| part(permit, held)));
             }
         }
         let beyond: Vec<_> = wanted
@@ -271,7 +271,10 @@ async fn read_within(
         let mut held_bytes = terms.held_bytes;
         let permit = match alone {
             _ if !news => None,
-            Some((_, bytes)) => share(budget, most.min(bytes)).await.ok(),
+            Some((_, bytes)) => {
+                held_bytes = bytes;
+                share(budget, most.min(bytes)).await.ok()
+            }
             None => match timeout(CROWDED, share(budget, most.min(held_bytes))).await {
                 Ok(permit) => permit.ok(),
                 Err(_) => {
@@ -280,7 +283,7 @@ async fn read_within(
                 }
             },
         };
-        match read(Terms { held_bytes, ..terms }, wanted, alone) {
+        match read(&broker.budgets.files, Terms { held_bytes, ..terms }, wanted, alone) {
             Ok(given) => return (given, permit),
             // The share goes back before a larger one is waited for.
             Err(larger) => alone = Some(larger),
@@ -291,6 +294,7 @@ async fn read_within(
 /// Fails with a partition whose batch comes first and is larger than all that was asked for, and
 /// with its size: it is given nevertheless, `alone`, so that a reader gets past it.
 fn read(
+    files: &Arc<Semaphore>,
     terms: Terms,
     wanted: &[Wanted],
     alone: Option<(usize, usize)>,
@@ -322,9 +326,14 @@ fn read(
                     (max, max.min(held_left))
                 }
             };
-            let raw = match terms.plain {
-                true => log.find_raw(wanted.offset, max, held),
-                false => log.read_raw(wanted.offset, held),
+            let file = terms.plain.then(|| files.clone().try_acquire_owned().ok()).flatten();
+            let raw = match &file {
+                None => log.read_raw(wanted.offset, held),
+                Some(_) => match log.find_raw(wanted.offset, max, held) {
+                    // Where it can stay where it lies it takes no memory to be waited for.
+                    Ok(Raw::Larger(bytes)) if first => log.find_raw(wanted.offset, bytes, 0),
+                    raw => raw,
+                },
             };
             match raw {
                 Ok(Raw::End) => {}
@@ -335,7 +344,10 @@ fn read(
                 }
                 Ok(Raw::Placed { placed, next }) => {
                     found.cut = next < found.high_watermark;
-                    found.records = Piece::Placed(placed);
+                    found.records = match file {
+                        Some(file) => Piece::Placed(placed, Arc::new(file)),
+                        None => Piece::default(),
+                    };
                 }
                 Ok(Raw::Larger(bytes)) if first => return Err((at, bytes)),
                 Ok(Raw::Larger(_)) => found.cut = true,
@@ -349,6 +361,16 @@ fn read(
         given.push(found);
     }
     Ok(given)
+}
+
+/// So much of a share; the rest goes back.
+fn part(mut permit: OwnedSemaphorePermit, bytes: usize) -> Option<OwnedSemaphorePermit> {
+    let kept = kib(bytes) as usize;
+    match kept {
+        0 => None,
+        _ if kept >= permit.num_permits() => Some(permit),
+        _ => permit.split(kept),
+    }
 }
 
 impl Wanted {

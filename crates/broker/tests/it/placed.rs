@@ -164,3 +164,58 @@ fn what_is_held_in_memory_is_bounded_by_itself() {
         .map(|partition| partition.records.as_ref().map_or(0, |records| records.len()));
     assert!((15_000..=20_000).contains(&records.sum::<usize>()));
 }
+
+#[test]
+fn batches_of_middling_size_fill_an_answer() {
+    let server = Server::start();
+    server.topic("t", 3);
+    let mut client = Client::connect(server.address);
+    for value in [2_000, 4_000, 6_000, 10_000] {
+        let (at, before) = {
+            let partition = server.log.topic("t").unwrap().partition(0).unwrap();
+            (partition.end_offset(), partition.bytes())
+        };
+        for _ in 0..60 {
+            let batch = batch(&[&"x".repeat(value)], None);
+            client.call(9, &produce(9, "t", Uuid::nil(), batch));
+        }
+        let partition = server.log.topic("t").unwrap().partition(0).unwrap();
+        let answer = client.call(12, &asked(&[at, 0, 0]));
+        let records = answer.responses[0].partitions[0].records.clone().unwrap();
+        assert_eq!(records.len() as u64, partition.bytes() - before, "of {value} bytes each");
+    }
+}
+
+#[test]
+fn more_files_than_answers_may_keep_open_are_read() {
+    let server = Server::start_with(|options| options.limits.fetches_files = 1);
+    let all = fill(&server);
+    let mut client = Client::connect(server.address);
+    for _ in 0..3 {
+        client.send(12, &asked(&[0, 0, 0]));
+    }
+    for _ in 0..3 {
+        let answer = client.receive::<FetchRequest>(12);
+        for (at, partition) in answer.responses[0].partitions.iter().enumerate() {
+            let records = partition.records.as_ref().unwrap();
+            assert!(all[at].starts_with(records) && records.len() > 500_000, "partition {at}");
+        }
+    }
+}
+
+#[test]
+fn a_large_batch_in_its_file_waits_for_no_memory() {
+    let server = Server::start_with(|options| {
+        options.limits.fetch_held_bytes = 100_000;
+        options.limits.fetches_held_bytes = 100_000;
+    });
+    server.topic("t", 3);
+    let mut client = Client::connect(server.address);
+    let large = batch(&[&"x".repeat(900_000)], None);
+    client.call(9, &produce(9, "t", Uuid::nil(), large.clone()));
+    let mut request = asked(&[0, 0, 0]).with_max_bytes(1_000);
+    request.topics[0].partitions[0].partition_max_bytes = 1_000;
+    let answer = client.call(12, &request);
+    let records = answer.responses[0].partitions[0].records.clone().unwrap();
+    assert!(records == stored(&large, 0));
+}

@@ -137,6 +137,9 @@ async fn a_file_that_was_cut_or_whose_headers_are_wrong_is_damage() {
         bytes[at] ^= 1;
         std::fs::write(segment(dir.path()), bytes).unwrap();
         assert!(is_damage(partition.find_raw(0, 1 << 20, 1 << 20)), "byte {at}");
+        if let Ok(Raw::Larger(bytes)) = partition.find_raw(0, 1_000, 1_000) {
+            assert!(is_damage(partition.find_raw(0, bytes, bytes)), "byte {at}, alone");
+        }
     }
     std::fs::write(segment(dir.path()), &whole[..30_000]).unwrap();
     assert!(matches!(partition.find_raw(0, 25_000, 25_000), Ok(Raw::Placed { .. })));
