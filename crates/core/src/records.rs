@@ -2,18 +2,20 @@
 //! dead letter is made from.
 
 use bytes::Bytes;
+use std::time::Instant;
 
 /// A length that means "absent", as distinct from empty.
 const NULL: u32 = u32::MAX;
 
 /// Records that share one buffer. `next` is the offset to commit once all of them are done; it may
 /// lie beyond the last record where the source has gaps.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Records {
     buffer: Bytes,
     slots: Vec<Slot>,
     next: i64,
     skipped: u64,
+    arrived: Instant,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -75,6 +77,17 @@ impl Records {
         self.skipped
     }
 
+    /// When the first of them came in.
+    pub fn arrived(&self) -> Instant {
+        self.arrived
+    }
+
+    /// They came in earlier than they were put together.
+    pub fn arrived_at(mut self, arrived: Instant) -> Records {
+        self.arrived = arrived;
+        self
+    }
+
     /// Bytes that these records keep alive.
     pub fn bytes(&self) -> usize {
         self.buffer.len() + self.slots.len() * size_of::<Slot>()
@@ -128,6 +141,7 @@ impl Records {
             slots: self.slots[from..to].to_vec(),
             next,
             skipped: if from == 0 { self.skipped } else { 0 },
+            arrived: self.arrived,
         }
     }
 
@@ -234,6 +248,7 @@ impl RecordsBuilder {
             slots: self.slots,
             next,
             skipped: self.skipped,
+            arrived: Instant::now(),
         }
     }
 }

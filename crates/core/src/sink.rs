@@ -4,6 +4,7 @@ use crate::{Batch, Partition, Records, Rejection, Result};
 use async_trait::async_trait;
 use futures::future::BoxFuture;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 /// What a partition task reads, and from where on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +53,14 @@ pub trait Sink: Send {
     /// the dead letters.
     fn settled(&mut self, upto: i64) {
         let _ = upto;
+    }
+
+    /// Pending while what was accepted is little and not on its way yet: more had better come in one
+    /// batch, later. Asked before rows are fetched, so that they wait in the source and gather there.
+    /// What is accepted must go on its way without more.
+    fn poll_takes(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let _ = context;
+        Poll::Ready(())
     }
 
     /// After an error nothing of this batch was accepted, and the same batch may be given again.

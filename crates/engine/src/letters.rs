@@ -10,7 +10,7 @@ use millstream_connectors::Home;
 use millstream_connectors::kafka::{
     GroupOptions, KafkaSource, KafkaSourceOptions, KafkaTopic, OnLostOffset, Topics,
 };
-use millstream_core::{PartitionReader, Place, Records, Source as _, Start};
+use millstream_core::{PartitionReader, Place, Records, RecordsBuilder, Source as _, Start};
 use millstream_log::{Reader, Topic};
 use millstream_tables::{Commit, Source};
 use std::collections::{BTreeSet, VecDeque};
@@ -135,7 +135,7 @@ impl Letters {
             upto: range.end,
             replayed: self.marks.replayed(partition, &range),
             reader,
-            records: Records::default(),
+            records: RecordsBuilder::new().finish(0),
             row: 0,
         })
     }

@@ -263,8 +263,8 @@ impl Feed {
         quiet
     }
 
-    /// Cancel safe.
-    async fn chunk(&self, reader: u64) -> Result<Chunk> {
+    /// What has come: of several fetches as much as one batch may hold. Cancel safe.
+    async fn chunk(&self, reader: u64, bytes_max: usize) -> Result<Chunk> {
         loop {
             let ready = self.ready.notified();
             {
@@ -272,8 +272,7 @@ impl Feed {
                 if state.reader != reader {
                     return Err(Error::retry("gone", "another reader took this one's place"));
                 }
-                if let Some(chunk) = state.queue.pop_front() {
-                    state.queued -= chunk.len();
+                if let Some(chunk) = state.take(bytes_max) {
                     return Ok(chunk);
                 }
                 if let Some(error) = state.failed.take() {
@@ -288,6 +287,22 @@ impl Feed {
 }
 
 impl State {
+    /// The first chunk with those that follow it.
+    fn take(&mut self, bytes_max: usize) -> Option<Chunk> {
+        let first = self.queue.pop_front()?;
+        let mut bytes = first.len();
+        let mut chunks = vec![first];
+        while let Some(chunk) = self.queue.pop_front_if(|chunk| {
+            bytes + chunk.len() <= bytes_max
+                && chunks.last().is_some_and(|last| chunk.follows(last))
+        }) {
+            bytes += chunk.len();
+            chunks.push(chunk);
+        }
+        self.queued -= bytes;
+        Chunk::join(chunks)
+    }
+
     fn is_at(&self, place: Place) -> bool {
         self.attached && self.reader == place.reader && self.position == place.offset
     }
@@ -332,7 +347,7 @@ impl PartitionReader for Reader {
             return Ok(Some(records));
         }
         if self.chunk.is_none() {
-            self.chunk = Some(self.feed.chunk(self.number).await?);
+            self.chunk = Some(self.feed.chunk(self.number, self.bytes_max).await?);
             self.fetcher.has_room();
         }
         let Some(chunk) = &mut self.chunk else { return Ok(None) };

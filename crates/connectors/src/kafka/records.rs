@@ -5,11 +5,12 @@
 //! transactions that were given up, and an epoch. All of that counts as read.
 
 use super::eras::Era;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use millstream_core::{Error, Records, RecordsBuilder, Result};
 use millstream_log::Codec;
 use millstream_log::codec::Body;
 use std::collections::{HashSet, VecDeque};
+use std::time::Instant;
 
 const HEADER_BYTES: usize = 61;
 const BATCH_BYTES_MAX: usize = millstream_log::codec::BATCH_BYTES_MAX;
@@ -17,7 +18,7 @@ const LOG_APPEND_TIME: i16 = 1 << 3;
 const TRANSACTIONAL: i16 = 1 << 4;
 const CONTROL: i16 = 1 << 5;
 
-/// Whole batches of one partition as one fetch brought them.
+/// Whole batches of one partition as one fetch brought them, or several that followed each other.
 pub(super) struct Chunk {
     bytes: Bytes,
     /// The offset that was asked for: records before it come along and are left out.
@@ -32,6 +33,7 @@ pub(super) struct Chunk {
     skipped: u64,
     /// Which leaders wrote them.
     eras: Vec<Era>,
+    arrived: Instant,
 }
 
 struct Batch {
@@ -94,7 +96,40 @@ impl Chunk {
             giving_up: HashSet::new(),
             skipped: 0,
             eras,
+            arrived: Instant::now(),
         }))
+    }
+
+    /// One chunk of several of which each begins where the one before ended, none taken from yet.
+    pub fn join(mut chunks: Vec<Chunk>) -> Option<Chunk> {
+        if chunks.len() < 2 {
+            return chunks.pop();
+        }
+        let mut bytes = BytesMut::with_capacity(chunks.iter().map(Chunk::len).sum());
+        let mut joined: Option<Chunk> = None;
+        for chunk in chunks {
+            bytes.extend_from_slice(&chunk.bytes);
+            match &mut joined {
+                None => joined = Some(chunk),
+                Some(joined) => {
+                    joined.next = chunk.next;
+                    joined.aborted.extend(chunk.aborted);
+                }
+            }
+        }
+        let mut joined = joined?;
+        joined.bytes = bytes.freeze();
+        // A transaction over several of them is told of with each.
+        joined.aborted.make_contiguous().sort_unstable();
+        Some(joined)
+    }
+
+    /// Whether this is what comes after another, and nothing between them was lost.
+    pub fn follows(&self, before: &Chunk) -> bool {
+        let starts = Batch::read(&self.bytes, self.from).map(|first| first.base_offset);
+        self.skipped == 0
+            && self.from == before.next
+            && starts.is_ok_and(|starts| starts >= self.from)
     }
 
     /// What is wrong where the first batch ends beyond where the partition does, and goes on doing so.
@@ -188,7 +223,7 @@ impl Chunk {
         builder.skip(std::mem::take(&mut self.skipped));
         self.bytes = self.bytes.slice(at..);
         self.from = next;
-        Ok(builder.finish(next))
+        Ok(builder.finish(next).arrived_at(self.arrived))
     }
 
     /// Whether a batch holds records for us: no markers, nothing of a transaction that was given up.

@@ -15,6 +15,7 @@ use millstream_core::{Batch, Disposition, Encoder, Error, Receipt, Result, Sink}
 use millstream_log::{BatchBuilder, Codec, EncodedBatch, partition_for};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 /// What a batch may hold before it is packed, where the topic allows more.
 const BATCH_BYTES: usize = 1 << 20;
@@ -390,6 +391,10 @@ impl Building {
 
 #[async_trait]
 impl Sink for KafkaSink {
+    fn poll_takes(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.producer.poll_takes(context)
+    }
+
     async fn write(&mut self, batch: &Batch) -> Result<Receipt> {
         self.producer.room().await?;
         let mut rejected = Vec::new();

@@ -10,7 +10,7 @@
 
 use super::cluster::{Cluster, Purpose, topic_name};
 use super::connection::Answer;
-use super::producer::Partition;
+use super::producer::{Held, Partition};
 use bytes::Bytes;
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
@@ -49,6 +49,7 @@ struct State {
 struct Part {
     partition: Partition,
     bytes: Bytes,
+    held: Option<Held>,
     answer: oneshot::Sender<Result<ProduceResponse>>,
 }
 
@@ -70,12 +71,13 @@ impl Writes {
         cluster: &Cluster,
         partition: Partition,
         bytes: Bytes,
+        held: Option<Held>,
     ) -> impl Future<Output = Result<ProduceResponse>> + Send + use<> {
         let (answer, answered) = oneshot::channel();
         let idle = {
             let mut state = self.state.lock();
             state.bytes += bytes.len();
-            state.queue.push_back(Part { partition, bytes, answer });
+            state.queue.push_back(Part { partition, bytes, held, answer });
             !std::mem::replace(&mut state.sending, true)
         };
         match idle {
@@ -100,7 +102,7 @@ impl Writes {
         }
     }
 
-    async fn send(self: &Arc<Self>, cluster: &Cluster, parts: Vec<Part>) {
+    async fn send(self: &Arc<Self>, cluster: &Cluster, mut parts: Vec<Part>) {
         let timeout = cluster.timeout();
         let request = ProduceRequest::default()
             .with_acks(-1)
@@ -116,6 +118,7 @@ impl Writes {
             Ok(answer) => answer,
             Err(error) => return tell(parts, Err(error)),
         };
+        parts.iter_mut().for_each(|part| part.held = None);
         self.state.lock().in_flight += 1;
         let writes = self.clone();
         cluster.io().spawn(async move {
@@ -217,7 +220,7 @@ mod tests {
     fn part(partition: i32, bytes: usize) -> (Part, oneshot::Receiver<Result<ProduceResponse>>) {
         let (answer, answered) = oneshot::channel();
         let bytes = vec![partition as u8; bytes].into();
-        (Part { partition: ("t".into(), partition), bytes, answer }, answered)
+        (Part { partition: ("t".into(), partition), bytes, held: None, answer }, answered)
     }
 
     /// With those who wait for the answers.

@@ -31,6 +31,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use worked::Worked;
@@ -226,6 +227,14 @@ impl<'a> Task<'a> {
     }
 }
 
+/// Ready when all of them take a batch.
+fn poll_takes(sinks: &mut [Box<dyn Sink>], context: &mut Context<'_>) -> Poll<()> {
+    match sinks.iter_mut().all(|sink| sink.poll_takes(context).is_ready()) {
+        true => Poll::Ready(()),
+        false => Poll::Pending,
+    }
+}
+
 impl<'a> Loop<'a> {
     /// True when the source came to its end.
     async fn run(&mut self, reader: &mut dyn PartitionReader) -> Result<bool> {
@@ -249,7 +258,10 @@ impl<'a> Loop<'a> {
                     true => Some(()),
                     false => poll_fn(|context| self.share.poll_turn(context)).now_or_never(),
                 };
-                if let Some(records) = turn.and_then(|()| reader.next().now_or_never()) {
+                let taken = turn.filter(|()| {
+                    poll_fn(|context| poll_takes(&mut self.sinks, context)).now_or_never().is_some()
+                });
+                if let Some(records) = taken.and_then(|()| reader.next().now_or_never()) {
                     self.task.status.waits(false);
                     finished = !self.take(records?).await?;
                     reading = !finished;
@@ -262,13 +274,18 @@ impl<'a> Loop<'a> {
                 self.flush();
             }
             let had_more = reader.end_offset() > self.task.status.position();
-            let fetch = Instant::now();
             let status = self.task.status;
-            let mut next = reader.next();
+            let (sinks, mut next) = (&mut self.sinks, reader.next());
+            let mut since = None;
             let fetched = poll_fn(move |context| {
+                if poll_takes(sinks, context).is_pending() {
+                    status.waits(false);
+                    return Poll::Pending;
+                }
+                let since = *since.get_or_insert_with(Instant::now);
                 let fetched = next.as_mut().poll(context);
                 status.waits(fetched.is_pending());
-                fetched
+                fetched.map(|records| (records, since.elapsed()))
             });
             tokio::select! {
                 biased;
@@ -286,10 +303,10 @@ impl<'a> Loop<'a> {
                     }
                 }
                 () = poll_fn(|context| self.share.poll_turn(context)), if room && !may_fetch => {}
-                records = fetched, if fetches => {
+                (records, took) = fetched, if fetches => {
                     let records = records?;
                     if had_more && records.is_some() {
-                        pipeline.metrics.fetch.observe(fetch.elapsed().as_secs_f64());
+                        pipeline.metrics.fetch.observe(took.as_secs_f64());
                     }
                     finished = !self.take(records).await?;
                     reading = !finished;
@@ -357,7 +374,7 @@ impl<'a> Loop<'a> {
         self.rows_in_flight += records.len();
         self.share.add(records.bytes());
         self.suspect(&records);
-        InFlight { records, run, since: Instant::now(), tombstones: 0 }
+        InFlight { since: records.arrived(), records, run, tombstones: 0 }
     }
 
     /// Sends one record to the dead letters without touching it.

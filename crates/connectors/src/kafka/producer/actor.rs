@@ -249,6 +249,7 @@ impl Actor {
                 sequence,
                 sent: false,
                 tries: 0,
+                held: job.held,
                 done: job.done,
             });
         }

@@ -1,6 +1,7 @@
 //! What is under way to one partition: sent in order, and again in order after an error.
 
 use crate::kafka::error::Refused;
+use crate::kafka::producer::Held;
 use bytes::Bytes;
 use millstream_core::{Error, Result};
 use std::collections::VecDeque;
@@ -30,6 +31,8 @@ pub(super) struct Item {
     pub sent: bool,
     /// How often it was sent.
     pub tries: u32,
+    /// Until it is sent for the first time.
+    pub held: Option<Held>,
     pub done: oneshot::Sender<Result<()>>,
 }
 
@@ -117,6 +120,7 @@ mod tests {
                     sequence,
                     sent: false,
                     tries: 0,
+                    held: None,
                     done,
                 });
                 told

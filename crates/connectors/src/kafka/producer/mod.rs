@@ -16,6 +16,7 @@
 
 mod actor;
 mod lane;
+mod unsent;
 
 use super::cluster::Cluster;
 use super::coordinator::{Coordinator, Number};
@@ -27,14 +28,18 @@ use millstream_log::EncodedBatch;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use unsent::Unsent;
 
 /// What may wait or be in flight before `room` waits.
 const BYTES_MAX: usize = 8 << 20;
 /// The same where all tasks of a pipeline share one.
 const BYTES_MAX_SHARED: usize = 32 << 20;
+
+pub(super) use unsent::Held;
 
 pub(super) type Partition = (Arc<str>, i32);
 
@@ -49,6 +54,8 @@ struct Shared {
     submitted: Notify,
     bytes: watch::Sender<usize>,
     bytes_max: usize,
+    /// Of a producer that is one sink's.
+    unsent: Option<Arc<Unsent>>,
     /// When the first batch of the open transaction was sent.
     began: Mutex<Option<Instant>>,
     failed: Mutex<Option<Failure>>,
@@ -59,6 +66,7 @@ struct Job {
     partition: Partition,
     batch: Vec<u8>,
     records: i32,
+    held: Option<Held>,
     done: oneshot::Sender<Result<()>>,
 }
 
@@ -108,6 +116,7 @@ impl Producer {
             submitted: Notify::new(),
             bytes: watch::Sender::new(0),
             bytes_max: if coordinator.is_some() { BYTES_MAX_SHARED } else { BYTES_MAX },
+            unsent: coordinator.is_none().then(Arc::default),
             began: Mutex::default(),
             failed: Mutex::default(),
             closed: CancellationToken::new(),
@@ -125,6 +134,14 @@ impl Producer {
         match &*self.shared.failed.lock() {
             Some(failure) => Err(failure.error()),
             None => Ok(()),
+        }
+    }
+
+    /// Ready while a batch that is taken in now is sent soon, and worth it.
+    pub fn poll_takes(&self, context: &Context<'_>) -> Poll<()> {
+        match &self.shared.unsent {
+            Some(unsent) => unsent.poll_sent(context),
+            None => Poll::Ready(()),
         }
     }
 
@@ -157,11 +174,12 @@ impl Producer {
     ) -> (Job, BoxFuture<'static, Result<()>>) {
         let records = batch.len() as i32;
         let batch = batch.into_bytes_at(0);
+        let held = self.shared.unsent.as_ref().map(|unsent| unsent.hold(batch.len()));
         let (done, acknowledged) = oneshot::channel();
         let shared = self.shared.clone();
         let acknowledged =
             async move { acknowledged.await.unwrap_or_else(|_| Err(shared.failure().error())) };
-        (Job { partition, batch, records, done }, acknowledged.boxed())
+        (Job { partition, batch, records, held, done }, acknowledged.boxed())
     }
 
     /// Gives up everything that was not acknowledged. When this returns nothing of it will be

@@ -161,7 +161,8 @@ impl Actor {
             item.tries += 1;
             lane.in_flight += 1;
             let batches = vec![(partition.clone(), item.sequence)];
-            let answer = writes.submit(&self.cluster, partition, item.bytes.clone());
+            let (bytes, held) = (item.bytes.clone(), item.held.take());
+            let answer = writes.submit(&self.cluster, partition, bytes, held);
             let flight =
                 async move { Flown::Answered { round, node: None, batches, answer: answer.await } };
             self.flights.push(flight.boxed());
