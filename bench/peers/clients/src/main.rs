@@ -80,7 +80,7 @@ fn produce(
         .set("enable.idempotence", "true")
         .set("compression.type", "lz4")
         .set("partitioner", "murmur2_random")
-        .set("linger.ms", if rate.is_some() { "1" } else { "20" })
+        .set("linger.ms", if rate.is_some() { "5" } else { "20" })
         .set("batch.size", "524288")
         .set("queue.buffering.max.messages", "500000")
         .create()?;
