@@ -373,6 +373,31 @@ impl PartitionReader for Reader {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use millstream_log::{BatchBuilder, Codec};
+
+    fn chunk(from: i64, bytes: usize) -> Chunk {
+        let mut builder = BatchBuilder::new(Codec::None);
+        builder.push(0, None, Some(&vec![7; bytes]), &[]);
+        let bytes = builder.finish().into_bytes_at(from);
+        Chunk::new(bytes.into(), from, i64::MAX, vec![]).unwrap().unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_several_fetches_brought_is_one_batch_as_far_as_it_fits() {
+        let feed = Feed::new(0, "t".into(), Uuid::nil(), 0);
+        let reader = feed.attach(0);
+        for (from, bytes) in [(0, 100), (1, 100), (2, 2_000), (3, 100)] {
+            let place = feed.wanted(usize::MAX).unwrap();
+            assert_eq!(place.offset, from);
+            feed.deliver(place, Some(chunk(from, bytes)));
+        }
+        let mut taken = Vec::new();
+        for _ in 0..3 {
+            taken.push(feed.chunk(reader, 1_000).await.unwrap().next_offset());
+        }
+        assert_eq!(taken, [2, 3, 4], "one that is larger goes alone");
+        assert_eq!(feed.state.lock().queued, 0);
+    }
 
     #[test]
     fn nobody_takes_an_end_that_is_not_known_for_reached() {

@@ -498,6 +498,53 @@ mod tests {
     }
 
     #[test]
+    fn chunks_that_follow_each_other_are_read_as_one() {
+        // Transaction 7 is over all of them and given up at 5; 8 is committed.
+        let parts = [
+            of_transaction(batch(Codec::Lz4, 0, &["a", "b"]), 7, false),
+            of_transaction(batch(Codec::None, 2, &["c"]), 8, false),
+            of_transaction(batch(Codec::Zstd, 3, &["d"]), 7, false),
+            [marker(4, 8, true), marker(5, 7, false)].concat(),
+            of_transaction(batch(Codec::None, 6, &["e"]), 7, false),
+        ];
+        let new = |bytes: &[u8], from| {
+            Chunk::new(bytes.to_vec().into(), from, i64::MAX, vec![(0, 7)]).unwrap().unwrap()
+        };
+        let froms = [0, 2, 3, 4, 6];
+        let chunks: Vec<_> = parts.iter().zip(froms).map(|(part, from)| new(part, from)).collect();
+        assert!(chunks.is_sorted_by(|before, chunk| chunk.follows(before)));
+        let arrived = chunks[0].arrived;
+        let mut joined = Chunk::join(chunks).unwrap();
+        assert_eq!((joined.len(), joined.next_offset()), (parts.concat().len(), 7));
+        let records = joined.take(usize::MAX).unwrap();
+        let values: Vec<_> = records.iter().map(|record| record.value.unwrap()).collect();
+        assert_eq!(values, [b"c", b"e"]);
+        assert_eq!((records.arrived(), joined.is_empty()), (arrived, true));
+        assert!(Chunk::join(vec![]).is_none());
+    }
+
+    #[test]
+    fn chunks_with_something_lost_between_are_not_joined() {
+        let new = |from, to: i64| {
+            let bytes: Vec<u8> =
+                (from..to).flat_map(|at| batch(Codec::None, at * 2, &["a", "b"])).collect();
+            Chunk::new(bytes.into(), from * 2, i64::MAX, vec![]).unwrap().unwrap()
+        };
+        let first = new(0, 3);
+        assert!(new(3, 4).follows(&first));
+        assert!(!new(4, 5).follows(&first), "two records are not there");
+        let mut after_a_loss = new(3, 4);
+        after_a_loss.skip(1);
+        assert!(!after_a_loss.follows(&first));
+        // The log begins in the midst of a batch.
+        let mut cut = new(3, 4);
+        cut.from = 7;
+        let mut before = new(0, 3);
+        before.next = 7;
+        assert!(!cut.follows(&before));
+    }
+
+    #[test]
     fn a_batch_that_is_cut_off_waits_for_the_next_fetch() {
         let mut bytes = batch(Codec::None, 0, &["a"]);
         let whole = bytes.len();

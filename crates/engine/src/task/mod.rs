@@ -250,25 +250,25 @@ impl<'a> Loop<'a> {
             }
             self.report(reader);
             let room = reading && self.has_room();
+            // Who has nothing under way needs no turn, and would keep one while it waits.
+            let may_fetch = self.share.may_fetch()
+                || room
+                    && poll_fn(|context| self.share.poll_turn(context)).now_or_never().is_some();
             // Where a sink is slow, what was worked on waits anyway. Fetched only when nothing does, a
             // window would be filled and emptied in turns, and its look-ups would come in bursts.
-            if room && self.held_up && !stop.is_cancelled() {
-                // Who has nothing under way needs no turn, and would keep one while it waits.
-                let turn = match self.share.may_fetch() {
-                    true => Some(()),
-                    false => poll_fn(|context| self.share.poll_turn(context)).now_or_never(),
-                };
-                let taken = turn.filter(|()| {
-                    poll_fn(|context| poll_takes(&mut self.sinks, context)).now_or_never().is_some()
-                });
-                if let Some(records) = taken.and_then(|()| reader.next().now_or_never()) {
-                    self.task.status.waits(false);
-                    finished = !self.take(records?).await?;
-                    reading = !finished;
-                    continue;
-                }
+            let takes = |context: &mut Context<'_>| poll_takes(&mut self.sinks, context);
+            if room
+                && may_fetch
+                && self.held_up
+                && !stop.is_cancelled()
+                && poll_fn(takes).now_or_never().is_some()
+                && let Some(records) = reader.next().now_or_never()
+            {
+                self.task.status.waits(false);
+                finished = !self.take(records?).await?;
+                reading = !finished;
+                continue;
             }
-            let may_fetch = self.share.may_fetch();
             let fetches = room && may_fetch;
             if !fetches && self.working.len() == 0 && !self.outstanding.is_empty() {
                 self.flush();

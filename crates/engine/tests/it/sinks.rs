@@ -1,13 +1,15 @@
 //! Sinks that fail, in each of the ways a sink may.
 
-use crate::harness::{Bench, FakeSink, file, numbered, simple, written};
+use crate::harness::{Bench, FakeSink, file, ids, numbered, simple, written};
+use async_trait::async_trait;
 use futures::FutureExt;
-use millstream_core::{Error, Receipt, Result, Sink};
+use millstream_core::{Batch, Error, Receipt, Result, Sink};
 use millstream_engine::{PartitionState, Target};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 type Kept = Arc<Mutex<Vec<i64>>>;
@@ -76,6 +78,70 @@ async fn a_sink_that_may_come_back_holds_and_goes_on_in_order() {
     assert_eq!(bench.counts("p"), (100, 100, 0, 0));
     assert!(bench.report("p").waits_for.is_empty());
     assert_eq!(bench.metric("restarts_total", "p"), 0);
+}
+
+/// Takes one batch at a time, when it is let.
+struct Picky {
+    kept: Kept,
+    takes: Arc<AtomicBool>,
+    waits: Arc<Mutex<Option<Waker>>>,
+    flushed: Arc<AtomicBool>,
+}
+
+#[async_trait]
+impl Sink for Picky {
+    fn poll_takes(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        *self.waits.lock() = Some(context.waker().clone());
+        match self.takes.load(Ordering::Relaxed) {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
+    }
+
+    fn flush(&mut self) {
+        self.flushed.store(true, Ordering::Relaxed);
+    }
+
+    async fn write(&mut self, batch: &Batch) -> Result<Receipt> {
+        self.kept.lock().extend(ids(batch));
+        self.takes.store(false, Ordering::Relaxed);
+        let takes = self.takes.clone();
+        let durable = async move {
+            while !takes.load(Ordering::Relaxed) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            Ok(())
+        };
+        Ok(Receipt { durable: durable.boxed(), ..written(batch.rows.num_rows()) })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_wait_in_the_source_while_a_sink_takes_none() {
+    let fixture = Fixture::new(0..30).await;
+    let Fixture { bench, kept, dir } = &fixture;
+    let (takes, flushed) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicBool::new(false)));
+    let waits: Arc<Mutex<Option<Waker>>> = Arc::default();
+    let (own, own_takes) = (kept.clone(), takes.clone());
+    let (own_waits, own_flushed) = (waits.clone(), flushed.clone());
+    let open = move || -> Result<Box<dyn Sink>> {
+        let (kept, takes) = (own.clone(), own_takes.clone());
+        let (waits, flushed) = (own_waits.clone(), own_flushed.clone());
+        Ok(Box::new(Picky { kept, takes, waits, flushed }))
+    };
+    let file = simple(dir.path(), SMALL);
+    bench.start_with(&file, |pipeline| pipeline.sinks[0].open = Box::new(open)).await;
+    for upto in [10, 20, 30] {
+        bench.until("written", |_| kept.lock().len() == upto).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert_eq!(kept.lock().len(), upto, "no more is fetched");
+        assert!(!flushed.load(Ordering::Relaxed), "more comes: nothing is to be finished early");
+        takes.store(true, Ordering::Relaxed);
+        waits.lock().take().unwrap().wake();
+    }
+    bench.idle().await;
+    assert_eq!(*kept.lock(), (0..30).collect::<Vec<_>>());
+    assert_eq!(bench.committed("p", 0), Some(30));
 }
 
 #[tokio::test(flavor = "multi_thread")]
