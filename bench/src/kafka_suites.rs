@@ -22,6 +22,8 @@ pub const KAFKA_SUITES: [(&str, Suite); 4] = [
 ];
 
 const ONE_CORE: [&str; 3] = ["taskset", "-c", "0"];
+/// How often what differs from run to run is measured, in turns with its peer: the middle counts.
+const TURNS: usize = 3;
 /// As large as a `Navigation` record.
 const PERF_BYTES: &str = "303";
 
@@ -33,7 +35,8 @@ fn client(setup: &Setup) -> Result<Vec<Row>> {
     let count = messages.to_string();
     let source = kafka.topic("navigation")?;
     let records = peers.records().display().to_string();
-    let rdkafka_out = services::rdkafka(&["produce", &kafka.brokers, &source, &records, &count])?;
+    let mut rdkafka_out =
+        vec![services::rdkafka(&["produce", &kafka.brokers, &source, &records, &count])?];
     let rdkafka_in = services::rdkafka(&["consume", &kafka.brokers, &source, &count])?;
     let bare = Job::Decode { columns: Columns::All, messages }.measure()?;
     let parts = Measured {
@@ -41,11 +44,22 @@ fn client(setup: &Setup) -> Result<Vec<Row>> {
         cpu_seconds: rdkafka_in.cpu_seconds + bare.cpu_seconds,
         ..rdkafka_in.clone()
     };
-    let target = kafka.topic("produced")?;
-    let produced =
-        Job::KafkaProduce { brokers: kafka.brokers.clone(), topic: target.clone(), messages }
-            .measure()?;
-    kafka.delete(&target)?;
+    // In turns, so that both meet the same machine.
+    let mut produced = Vec::new();
+    for turn in 0..TURNS {
+        let target = kafka.topic("produced")?;
+        let own =
+            Job::KafkaProduce { brokers: kafka.brokers.clone(), topic: target.clone(), messages };
+        produced.push(own.measure()?);
+        kafka.delete(&target)?;
+        if turn + 1 < TURNS {
+            let target = kafka.topic("produced")?;
+            let produce = ["produce", &kafka.brokers, &target, &records, &count];
+            rdkafka_out.push(services::rdkafka(&produce)?);
+            kafka.delete(&target)?;
+        }
+    }
+    let [rdkafka_out, produced] = [rdkafka_out, produced].map(middle);
 
     let pipeline = |work, behind: &[&str]| -> Result<Measured> {
         let target = kafka.topic("enriched")?;
@@ -139,9 +153,6 @@ fn compared(setup: &Setup, settings: &[Setting], held: bool) -> Result<Vec<Row>>
     Ok(rows)
 }
 
-/// Producing takes long, consuming is over in two seconds: of consumers the middle one of so many.
-const CONSUMERS: usize = 3;
-
 /// Produces to one server after the other, then consumes from them in turns.
 fn round(servers: &[Perf; 2], setting: &Setting, messages: u64) -> Result<[[Measured; 2]; 2]> {
     let since = std::time::SystemTime::UNIX_EPOCH.elapsed()?.as_millis();
@@ -150,7 +161,7 @@ fn round(servers: &[Perf; 2], setting: &Setting, messages: u64) -> Result<[[Meas
     let produced =
         [own.produce(&topic, setting, messages)?, peer.produce(&topic, setting, messages)?];
     let mut consumed = [Vec::new(), Vec::new()];
-    for _ in 0..CONSUMERS {
+    for _ in 0..TURNS {
         for (server, consumed) in servers.iter().zip(&mut consumed) {
             consumed.push(server.consume(&topic, setting, messages)?);
         }

@@ -2,7 +2,7 @@
 
 use super::{
     ATTRIBUTES_AT, BODY_AT, CRC_AT, Codec, EPOCH_AT, HEADER_BYTES, Header, Invalid, LENGTH_AT,
-    MAGIC, MAGIC_AT, array, decode, spare, varint,
+    MAGIC, MAGIC_AT, array, decode, lz4, spare, varint,
 };
 
 /// A batch ready to be appended; the log puts its base offset in.
@@ -117,8 +117,10 @@ impl BatchBuilder {
 
     /// The batch packed, in no more memory than it needs. `None` when that does not make it smaller.
     fn packed(&self) -> Option<Vec<u8>> {
-        if self.codec == Codec::None {
-            return None;
+        match self.codec {
+            Codec::None => return None,
+            Codec::Lz4 => return lz4::packed_after(HEADER_BYTES, &self.bytes[HEADER_BYTES..]),
+            _ => {}
         }
         let mut packed = spare::take();
         packed.resize(HEADER_BYTES, 0);

@@ -44,26 +44,59 @@ const TRIED_FIRST: usize = (2 << PATIENCE) - 1;
 /// A copy of a short run of literals takes this many bytes, whatever their number.
 const LITERALS: usize = 32;
 
+/// What a thread keeps to pack in; a larger batch has its own.
+const ROOM_BYTES: usize = 2 << 20;
+
 thread_local! {
-    /// Where a block is packed, so that its room is not filled with zeros for each.
-    static ROOM: RefCell<Vec<u8>> = RefCell::new(vec![0; packed_max(BLOCK_BYTES)]);
+    /// Where a frame is packed, so that its room is not filled with zeros for each.
+    static ROOM: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Appends a frame that holds `bytes`.
 pub(super) fn pack(bytes: &[u8], out: &mut Vec<u8>) {
-    out.extend_from_slice(&HEAD);
+    in_room(bytes, 0, |frame| out.extend_from_slice(frame));
+}
+
+/// So many zeros and then a frame that holds `bytes`, in no more memory than they need. `None` when
+/// the frame is not smaller than the bytes.
+pub(super) fn packed_after(zeros: usize, bytes: &[u8]) -> Option<Vec<u8>> {
+    in_room(bytes, zeros, |frame| (frame.len() < zeros + bytes.len()).then(|| frame.to_vec()))
+}
+
+fn in_room<R>(bytes: &[u8], zeros: usize, take: impl FnOnce(&[u8]) -> R) -> R {
     ROOM.with_borrow_mut(|room| {
-        for block in bytes.chunks(BLOCK_BYTES) {
-            let packed = pack_block(block, room);
-            let (as_it_is, bytes) = match packed < block.len() {
-                true => (0, &room[..packed]),
-                false => (AS_IT_IS, block),
-            };
-            out.extend_from_slice(&(bytes.len() as u32 | as_it_is).to_le_bytes());
-            out.extend_from_slice(bytes);
+        let need = zeros + frame_max(bytes.len());
+        if room.len() < need {
+            room.resize(need, 0);
         }
-    });
-    out.extend_from_slice(&END);
+        room[..zeros].fill(0);
+        room[zeros..][..HEAD.len()].copy_from_slice(&HEAD);
+        let mut at = zeros + HEAD.len();
+        for block in bytes.chunks(BLOCK_BYTES) {
+            let (length, body) = room[at..].split_at_mut(4);
+            let packed = pack_block(block, body);
+            let (as_it_is, len) = match packed < block.len() {
+                true => (0, packed),
+                false => {
+                    body[..block.len()].copy_from_slice(block);
+                    (AS_IT_IS, block.len())
+                }
+            };
+            length.copy_from_slice(&(len as u32 | as_it_is).to_le_bytes());
+            at += 4 + len;
+        }
+        room[at..][..END.len()].copy_from_slice(&END);
+        let taken = take(&room[..at + END.len()]);
+        if room.len() > ROOM_BYTES {
+            *room = Vec::new();
+        }
+        taken
+    })
+}
+
+const fn frame_max(len: usize) -> usize {
+    let blocks = len.div_ceil(BLOCK_BYTES);
+    HEAD.len() + len + len / 255 + blocks * (4 + packed_max(0)) + END.len()
 }
 
 /// Room for a block that does not get smaller, and for a copy that goes beyond its end.
