@@ -1,5 +1,6 @@
-//! How long messages take at a steady rate (the first tenth, in which everybody connects, is left out): the main job's, beside librdkafka that copies the same
-//! messages in the same run, which is the least that the broker and the machine allow.
+//! How long messages take at a steady rate: the main job's, beside librdkafka that copies the same
+//! messages in the same run, which is the least that the broker and the machine allow. The first
+//! tenth, in which everybody connects, is left out.
 
 use crate::job::{Job, Measured};
 use crate::kafka;

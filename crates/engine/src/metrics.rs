@@ -286,7 +286,8 @@ impl Metrics {
         };
         let stages = times(
             "stage_seconds",
-            "Time a batch spends in a stage: fetch, decode, lookup, sql, sink, end_to_end.",
+            "Time a batch spends in a stage: fetch, decode, lookup, sql, sink; end_to_end from \
+             when its records came in.",
             &["stage"],
         );
         let lookups = times(
