@@ -348,6 +348,14 @@ impl Engine {
         })
     }
 
+    /// Has sinks that collect rows finish what they have, in partitions that have read all there is:
+    /// nobody wants to wait for more.
+    pub fn finish_collected(&self) {
+        for running in self.shared.pipelines.lock().values() {
+            running.partitions.iter().for_each(|slot| slot.status.ask_to_finish());
+        }
+    }
+
     /// Whether nothing will be done before something new comes or an operator does something: every
     /// partition has settled all there is, or holds.
     pub fn is_at_rest(&self) -> bool {

@@ -5,6 +5,7 @@ use millstream_core::Partition;
 use parking_lot::Mutex;
 use serde::Serialize;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use tokio::sync::Notify;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -42,6 +43,8 @@ pub struct PartitionStatus {
     end: AtomicI64,
     /// The source had nothing more when it was last asked.
     waits: AtomicBool,
+    /// Somebody wants what sinks collect to be finished where nothing more comes.
+    finish: Notify,
     in_flight: Mutex<(i64, i64, i64)>,
 }
 
@@ -70,6 +73,7 @@ impl PartitionStatus {
             committed: AtomicI64::new(0),
             end: AtomicI64::new(0),
             waits: AtomicBool::new(false),
+            finish: Notify::new(),
             in_flight: Mutex::default(),
         }
     }
@@ -119,6 +123,15 @@ impl PartitionStatus {
 
     pub fn waits(&self, waits: bool) {
         self.waits.store(waits, Ordering::Release);
+    }
+
+    pub fn ask_to_finish(&self) {
+        self.finish.notify_one();
+    }
+
+    /// Cancel safe.
+    pub async fn asked_to_finish(&self) {
+        self.finish.notified().await;
     }
 
     /// Whether it has read all there is and settled it, as far as this partition can say.

@@ -213,6 +213,7 @@ impl RunArgs {
                 return;
             }
             if self.exit_when_idle {
+                process.engine.finish_collected();
                 // Twice: what one pipeline has just written another may be about to read.
                 idle_for = if process.engine.is_at_rest() { idle_for + 1 } else { 0 };
                 if idle_for > 2 {

@@ -212,3 +212,31 @@ fn each_partition_of_a_topic_has_files_of_its_own_also_after_the_topic_is_made_a
         program.ok(&["topics", "delete", "numbers", "--yes"]);
     }
 }
+
+#[test]
+fn files_gather_batches_and_a_run_that_ends_when_idle_does_not_wait_for_them() {
+    let program = Program::new();
+    program.write(
+        "numbers.yaml",
+        "\
+pipeline: numbers
+source:
+  topic: numbers
+  format:
+    json:
+      columns: { n: bigint }
+sinks:
+  - files: { folder: out, format: json_lines, max_time: 1h }
+batch: { max_rows: 20 }
+",
+    );
+    let lines: String = (0..400).map(|n| format!("{{\"n\":{n}}}\n")).collect();
+    assert_eq!(program.feed(&["produce", "numbers", "--partitions", "1"], &lines).code, 0);
+    program.ok(&["run", "numbers.yaml", "--exit-when-idle", "--listen", "off"]);
+    let files: Vec<_> = fs::read_dir(program.path("out"))
+        .unwrap()
+        .map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap())
+        .collect();
+    assert_eq!(files.iter().map(|file| file.lines().count()).sum::<usize>(), 400);
+    assert!(files.len() <= 5, "{} files of 20 batches, of which 8 may be under way", files.len());
+}

@@ -303,6 +303,11 @@ impl<'a> Loop<'a> {
                     }
                 }
                 () = poll_fn(|context| self.share.poll_turn(context)), if room && !may_fetch => {}
+                () = status.asked_to_finish(), if !self.outstanding.is_empty() => {
+                    if self.working.len() == 0 && reader.end_offset() <= status.position() {
+                        self.flush();
+                    }
+                }
                 (records, took) = fetched, if fetches => {
                     let records = records?;
                     if had_more && records.is_some() {
