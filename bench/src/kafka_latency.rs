@@ -10,10 +10,14 @@ use crate::report::{Row, Target};
 use crate::services::{self, Kafka};
 use crate::store::FILES;
 use crate::suites::Setup;
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
+use async_trait::async_trait;
+use millstream_core::{Batch, Beginning, Error, Receipt, Records, Rejection, Sink};
 use millstream_engine::{Engine, PartitionState};
 use std::io::{BufRead, BufReader, Lines};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 const RATE: u64 = 20_000;
@@ -71,7 +75,19 @@ pub fn suite(setup: &Setup) -> Result<Vec<Row>> {
 pub fn paced(messages: u64, producer: &[String]) -> Result<Measured> {
     let scratch = crate::job::Scratch::new("kafka-paced")?;
     let home = kafka::home(&scratch)?;
-    let running = Running::open(&home, &kafka::file("main_job_kafka_paced.yaml")?)?.start();
+    let mut running = Running::open(&home, &kafka::file("main_job_kafka_paced.yaml")?)?;
+    let times = Times::default();
+    running.change(|pipeline| {
+        for sink in &mut pipeline.sinks {
+            let (times, stopped) = (times.clone(), || Err(Error::stop("bench", "it is taken")));
+            let open = std::mem::replace(&mut sink.open, Box::new(stopped));
+            sink.open = Box::new(move || {
+                let (inner, times) = (open()?, times.clone());
+                Ok(Box::new(Timed { inner, arrived: Instant::now(), times }))
+            });
+        }
+    });
+    let running = running.start();
     let is_running = |engine: &Engine| {
         let partitions = engine.reports().into_iter().flat_map(|report| report.partitions);
         partitions.filter(|p| p.state == PartitionState::Running).count() == FILES as usize
@@ -83,9 +99,8 @@ pub fn paced(messages: u64, producer: &[String]) -> Result<Measured> {
     let begun = Instant::now();
     let mut producer = Command::new(program).args(arguments).stdout(Stdio::null()).spawn()?;
     running.wait(|engine| kafka::rows_in(engine) >= messages / 10)?;
-    let unsteady = running.end_to_end();
+    let unsteady = lock(&times).len();
     running.wait(|engine| kafka::rows_in(engine) >= messages)?;
-    let steady = since(&unsteady, running.end_to_end());
     let wall = begun.elapsed();
     let sent = producer.wait()?;
     ensure!(sent.success(), "the producer ended with {sent}");
@@ -94,29 +109,74 @@ pub fn paced(messages: u64, producer: &[String]) -> Result<Measured> {
     crate::pipeline::check(&report, messages)?;
     let mut measured = meter.measured("main job, Kafka to Kafka", messages, 0)?;
     measured.wall_seconds = wall.as_secs_f64();
+    let mut steady = lock(&times).split_off(unsteady);
+    steady.sort_by(|(a, _), (b, _)| a.total_cmp(b));
     for (name, q) in [("p50_ms", 0.5), ("p99_ms", 0.99)] {
-        measured.extra.insert(name.into(), quantile(&steady, q) * 1e3);
+        measured.extra.insert(name.into(), quantile(&steady, q));
     }
     home.log.close();
     Ok(measured)
 }
 
-/// What was counted after an earlier look.
-fn since(before: &[(f64, f64)], mut now: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
-    now.iter_mut().zip(before).for_each(|((_, now), (_, before))| *now -= before);
-    now
+/// Milliseconds, and how many messages took them, in the order in which they were acknowledged.
+type Times = Arc<Mutex<Vec<(f64, usize)>>>;
+
+/// Notes how long after the first message of a batch came in each was acknowledged.
+struct Timed {
+    inner: Box<dyn Sink>,
+    arrived: Instant,
+    times: Times,
 }
 
-/// A quantile of what is counted up to each bound, by interpolation between two.
-fn quantile(counted: &[(f64, f64)], q: f64) -> f64 {
-    let rank = q * counted.last().map_or(f64::NAN, |(_, all)| *all);
-    let at = counted.iter().position(|(_, upto)| *upto >= rank);
-    let Some((at, (bound, upto))) = at.map(|at| (at, counted[at])) else { return f64::NAN };
-    let (lower, below) = at.checked_sub(1).map_or((0.0, 0.0), |before| counted[before]);
-    if bound.is_infinite() {
-        return bound;
+#[async_trait]
+impl Sink for Timed {
+    fn begin(&mut self, beginning: &Beginning) {
+        self.inner.begin(beginning);
     }
-    lower + (bound - lower) * (rank - below) / (upto - below).max(f64::MIN_POSITIVE)
+
+    fn stems_from(&mut self, records: &Arc<Records>, dead: &[Rejection]) {
+        self.arrived = records.arrived();
+        self.inner.stems_from(records, dead);
+    }
+
+    fn flush(&mut self) {
+        self.inner.flush();
+    }
+
+    fn settled(&mut self, upto: i64) {
+        self.inner.settled(upto);
+    }
+
+    fn poll_takes(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.inner.poll_takes(context)
+    }
+
+    async fn write(&mut self, batch: &Batch) -> millstream_core::Result<Receipt> {
+        let receipt = self.inner.write(batch).await?;
+        let (arrived, rows, times) = (self.arrived, batch.rows.num_rows(), self.times.clone());
+        let durable = async move {
+            receipt.durable.await?;
+            lock(&times).push((arrived.elapsed().as_secs_f64() * 1e3, rows));
+            Ok(())
+        };
+        Ok(Receipt { durable: Box::pin(durable), ..receipt })
+    }
+}
+
+fn lock(times: &Times) -> MutexGuard<'_, Vec<(f64, usize)>> {
+    times.lock().expect("nobody panics with it")
+}
+
+/// What so large a share of the messages took at most.
+fn quantile(times: &[(f64, usize)], q: f64) -> f64 {
+    let messages: usize = times.iter().map(|(_, messages)| messages).sum();
+    let mut left = (messages as f64 * q) as usize;
+    let found = times.iter().find(|(_, messages)| {
+        let is_here = left < *messages;
+        left = left.saturating_sub(*messages);
+        is_here
+    });
+    found.map_or(f64::NAN, |(ms, _)| *ms)
 }
 
 /// librdkafka, which works until it has seen the last message.

@@ -137,18 +137,6 @@ impl Running {
         text.lines().filter_map(of).sum()
     }
 
-    /// How many batches took up to so many seconds, by the histogram's bounds.
-    pub fn end_to_end(&self) -> Vec<(f64, f64)> {
-        let text = self.metrics.text();
-        let of = |line: &str| {
-            let rest = line.strip_prefix("millstream_stage_seconds_bucket{")?;
-            let bound = rest.split_once("le=\"")?.1.split_once('"')?.0.parse().ok()?;
-            let count = rest.rsplit(' ').next()?.parse().ok()?;
-            rest.contains("stage=\"end_to_end\"").then_some((bound, count))
-        };
-        text.lines().filter_map(of).collect()
-    }
-
     pub fn start(mut self) -> Running {
         if let Some(opened) = self.opened.take() {
             self.engine.start(opened);

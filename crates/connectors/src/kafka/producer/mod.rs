@@ -174,7 +174,7 @@ impl Producer {
     ) -> (Job, BoxFuture<'static, Result<()>>) {
         let records = batch.len() as i32;
         let batch = batch.into_bytes_at(0);
-        let held = self.shared.unsent.as_ref().map(|unsent| unsent.hold(batch.len()));
+        let held = self.shared.unsent.as_ref().map(|unsent| unsent.hold(batch.len(), records));
         let (done, acknowledged) = oneshot::channel();
         let shared = self.shared.clone();
         let acknowledged =

@@ -10,6 +10,8 @@ use std::task::{Context, Poll};
 
 /// More than this that waits is worth a request, and what comes next need not wait for it.
 const LITTLE_BYTES: usize = 32 << 10;
+/// A record counts as at least so many bytes: a full batch is no little one, however well it packs.
+const RECORD_BYTES: usize = 16;
 
 #[derive(Debug, Default)]
 pub(super) struct Unsent {
@@ -25,7 +27,8 @@ pub(in crate::kafka) struct Held {
 }
 
 impl Unsent {
-    pub fn hold(self: &Arc<Self>, bytes: usize) -> Held {
+    pub fn hold(self: &Arc<Self>, bytes: usize, records: i32) -> Held {
+        let bytes = bytes.max(records as usize * RECORD_BYTES);
         self.bytes.fetch_add(bytes, Ordering::AcqRel);
         Held { unsent: self.clone(), bytes }
     }
@@ -67,11 +70,12 @@ mod tests {
         let unsent = Arc::new(Unsent::default());
         let sent = || poll_fn(|context| unsent.poll_sent(context));
         sent().await;
-        let (first, second) = (unsent.hold(100), unsent.hold(50));
+        let (first, second) = (unsent.hold(100, 1), unsent.hold(50, 1));
         assert!(sent().now_or_never().is_none());
-        let much = unsent.hold(LITTLE_BYTES);
-        sent().await;
-        drop(much);
+        for much in [unsent.hold(LITTLE_BYTES, 1), unsent.hold(5_000, 2048)] {
+            sent().await;
+            drop(much);
+        }
         drop(first);
         assert!(sent().now_or_never().is_none());
         let waiting = async { sent().await };

@@ -47,6 +47,8 @@ impl Actor {
                                 .waits(part_of(partition), &Error::retry("no_leader", told));
                         }
                         self.stale.insert(partition.0.clone());
+                        // Rows for others need not wait for a leader.
+                        lane.queue.iter_mut().for_each(|item| item.held = None);
                         lane.wait();
                     }
                 }
