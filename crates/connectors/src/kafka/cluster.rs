@@ -5,7 +5,6 @@ use super::eras::EpochEnd;
 use super::error::{
     COORDINATOR_LOADING, COORDINATOR_NOT_AVAILABLE, UNKNOWN_TOPIC_OR_PARTITION, answered,
 };
-use super::fetcher::Backoff;
 use super::options::ClusterOptions;
 use super::tls::Tls;
 use super::trouble::Trouble;
@@ -46,8 +45,6 @@ pub(super) enum Purpose {
 /// Where lists of offsets begin and end, in the words of ListOffsets.
 pub(super) const EARLIEST: i64 = -2;
 pub(super) const LATEST: i64 = -1;
-/// How often a coordinator that is not there is asked for again, within two seconds, before it is told.
-const COORDINATOR_TRIES: u32 = 5;
 
 /// Cheap to clone.
 #[derive(Clone)]
@@ -344,23 +341,14 @@ impl Cluster {
             _ => FindCoordinatorRequest::default().with_key(key),
         };
         let request = request.with_key_type(kind);
-        let (mut tries, mut backoff) = (0, Backoff::new());
-        let (node, host, port) = loop {
-            let response = connection.call(&request, version, self.timeout()).await?;
-            let (code, node, host, port) = match response.coordinators.first() {
-                Some(found) => (found.error_code, found.node_id.0, found.host.clone(), found.port),
-                None => (response.error_code, response.node_id.0, response.host, response.port),
-            };
-            match code {
-                0 => break (node, host, port),
-                // Who asks first in a cluster has the topic made that groups are kept in.
-                COORDINATOR_NOT_AVAILABLE if tries < COORDINATOR_TRIES => {
-                    tries += 1;
-                    backoff.wait().await;
-                }
-                code => return Err(answered(doing(), code)),
-            }
+        let response = connection.call(&request, version, self.timeout()).await?;
+        let (code, node, host, port) = match response.coordinators.first() {
+            Some(found) => (found.error_code, found.node_id.0, found.host.clone(), found.port),
+            None => (response.error_code, response.node_id.0, response.host, response.port),
         };
+        if code != 0 {
+            return Err(answered(doing(), code));
+        }
         let mut known = self.shared.known.lock();
         known.brokers.entry(node).or_insert_with(|| (host.as_str().to_owned(), port as u16));
         Ok(node)

@@ -47,6 +47,9 @@ pub(super) const UNRELEASED_INSTANCE_ID: i16 = 111;
 pub(super) const STALE_MEMBER_EPOCH: i16 = 113;
 pub(super) const TRANSACTION_ABORTABLE: i16 = 120;
 
+/// The kind of the error of a coordinator that is being made, is loading, or has moved.
+pub(super) const NO_COORDINATOR: &str = "no_coordinator";
+
 /// What a code that a broker gave while `doing` something means.
 pub(super) fn answered(doing: impl Display, code: i16) -> Error {
     let known = ResponseError::try_from_code(code);
@@ -86,6 +89,9 @@ pub(super) fn answered(doing: impl Display, code: i16) -> Error {
         UNSUPPORTED_VERSION => (Disposition::Stop, "unsupported", ": the broker is too old"),
         UNKNOWN_TOPIC_OR_PARTITION | UNKNOWN_TOPIC_ID => (Disposition::Retry, "no_topic", ""),
         LEADER_NOT_AVAILABLE | NOT_LEADER => (Disposition::Retry, "no_leader", ""),
+        COORDINATOR_LOADING | COORDINATOR_NOT_AVAILABLE | NOT_COORDINATOR => {
+            (Disposition::Retry, NO_COORDINATOR, "")
+        }
         NOT_ENOUGH_REPLICAS | NOT_ENOUGH_REPLICAS_AFTER_APPEND => {
             (Disposition::Retry, "too_few_replicas", "")
         }

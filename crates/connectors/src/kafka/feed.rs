@@ -267,29 +267,33 @@ impl Feed {
     async fn chunk(&self, reader: u64, bytes_max: usize) -> Result<Chunk> {
         loop {
             let ready = self.ready.notified();
-            {
+            let chunks = {
                 let mut state = self.state.lock();
                 if state.reader != reader {
                     return Err(Error::retry("gone", "another reader took this one's place"));
                 }
-                if let Some(chunk) = state.take(bytes_max) {
-                    return Ok(chunk);
-                }
-                if let Some(error) = state.failed.take() {
+                let chunks = state.take(bytes_max);
+                if chunks.is_empty()
+                    && let Some(error) = state.failed.take()
+                {
                     // Nothing is fetched until a new reader begins.
                     state.attached = false;
                     return Err(error);
                 }
+                chunks
+            };
+            match Chunk::join(chunks) {
+                Some(chunk) => return Ok(chunk),
+                None => ready.await,
             }
-            ready.await;
         }
     }
 }
 
 impl State {
     /// The first chunk with those that follow it.
-    fn take(&mut self, bytes_max: usize) -> Option<Chunk> {
-        let first = self.queue.pop_front()?;
+    fn take(&mut self, bytes_max: usize) -> Vec<Chunk> {
+        let Some(first) = self.queue.pop_front() else { return Vec::new() };
         let mut bytes = first.len();
         let mut chunks = vec![first];
         while let Some(chunk) = self.queue.pop_front_if(|chunk| {
@@ -300,7 +304,7 @@ impl State {
             chunks.push(chunk);
         }
         self.queued -= bytes;
-        Chunk::join(chunks)
+        chunks
     }
 
     fn is_at(&self, place: Place) -> bool {

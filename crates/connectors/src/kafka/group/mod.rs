@@ -20,6 +20,7 @@ pub use subscription::Topics;
 
 use super::cluster::{Cluster, Purpose};
 use super::connection::Connection;
+use super::error::NO_COORDINATOR;
 use super::feed::Feed;
 use super::fetcher::{Backoff, Fetcher};
 use super::trouble::Trouble;
@@ -44,6 +45,9 @@ const FENCED: &str = "fenced";
 
 /// How long `leave` waits for the coordinator to hear of it.
 const LEAVE_WITHIN: Duration = Duration::from_secs(5);
+
+/// How often what is done once is tried while there is no coordinator: for six seconds.
+const COORDINATOR_TRIES: u32 = 7;
 
 /// Where a partition begins that the group has no offset of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -170,14 +174,14 @@ pub(super) async fn beginnings(
     let stop = CancellationToken::new();
     let feeds = feeds_of(&found, &ours);
     let (context, _) = Context::new(cluster, options, found, committed_only, fetcher, ours, stop);
-    let found = context.would_begin(&feeds).await?;
-    if let Some(error) = found.failed {
-        return Err(error);
-    }
+    let found = patiently(|| async {
+        let found = context.would_begin(&feeds).await?;
+        found.failed.map_or(Ok(found.begins), Err)
+    });
     let begin = |(feed, begin): (Arc<Feed>, ours::Begin)| {
         (feed.id, begin.refused.map_or(Ok(begin.offset), Err))
     };
-    Ok(found.begins.into_iter().map(begin).collect())
+    Ok(found.await?.into_iter().map(begin).collect())
 }
 
 /// What a group has committed, without joining it.
@@ -191,7 +195,7 @@ pub(super) async fn commits(
     let stop = CancellationToken::new();
     let feeds = feeds_of(&found, &ours);
     let (context, _) = Context::new(cluster, options, found, false, fetcher, ours, stop);
-    let known = context.known_commits(&feeds).await?;
+    let known = patiently(|| context.known_commits(&feeds)).await?;
     Ok(known.into_iter().map(|(feed, begin)| (feed.id, begin.offset)).collect())
 }
 
@@ -220,7 +224,21 @@ pub(super) async fn set_offsets(
         let id = found.topics.get(&topic)?.id;
         Some((Arc::new(Feed::new(*number, topic, id, index)), *offset))
     });
-    context.set_offsets(&named.collect::<Vec<_>>()).await
+    let named: Vec<_> = named.collect();
+    patiently(|| context.set_offsets(&named)).await
+}
+
+/// Does what nobody would do again: a coordinator that is being made, as in a cluster that has had no
+/// group yet, or that is just moving, is waited for.
+async fn patiently<T, Doing: Future<Output = Result<T>>>(what: impl Fn() -> Doing) -> Result<T> {
+    let mut backoff = Backoff::new();
+    for _ in 0..COORDINATOR_TRIES {
+        match what().await {
+            Err(error) if error.kind() == NO_COORDINATOR => backoff.wait().await,
+            answer => return answer,
+        }
+    }
+    what().await
 }
 
 impl Context {

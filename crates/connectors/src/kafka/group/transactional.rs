@@ -7,7 +7,7 @@ use super::super::cluster::{Purpose, topic_name};
 use super::super::coordinator::{ABORTABLE, Coordinator, Number, failed};
 use super::super::error::{
     CONCURRENT_TRANSACTIONS, FENCED_INSTANCE_ID, FENCED_MEMBER_EPOCH, ILLEGAL_GENERATION,
-    REBALANCE_IN_PROGRESS, STALE_MEMBER_EPOCH, UNKNOWN_MEMBER_ID, answered,
+    NO_COORDINATOR, REBALANCE_IN_PROGRESS, STALE_MEMBER_EPOCH, UNKNOWN_MEMBER_ID, answered,
 };
 use super::super::feed::Feed;
 use super::offsets::NOTE;
@@ -191,7 +191,9 @@ impl Context {
                 self.moved_if(code);
                 let error = failed(&doing, code);
                 match error.kind() {
-                    "broker" | "no_topic" if error.disposition() == Disposition::Retry => {
+                    "broker" | "no_topic" | NO_COORDINATOR
+                        if error.disposition() == Disposition::Retry =>
+                    {
                         Refused::Again(error)
                     }
                     _ => Refused::Failed(error),

@@ -18,6 +18,8 @@ mod actor;
 mod lane;
 mod unsent;
 
+pub(super) use unsent::Held;
+
 use super::cluster::Cluster;
 use super::coordinator::{Coordinator, Number};
 use actor::Actor;
@@ -38,8 +40,6 @@ use unsent::Unsent;
 const BYTES_MAX: usize = 8 << 20;
 /// The same where all tasks of a pipeline share one.
 const BYTES_MAX_SHARED: usize = 32 << 20;
-
-pub(super) use unsent::Held;
 
 pub(super) type Partition = (Arc<str>, i32);
 
