@@ -91,11 +91,11 @@ client_encryption_options:
   truststore: {certs / "ca.pem"}
 {sync}
 commitlog_segment_size: 8MiB
-memtable_heap_space: 64MiB
-memtable_offheap_space: 64MiB
+memtable:
+  configurations:
+    trie: {{class_name: TrieMemtable}}
+    default: {{inherits: trie}}
 file_cache_size: 32MiB
-concurrent_reads: 8
-concurrent_writes: 8
 auto_snapshot: false
 sasi_indexes_enabled: false
 materialized_views_enabled: false

@@ -13,7 +13,7 @@ use scylla::client::session_builder::SessionBuilder;
 use scylla::statement::prepared::PreparedStatement;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::runtime::{Handle, Runtime};
 
 pub const KEYSPACE: &str = "bench";
@@ -23,6 +23,7 @@ pub const USERS: u64 = 100_000;
 pub const CONCURRENCY: usize = 128;
 /// How long a row of the pages lives.
 pub const TTL_SECONDS: i32 = 30 * 24 * 3600;
+const FLUSHED_WITHIN: Duration = Duration::from_secs(30);
 
 const TABLES: [&str; 3] = [
     "users (uid text PRIMARY KEY, segment text, country text, score int)",
@@ -62,7 +63,9 @@ impl Cassandra {
         Ok(store)
     }
 
+    /// The table of users, in memory.
     pub fn load_users(&self) -> Result<()> {
+        self.cql("TRUNCATE bench.users")?;
         self.load(
             "INSERT INTO bench.users (uid, segment, country, score) VALUES (?, ?, ?, ?)",
             (0..USERS).map(|user| {
@@ -70,6 +73,30 @@ impl Cassandra {
                 (user_id, segment(user), "FR", (user % 1000) as i32)
             }),
         )
+    }
+
+    /// Has the users written to disk, and nothing of them in a memtable.
+    pub fn flush_users(&self) -> Result<()> {
+        let flush_every = |milliseconds: u32| {
+            self.cql(&format!(
+                "ALTER TABLE bench.users WITH memtable_flush_period_in_ms = {milliseconds}"
+            ))
+        };
+        let on_disk = "SELECT mebibytes FROM system_views.disk_usage \
+                       WHERE keyspace_name = 'bench' AND table_name = 'users'";
+        flush_every(500)?;
+        let deadline = Instant::now() + FLUSHED_WITHIN;
+        let flushed = loop {
+            let rows = self.runtime.block_on(self.session.query_unpaged(on_disk, ()))?;
+            let (mebibytes,) = rows.into_rows_result()?.single_row::<(i64,)>()?;
+            if mebibytes > 0 || Instant::now() > deadline {
+                break mebibytes > 0;
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        };
+        flush_every(0)?;
+        ensure!(flushed, "the users were not flushed within {FLUSHED_WITHIN:?}");
+        Ok(())
     }
 
     pub fn load_sites(&self) -> Result<()> {

@@ -84,11 +84,19 @@ fn lookups(setup: &Setup) -> Result<Vec<Row>> {
         rows.extend([faster.target(Target::AtLeast(8.0)), Row::plain(&python)]);
     }
     rows.push(Row::plain(&bare));
+    store.flush_users()?;
+    let (mut own, mut bare) =
+        in_turns(Work::LookUp, Work::Select, |work| store.measure(work, keys, &[]))?;
+    for measured in [&mut own, &mut bare] {
+        measured.name += ", on disk";
+    }
+    rows.push(Row::against(&own, &bare, rate_ratio(&own, &bare)));
+    rows.push(Row::plain(&bare));
     Ok(rows)
 }
 
-/// Two works on one server, each twice, after three turns of each that do not count: a server that was
-/// just started becomes twice as fast while it is asked, by whomever.
+/// Two works on one server, each four times, after three turns of each that do not count: a server that
+/// was just started becomes twice as fast while it is asked, by whomever.
 fn in_turns(
     own: Work,
     bare: Work,
@@ -98,9 +106,9 @@ fn in_turns(
         measure(bare)?;
         measure(own)?;
     }
-    let (first, second) = (measure(bare)?, measure(own)?);
-    let (third, fourth) = (measure(own)?, measure(bare)?);
-    Ok((mean(second, third), mean(first, fourth)))
+    let mut both = || anyhow::Ok([measure(bare)?, measure(own)?, measure(own)?, measure(bare)?]);
+    let [[bare_1, own_1, own_2, bare_2], [bare_3, own_3, own_4, bare_4]] = [both()?, both()?];
+    Ok((mean([own_1, own_2, own_3, own_4]), mean([bare_1, bare_2, bare_3, bare_4])))
 }
 
 fn sinks(setup: &Setup) -> Result<Vec<Row>> {
@@ -184,14 +192,17 @@ fn production(setup: &Setup) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// Of two runs: what the machine does beside them changes.
-fn mean(mut one: Measured, other: Measured) -> Measured {
-    one.wall_seconds = (one.wall_seconds + other.wall_seconds) / 2.0;
-    one.cpu_seconds = (one.cpu_seconds + other.cpu_seconds) / 2.0;
-    for (name, value) in &mut one.extra {
-        *value = (*value + other.extra.get(name).copied().unwrap_or(*value)) / 2.0;
+/// Of several runs: what the machine does beside them changes.
+fn mean<const RUNS: usize>(runs: [Measured; RUNS]) -> Measured {
+    let of = |value: &dyn Fn(&Measured) -> f64| runs.iter().map(value).sum::<f64>() / RUNS as f64;
+    let mut mean = runs[0].clone();
+    mean.wall_seconds = of(&|run| run.wall_seconds);
+    mean.cpu_seconds = of(&|run| run.cpu_seconds);
+    mean.peak_rss_mb = of(&|run| run.peak_rss_mb);
+    for (name, value) in &mut mean.extra {
+        *value = of(&|run| run.extra.get(name).copied().unwrap_or(*value));
     }
-    one
+    mean
 }
 
 /// A topic with so many records.

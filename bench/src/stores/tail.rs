@@ -93,7 +93,7 @@ pub fn suite(setup: &Setup) -> Result<Vec<Row>> {
         curves.push((share, points));
     }
     // What the machine does beside it changes: the end of the suite counts as much as its beginning.
-    plain = mean(plain, run(1, 0.0)?);
+    plain = mean([plain, run(1, 0.0)?]);
     let mut rows = vec![Row::rate(&plain), latency(&plain, "p50"), latency(&plain, "p99")];
     for (share, points) in &curves {
         for (factor, slow) in points {
