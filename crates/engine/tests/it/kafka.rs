@@ -17,7 +17,7 @@ use millstream_testkit::services::{self, Kafka, unique};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 use tokio::runtime::Handle;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -317,7 +317,9 @@ async fn a_letter_that_is_larger_than_its_topic_takes_is_cut_and_holds_nothing()
     let header = Header { key: b"large", value: Some(&large) };
     Headers::encode([header].into_iter(), &mut headers);
     let mut builder = BatchBuilder::new(Codec::None);
-    builder.push(1_000, Some(&key), Some(&value), &headers);
+    // An old record alone in its segment would not outlive the broker's next look at retention.
+    let now = UNIX_EPOCH.elapsed().unwrap().as_millis() as i64;
+    builder.push(now, Some(&key), Some(&value), &headers);
     let source = KafkaTopic::open(cluster.clone(), &topic).await.unwrap();
     source.writer().append(0, vec![builder.finish()]).await.unwrap();
     let events: Vec<Event> = {
