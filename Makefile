@@ -38,7 +38,7 @@ test:
 	$(if $(shell command -v python3),dev/services during) cargo test --workspace --no-fail-fast
 
 torture:
-	MILLSTREAM_KILLS=$(KILLS) cargo test --package millstream --test torture -- --nocapture
+	MILLSTREAM_KILLS=$(KILLS) cargo test --workspace --test torture -- --nocapture
 
 fuzz:
 	MILLSTREAM_FUZZ_SECONDS=60 cargo test --workspace fuzz -- --nocapture
@@ -57,5 +57,5 @@ bench-kafka:
 	dev/services during target/release/millstream-bench --kafka
 
 bench-stores:
-	cargo build --release --package millstream-bench
+	cargo build --release --package millstream --package millstream-bench
 	dev/services during target/release/millstream-bench --stores
