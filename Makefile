@@ -1,6 +1,7 @@
 EVENTS ?= 500000
 KILLS ?= 1000
 DATA ?= demo-data
+RELEASE := $(or $(CARGO_TARGET_DIR),target)/release
 
 .PHONY: help demo build test audit bench bench-kafka bench-stores torture fuzz demo-production
 
@@ -19,7 +20,7 @@ build:
 	cargo build --release --package millstream
 
 demo: build
-	target/release/millstream --data $(DATA) demo --events $(EVENTS)
+	$(RELEASE)/millstream --data $(DATA) demo --events $(EVENTS)
 
 # Kafka, the registry, Cassandra and MongoDB are those of dev/services (see CONTRIBUTING.md).
 PRODUCTION := examples/navigation-production
@@ -27,7 +28,7 @@ PRODUCTION_PYTHON := target/python-production
 PRODUCTION_EVENTS ?= 100000
 
 demo-production: build $(PRODUCTION_PYTHON)/ready
-	dev/services during $(PRODUCTION_PYTHON)/bin/python -B $(PRODUCTION)/demo.py $(PRODUCTION_EVENTS)
+	dev/services during $(PRODUCTION_PYTHON)/bin/python -B $(PRODUCTION)/demo.py --program $(RELEASE)/millstream $(PRODUCTION_EVENTS)
 
 $(PRODUCTION_PYTHON)/ready: $(PRODUCTION)/requirements.txt
 	python3 -m venv $(PRODUCTION_PYTHON)
@@ -50,12 +51,12 @@ audit:
 
 bench:
 	cargo build --release --package millstream --package millstream-bench
-	target/release/millstream-bench --growth
+	$(RELEASE)/millstream-bench --growth
 
 bench-kafka:
 	cargo build --release --package millstream --package millstream-bench
-	dev/services during target/release/millstream-bench --kafka
+	dev/services during $(RELEASE)/millstream-bench --kafka
 
 bench-stores:
 	cargo build --release --package millstream --package millstream-bench
-	dev/services during target/release/millstream-bench --stores
+	dev/services during $(RELEASE)/millstream-bench --stores
