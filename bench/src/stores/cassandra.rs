@@ -63,7 +63,7 @@ impl Cassandra {
         Ok(store)
     }
 
-    /// The table of users, in memory.
+    /// The table of users, all of it in memory.
     pub fn load_users(&self) -> Result<()> {
         self.cql("TRUNCATE bench.users")?;
         self.load(
@@ -72,7 +72,10 @@ impl Cassandra {
                 let user_id = uid(user);
                 (user_id, segment(user), "FR", (user % 1000) as i32)
             }),
-        )
+        )?;
+        let on_disk = self.users_on_disk()?;
+        ensure!(on_disk == 0, "{on_disk} MiB of the users were flushed while they were loaded");
+        Ok(())
     }
 
     /// Has the users written to disk, and nothing of them in a memtable.
@@ -82,21 +85,26 @@ impl Cassandra {
                 "ALTER TABLE bench.users WITH memtable_flush_period_in_ms = {milliseconds}"
             ))
         };
-        let on_disk = "SELECT mebibytes FROM system_views.disk_usage \
-                       WHERE keyspace_name = 'bench' AND table_name = 'users'";
         flush_every(500)?;
         let deadline = Instant::now() + FLUSHED_WITHIN;
         let flushed = loop {
-            let rows = self.runtime.block_on(self.session.query_unpaged(on_disk, ()))?;
-            let (mebibytes,) = rows.into_rows_result()?.single_row::<(i64,)>()?;
-            if mebibytes > 0 || Instant::now() > deadline {
-                break mebibytes > 0;
+            let flushed = self.users_on_disk()? > 0;
+            if flushed || Instant::now() > deadline {
+                break flushed;
             }
             std::thread::sleep(Duration::from_millis(200));
         };
         flush_every(0)?;
         ensure!(flushed, "the users were not flushed within {FLUSHED_WITHIN:?}");
         Ok(())
+    }
+
+    /// Mebibytes.
+    fn users_on_disk(&self) -> Result<i64> {
+        let asked = "SELECT mebibytes FROM system_views.disk_usage \
+                     WHERE keyspace_name = 'bench' AND table_name = 'users'";
+        let rows = self.runtime.block_on(self.session.query_unpaged(asked, ()))?;
+        Ok(rows.into_rows_result()?.single_row::<(i64,)>()?.0)
     }
 
     pub fn load_sites(&self) -> Result<()> {
