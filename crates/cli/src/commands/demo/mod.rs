@@ -64,7 +64,12 @@ impl DemoArgs {
             sentry: None,
             http: self.listen.map(|listen| HttpOptions { listen, registry_listen: None }),
         };
-        let process = Process::start(options, &files)?;
+        let process =
+            Process::start(options, &files).or_else(|error| match error.downcast_ref() {
+                // It ended before a row was read, as it was asked to.
+                Some(Said(0)) => interrupted(),
+                _ => Err(error),
+            })?;
         let started = Instant::now();
         let outcome = process.block_on(watch(&process, started));
         let (reports, took) = (process.engine.reports(), started.elapsed());
@@ -72,11 +77,7 @@ impl DemoArgs {
             Outcome::Done => {}
             Outcome::Asked => {
                 process.end();
-                output::line(
-                    "\nInterrupted. What was done is committed; run the same command again and it \
-                     goes on from there.",
-                )?;
-                return Err(Said(130).into());
+                return interrupted();
             }
             Outcome::Holds(reason) => {
                 process.end();
@@ -98,6 +99,14 @@ impl DemoArgs {
         }
         Ok(())
     }
+}
+
+fn interrupted<T>() -> Result<T> {
+    output::line(
+        "\nInterrupted. What was done is committed; run the same command again and it goes on \
+         from there.",
+    )?;
+    Err(Said(130).into())
 }
 
 enum Outcome {

@@ -3,7 +3,7 @@
 mod answers;
 mod requests;
 
-use super::lane::{Item, Lane};
+use super::lane::Lane;
 use super::{Failure, OnTooLarge, Order, Partition, Shared};
 use crate::kafka::cluster::Cluster;
 use crate::kafka::coordinator::{Coordinator, Number};
@@ -244,14 +244,8 @@ impl Actor {
             });
             let sequence = lane.next_sequence;
             lane.next_sequence = after(sequence, job.records);
-            lane.queue.push_back(Item {
-                bytes: number(job.batch, numbered, sequence, in_transaction),
-                sequence,
-                sent: false,
-                tries: 0,
-                held: job.held,
-                done: job.done,
-            });
+            let bytes = number(job.batch, numbered, sequence, in_transaction);
+            lane.push(bytes, sequence, job.held, job.done);
         }
     }
 

@@ -9,7 +9,8 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-/// As many as the broker remembers of a producer.
+/// As many batches as the broker remembers of a producer: one that was taken and is sent again is
+/// known to it only while no more than these have followed.
 const IN_FLIGHT_MAX: usize = 5;
 
 /// What is under way to one partition, in order.
@@ -17,6 +18,8 @@ const IN_FLIGHT_MAX: usize = 5;
 pub(super) struct Lane {
     pub queue: VecDeque<Item>,
     pub next_sequence: i32,
+    /// How many batches there were.
+    pub count: u64,
     pub in_flight: usize,
     /// Something failed: one at a time until one is through.
     pub mending: bool,
@@ -28,6 +31,8 @@ pub(super) struct Lane {
 pub(super) struct Item {
     pub bytes: Bytes,
     pub sequence: i32,
+    /// Which of its lane's batches it is.
+    at: u64,
     pub sent: bool,
     /// How often it was sent.
     pub tries: u32,
@@ -37,12 +42,39 @@ pub(super) struct Item {
 }
 
 impl Lane {
+    pub fn push(
+        &mut self,
+        bytes: Bytes,
+        sequence: i32,
+        held: Option<Held>,
+        done: oneshot::Sender<Result<()>>,
+    ) {
+        let at = self.count;
+        self.count += 1;
+        self.queue.push_back(Item { bytes, sequence, at, sent: false, tries: 0, held, done });
+    }
+
     pub fn may_send(&self) -> bool {
         let window = if self.mending { 1 } else { IN_FLIGHT_MAX };
         // What follows must not overtake what is to be sent again.
-        self.retry_at.is_none()
-            && self.in_flight < window
-            && self.queue.iter().any(|item| !item.sent)
+        self.retry_at.is_none() && self.in_flight < window && self.unsent().is_some()
+    }
+
+    /// Where the next one is. Some behind the first may be through before it.
+    fn unsent(&self) -> Option<usize> {
+        let first = self.queue.front()?.at;
+        let near = self.queue.iter().take_while(|item| item.at < first + IN_FLIGHT_MAX as u64);
+        near.enumerate().find(|(_, item)| !item.sent).map(|(place, _)| place)
+    }
+
+    /// Gives the next one, which is under way from now on.
+    pub fn send(&mut self) -> Option<&mut Item> {
+        let place = self.unsent()?;
+        self.in_flight += 1;
+        let item = &mut self.queue[place];
+        item.sent = true;
+        item.tries += 1;
+        Some(item)
     }
 
     pub fn is_first(&self, sequence: i32) -> bool {
@@ -115,14 +147,7 @@ mod tests {
         let told = (0..count)
             .map(|sequence| {
                 let (done, told) = oneshot::channel();
-                lane.queue.push_back(Item {
-                    bytes: Bytes::from_static(b"12345"),
-                    sequence,
-                    sent: false,
-                    tries: 0,
-                    held: None,
-                    done,
-                });
+                lane.push(Bytes::from_static(b"12345"), sequence, None, done);
                 told
             })
             .collect();
@@ -131,10 +156,33 @@ mod tests {
 
     fn send(lane: &mut Lane) -> i32 {
         assert!(lane.may_send());
-        lane.in_flight += 1;
-        let item = lane.queue.iter_mut().find(|item| !item.sent).expect("one to send");
-        item.sent = true;
-        item.sequence
+        lane.send().expect("one to send").sequence
+    }
+
+    /// A broker that has taken what was sent up to the fifth, and all of whose answers are lost but
+    /// that to the last three.
+    #[test]
+    fn what_is_sent_again_is_not_followed_by_more_than_the_broker_remembers() {
+        let (mut lane, _told) = lane(12);
+        for expected in 0..5 {
+            assert_eq!(send(&mut lane), expected);
+        }
+        lane.not_taken(0);
+        lane.not_taken(1);
+        for sequence in 2..5 {
+            lane.taken(sequence);
+        }
+        lane.retry_at = None;
+        assert_eq!((send(&mut lane), send(&mut lane)), (0, 1));
+        assert!(!lane.may_send(), "with 5 the broker forgets 0");
+        lane.taken(0);
+        assert_eq!(send(&mut lane), 5);
+        assert!(!lane.may_send(), "with 6 the broker forgets 1");
+        lane.taken(1);
+        for expected in 6..10 {
+            assert_eq!(send(&mut lane), expected);
+        }
+        assert!(!lane.may_send(), "five are in flight");
     }
 
     #[test]

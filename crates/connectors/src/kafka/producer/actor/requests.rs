@@ -103,10 +103,7 @@ impl Actor {
             if bytes >= REQUEST_BYTES {
                 break;
             }
-            let Some(item) = lane.queue.iter_mut().find(|item| !item.sent) else { continue };
-            item.sent = true;
-            item.tries += 1;
-            lane.in_flight += 1;
+            let Some(item) = lane.send() else { continue };
             bytes += item.bytes.len();
             batches.push((partition.clone(), item.sequence));
             topics.entry(partition.0).or_default().push(
@@ -158,10 +155,7 @@ impl Actor {
         let (writes, round) = (self.cluster.writes(node), self.round);
         for partition in partitions {
             let Some(lane) = self.lanes.get_mut(&partition) else { continue };
-            let Some(item) = lane.queue.iter_mut().find(|item| !item.sent) else { continue };
-            item.sent = true;
-            item.tries += 1;
-            lane.in_flight += 1;
+            let Some(item) = lane.send() else { continue };
             let batches = vec![(partition.clone(), item.sequence)];
             let (bytes, held) = (item.bytes.clone(), item.held.take());
             let answer = writes.submit(&self.cluster, partition, bytes, held);
