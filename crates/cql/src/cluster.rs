@@ -1,5 +1,6 @@
 //! One session with a cluster, shared by everything that asks it.
 
+use crate::direct::{Direct, Doors, token};
 use crate::{error, tls};
 use async_trait::async_trait;
 use millstream_core::{Credential, Error, Result};
@@ -45,6 +46,7 @@ pub struct Execution {
 pub struct Cluster {
     pub(crate) session: Session,
     pub(crate) routing: Arc<dyn LoadBalancingPolicy>,
+    pub(crate) direct: Arc<Direct>,
     options: ClusterOptions,
     /// Where the driver's tasks run.
     pub(crate) io: Handle,
@@ -63,6 +65,14 @@ impl Cluster {
             .load_balancing_policy(routing.clone())
             .build()
             .into_handle();
+        let stamps = Arc::new(MonotonicTimestampGenerator::new().without_warnings());
+        let tls = options.tls.as_ref().map(tls::config).transpose()?;
+        let doors = Doors {
+            user: options.user.clone(),
+            tls: tls.clone(),
+            patience: options.connect_timeout,
+        };
+        let direct = Direct::new(doors, options.connections.get(), stamps.clone(), io);
         let mut builder = SessionBuilder::new()
             .known_nodes(&options.nodes)
             .default_execution_profile_handle(profile)
@@ -70,7 +80,7 @@ impl Cluster {
             .connection_timeout(options.connect_timeout)
             .keepalive_interval(ALIVE_EVERY)
             .keepalive_timeout((options.connect_timeout * 2).max(ALIVE_EVERY))
-            .timestamp_generator(Arc::new(MonotonicTimestampGenerator::new().without_warnings()))
+            .timestamp_generator(stamps)
             .tcp_nodelay(true);
         if let Some((user, password)) = &options.user {
             builder = builder.authenticator_provider(Arc::new(Login {
@@ -78,8 +88,8 @@ impl Cluster {
                 password: password.clone(),
             }));
         }
-        if let Some(tls) = &options.tls {
-            builder = builder.tls_context(Some(tls::config(tls)?));
+        if let Some(tls) = tls {
+            builder = builder.tls_context(Some(tls));
         }
         let (connect, patience) = (io.spawn(async move { builder.build().await }), 2);
         let session = tokio::time::timeout(options.connect_timeout * patience, connect).await;
@@ -88,7 +98,7 @@ impl Cluster {
             Ok(Err(panic)) => return Err(Error::stop("cql", what).because(panic)),
             Err(_) => return Err(Error::retry("unreachable", what)),
         };
-        Ok(Arc::new(Cluster { session, routing, options, io: io.clone() }))
+        Ok(Arc::new(Cluster { session, routing, direct, options, io: io.clone() }))
     }
 
     /// Learns tables and nodes anew, which otherwise happens when the cluster tells of a change, and
@@ -145,10 +155,7 @@ impl AuthenticatorProvider for Login {
         &self,
         _: &str,
     ) -> Result<(Option<Vec<u8>>, Box<dyn AuthenticatorSession>), AuthError> {
-        // It may have been changed since the last connection.
-        let password = self.password.current("password")?;
-        let token = format!("\0{}\0{}", self.user, password.0).into_bytes();
-        Ok((Some(token), Box::new(LoggingIn)))
+        Ok((Some(token(&self.user, &self.password)?), Box::new(LoggingIn)))
     }
 }
 

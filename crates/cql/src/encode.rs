@@ -66,12 +66,15 @@ pub(crate) struct Encoded {
     pub rounds: Vec<Vec<Statement>>,
     pub rejected: Vec<(u32, String)>,
     cells: Vec<Cell>,
-    /// Each value with its length before it: without that two keys could look alike.
+    /// Each value with its length before it, as on the wire: without that two keys could look alike.
     bytes: Vec<u8>,
     width: usize,
 }
 
 const LENGTH: usize = 4;
+/// In place of a length.
+const NULL: [u8; LENGTH] = (-1_i32).to_be_bytes();
+const UNSET: [u8; LENGTH] = (-2_i32).to_be_bytes();
 
 impl Layout {
     pub fn encode(&self, rows: &RecordBatch) -> Encoded {
@@ -194,7 +197,7 @@ impl Layout {
             };
             let is_column = matches!(marker, Marker::Column { .. });
             let value = length_at + LENGTH..out.len();
-            out[length_at..value.start].copy_from_slice(&(value.len() as u32).to_ne_bytes());
+            out[length_at..value.start].copy_from_slice(&(value.len() as u32).to_be_bytes());
             cells.push(match (there, self.nulls) {
                 (true, _) => Cell::Value(value),
                 (false, Nulls::Delete) if is_column => Cell::Null,
@@ -269,8 +272,17 @@ impl Encoded {
 
     /// The same of its first markers only.
     pub fn first_values(&self, statement: &Statement, markers: usize) -> Values<'_> {
-        let cells = &self.cells[statement.cell..statement.cell + markers];
+        self.some_values(statement, 0..markers)
+    }
+
+    pub fn some_values(&self, statement: &Statement, markers: Range<usize>) -> Values<'_> {
+        let cells = &self.cells[statement.cell + markers.start..statement.cell + markers.end];
         Values { cells, bytes: &self.bytes }
+    }
+
+    /// How many values a statement has.
+    pub fn width(&self) -> usize {
+        self.width
     }
 
     /// The value of one marker; none where it has none.
@@ -297,6 +309,21 @@ impl Statement {
 pub(crate) struct Values<'a> {
     cells: &'a [Cell],
     bytes: &'a [u8],
+}
+
+impl Values<'_> {
+    /// As they are on the wire.
+    pub fn put(&self, out: &mut Vec<u8>) {
+        for cell in self.cells {
+            match cell {
+                Cell::Value(range) => {
+                    out.extend_from_slice(&self.bytes[range.start - LENGTH..range.end]);
+                }
+                Cell::Null => out.extend_from_slice(&NULL),
+                Cell::Unset => out.extend_from_slice(&UNSET),
+            }
+        }
+    }
 }
 
 impl SerializeRow for Values<'_> {

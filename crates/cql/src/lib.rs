@@ -10,10 +10,11 @@
 //! ```
 //!
 //! The driver does connections, routing and retries; bytes go between its frames and Arrow columns
-//! without a value in between.
+//! without a value in between. What a sink writes goes by connections of our own first ([`direct`]).
 
 mod claim;
 mod cluster;
+mod direct;
 mod encode;
 mod error;
 mod lookup;

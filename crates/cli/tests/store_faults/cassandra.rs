@@ -10,7 +10,8 @@ use millstream_testkit::services::{self, Files, unique};
 use scylla::client::execution_profile::ExecutionProfile;
 use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
-use scylla::statement::Statement;
+use scylla::policies::load_balancing::{NodeIdentifier, SingleTargetLoadBalancingPolicy};
+use scylla::statement::{Consistency, Statement};
 use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,6 +71,22 @@ impl Cluster {
         };
         let rows: String = (0..KEYS).map(row).collect();
         self.cql(&format!("BEGIN UNLOGGED BATCH {rows} APPLY BATCH"));
+    }
+
+    /// How many requests a node has had on connections for writing that are open.
+    fn written_directly(&self, node: &str) -> i64 {
+        let alone = NodeIdentifier::NodeAddress(node.parse().unwrap());
+        let profile = ExecutionProfile::builder()
+            .load_balancing_policy(SingleTargetLoadBalancingPolicy::new(alone, None))
+            .consistency(Consistency::One);
+        let mut all = Statement::new("SELECT driver_name, request_count FROM system_views.clients");
+        all.set_execution_profile_handle(Some(profile.build().into_handle()));
+        let rows = self.runtime.block_on(self.session.query_unpaged(all, ())).unwrap();
+        let rows = rows.into_rows_result().unwrap();
+        let rows = rows.rows::<(Option<String>, Option<i64>)>().unwrap().map(Result::unwrap);
+        rows.filter(|(name, _)| name.as_deref() == Some("millstream"))
+            .filter_map(|(_, requests)| requests)
+            .sum()
     }
 
     fn count(&self, table: &str) -> i64 {
@@ -254,7 +271,8 @@ fn a_node_of_cassandra_may_die_and_two_may_stand_still() {
     let (nodes, files) = (cassandra.nodes(), cassandra.files());
     let cluster = Cluster::new(&nodes[0], &files, 3);
     let setup = cluster.setup(&nodes.join("\", \""), &files.user, &files.password);
-    let rig = rig::start(&kafka, "three-cassandras", Arc::new(cluster), &setup);
+    let watched = Arc::new(cluster);
+    let rig = rig::start(&kafka, "three-cassandras", watched.clone(), &setup);
     rig.fault(
         "one is killed",
         BRIEF,
@@ -282,5 +300,7 @@ fn a_node_of_cassandra_may_die_and_two_may_stand_still() {
         || [2, 3].iter().for_each(|node| cassandra.pause(*node)),
         || [2, 3].iter().for_each(|node| cassandra.resume(*node)),
     );
+    let asked: Vec<i64> = nodes.iter().map(|node| watched.written_directly(node)).collect();
+    assert!(asked.iter().all(|requests| *requests > 10), "a node is passed over: {asked:?}");
     rig.end();
 }

@@ -4,8 +4,13 @@ use crate::support::{World, longs, texts, world};
 use arrow_array::{ArrayRef, Int32Array, RecordBatch, TimestampMillisecondArray};
 use millstream_core::{Batch, Receipt};
 use millstream_cql::SerialConsistency::LocalSerial;
-use millstream_cql::{CqlSinkOptions, CqlTable, Nulls, Operation, TTL_SECONDS_MAX, Ttl};
+use millstream_cql::{
+    Cluster, CqlSinkOptions, CqlTable, Nulls, Operation, TTL_SECONDS_MAX, TlsOptions, Ttl,
+};
+use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::runtime::Handle;
 
 fn options(world: &World, table: &str) -> CqlSinkOptions {
     CqlSinkOptions {
@@ -34,6 +39,71 @@ async fn write(world: &World, options: CqlSinkOptions, batch: &Batch) -> Result<
     let opened = CqlTable::open(world.cluster.clone(), options, &batch.rows.schema()).await;
     let table = opened.map_err(|error| error.chain())?;
     table.sink().write(batch).await.map_err(|error| error.chain())
+}
+
+/// Writes rows with this number until some went without the driver, and then once more.
+async fn write_directly(
+    world: &World,
+    cluster: Arc<Cluster>,
+    operation: Operation,
+    number: &mut i64,
+) {
+    cluster.refresh().await.unwrap();
+    let ids: Vec<_> = (0..300).map(Some).collect();
+    let batch = |number: i64| rows(vec![("id", longs(&ids)), ("n", longs(&[Some(number); 300]))]);
+    let mut options = options(world, "t");
+    options.operation = operation;
+    let schema = batch(0).rows.schema();
+    let table = CqlTable::open(cluster, options, &schema).await.unwrap();
+    let mut sink = table.sink();
+    for attempt in 0.. {
+        let before = table.stored_directly();
+        *number += 1;
+        let receipt = sink.write(&batch(*number)).await.unwrap();
+        assert_eq!((receipt.rows, receipt.rejected.len()), (300, 0));
+        let query = format!("SELECT n FROM KS.t WHERE n = {number} ALLOW FILTERING");
+        assert_eq!(read(world, &query).await.len(), 300);
+        match table.stored_directly() - before {
+            300 => return,
+            _ if attempt > 50 => panic!("{operation:?} goes by the driver"),
+            _ => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_may_be_done_twice_goes_without_the_driver_also_with_certificates() {
+    let Some(world) = world().await else { return };
+    world.cql("CREATE TABLE KS.t (id bigint PRIMARY KEY, n bigint)").await;
+    let files = world.cassandra.files();
+    let mut secure = crate::support::options(&world.cassandra);
+    secure.connections = NonZeroUsize::new(3).unwrap();
+    secure.tls = Some(TlsOptions {
+        ca: Some(files.ca.clone()),
+        certificate: Some(files.client_cert),
+        key: Some(files.client_key),
+    });
+    let secure = Cluster::connect(secure, &Handle::current()).await.unwrap();
+    let mut number = 0;
+    // What went one way is never older than what went the other way before.
+    for cluster in [&world.cluster, &secure] {
+        for operation in [Operation::Insert, Operation::Update] {
+            write_directly(&world, cluster.clone(), operation, &mut number).await;
+        }
+    }
+    let ids: Vec<_> = (0..300).map(Some).collect();
+    let batch = rows(vec![("id", longs(&ids)), ("n", longs(&[Some(number + 1); 300]))]);
+    world.cluster.refresh().await.unwrap();
+    let mut impatient = options(&world, "t");
+    impatient.execution.speculative_after = Some(Duration::from_secs(1));
+    let mut conditional = options(&world, "t");
+    conditional.operation = Operation::InsertIfNotExists(LocalSerial);
+    for options in [impatient, conditional] {
+        let schema = batch.rows.schema();
+        let table = CqlTable::open(world.cluster.clone(), options, &schema).await.unwrap();
+        table.sink().write(&batch).await.unwrap();
+        assert_eq!(table.stored_directly(), 0);
+    }
 }
 
 /// The rows of a query, each as its columns in text.
