@@ -91,7 +91,7 @@ pub struct CqlCluster {
     /// Encrypt the connections.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsSpec>,
-    /// Connections to each node (to each of its shards, with ScyllaDB).
+    /// Connections to each node (to each of its shards, with ScyllaDB). Sinks have as many again.
     #[serde(default = "connections")]
     #[schemars(range(min = 1, max = 64))]
     pub connections: u32,

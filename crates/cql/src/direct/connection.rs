@@ -293,9 +293,20 @@ mod tests {
         }
 
         async fn say(&mut self, stream: i16, what: &[u8]) {
-            let [high, low] = stream.to_be_bytes();
-            // As the network may have it.
-            for part in [&[0x84, 0, high, low], what].concat().chunks(5) {
+            self.say_all([(stream, what)], 5).await;
+        }
+
+        /// In pieces, as the network may have it.
+        async fn say_all<'a>(
+            &mut self,
+            all: impl IntoIterator<Item = (i16, &'a [u8])>,
+            piece: usize,
+        ) {
+            let frames = all.into_iter().flat_map(|(stream, what)| {
+                let [high, low] = stream.to_be_bytes();
+                [&[0x84, 0, high, low], what].concat()
+            });
+            for part in frames.collect::<Vec<_>>().chunks(piece) {
                 self.0.write_all(part).await.unwrap();
             }
         }
@@ -334,7 +345,7 @@ mod tests {
     async fn each_is_told_what_was_said_of_it_in_whatever_order() {
         let (connection, answers, mut store, _task) = connected();
         let other = Arc::default();
-        for round in 0..3_u32 {
+        for (round, piece) in (0_u32..).zip([5, 100, 5_000]) {
             for number in 0..200 {
                 let to = if number % 3 == 0 { &other } else { &answers };
                 assert!(send(&connection, to, number + round, LONG));
@@ -346,9 +357,11 @@ mod tests {
             }
             asked.rotate_left(71);
             let answering = tokio::spawn(async move {
-                for (stream, number) in asked.into_iter().rev() {
-                    store.say(stream, if number % 7 == 0 { BUSY } else { RESULT }).await;
-                }
+                let said = asked
+                    .into_iter()
+                    .rev()
+                    .map(|(stream, number)| (stream, if number % 7 == 0 { BUSY } else { RESULT }));
+                store.say_all(said, piece).await;
                 store
             });
             let (mut all, of_other) = (answered(&answers, 133).await, answered(&other, 67).await);
