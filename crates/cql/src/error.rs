@@ -39,17 +39,6 @@ pub(crate) fn of_session(error: NewSessionError, what: &str) -> Error {
     Error::retry("unreachable", what).because(error)
 }
 
-/// The error of a write that the store may take later, by its code.
-pub(crate) fn of_code(code: i32, words: &str, what: &str) -> Option<Error> {
-    let kind = match code {
-        0x1000 => "unavailable",
-        0x1001 => "overloaded",
-        0x1100 => "timeout",
-        _ => return None,
-    };
-    Some(Error::retry(kind, format!("{what}: {words}")))
-}
-
 fn of_attempt(error: &RequestAttemptError, what: &str) -> Error {
     let (answer, words) = match error {
         RequestAttemptError::DbError(answer, words) => (answer, words),

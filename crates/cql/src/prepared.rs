@@ -74,6 +74,11 @@ impl Prepared {
         self.prepare().await
     }
 
+    /// Whether it is what others would be given now.
+    pub fn is_current(&self, prepared: &Arc<PreparedStatement>) -> bool {
+        self.current.lock().as_ref().is_some_and(|current| Arc::ptr_eq(current, prepared))
+    }
+
     pub fn shape(&self) -> Option<&Shape> {
         self.shape.get()
     }

@@ -3,14 +3,15 @@
 //! A number is free again when its answer is there. One whose answer is late keeps it: the answer
 //! may still come, and must not be taken for that of another request.
 
-use super::frames::{Garbled, HEADER, Head, Said};
+use super::frames::{Garbled, HEADER, Head, OVERLOADED, Said, UNAVAILABLE, WRITE_TIMEOUT};
 use bytes::{Buf, BytesMut};
 use parking_lot::Mutex;
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 /// How many requests may be under way.
 const STREAMS_MAX: usize = 8192;
@@ -19,6 +20,8 @@ const LATE_MAX: usize = 1024;
 /// How often somebody looks for late ones.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 const READ_AT_ONCE: usize = 32 << 10;
+/// One that nobody uses for so long may have been forgotten on its way.
+const IDLE_MAX: Duration = Duration::from_secs(30);
 /// What is kept of a buffer that was larger.
 const SENT_AT_ONCE: usize = 256 << 10;
 
@@ -62,8 +65,10 @@ pub(crate) struct Answers {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Answer {
     Stored,
-    /// The store's code and words.
-    Refused(i32, String),
+    /// It has too much to do, or too few replicas are there.
+    Busy,
+    /// For whatever else.
+    Refused,
     /// Not in time. It may come to pass yet.
     Late,
     /// The connection is gone. It may have come to pass.
@@ -221,7 +226,8 @@ impl Connection {
             if let Ok(stream) = u16::try_from(head.stream) {
                 let answer = match head.said(body)? {
                     Said::Result => Answer::Stored,
-                    Said::Error(code, words) => Answer::Refused(code, words),
+                    Said::Error(UNAVAILABLE | OVERLOADED | WRITE_TIMEOUT, _) => Answer::Busy,
+                    Said::Error(..) => Answer::Refused,
                     _ => return Err(Garbled("it is no answer to a statement")),
                 };
                 let place = state.streams.get_mut(usize::from(stream));
@@ -241,16 +247,18 @@ impl Connection {
         Ok(())
     }
 
-    /// Tells those whose answers are late. Ends when the other end is silent, or often late.
+    /// Tells those whose answers are late. Ends when the other end is silent, or often late, and when
+    /// nobody has used the connection for long.
     async fn watch(&self) -> io::Result<()> {
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
             let now = Instant::now();
             let mut state = self.state.lock();
             let state = &mut *state;
-            let mut is_silent = false;
+            let (mut is_silent, mut is_idle) = (false, now - state.heard > IDLE_MAX);
             for stream in &mut state.streams {
                 let Stream::Waits(waiting) = stream else { continue };
+                is_idle = false;
                 if waiting.until > now {
                     continue;
                 }
@@ -259,6 +267,9 @@ impl Connection {
                 waiting.answers.came.lock().push((waiting.number, Answer::Late));
                 waiting.answers.some.notify_one();
                 *stream = Stream::Late;
+            }
+            if state.closed || is_idle {
+                return Ok(());
             }
             if is_silent || state.late > LATE_MAX {
                 return Err(io::ErrorKind::TimedOut.into());
@@ -276,6 +287,7 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(60);
     const RESULT: &[u8] = &[8, 0, 0, 0, 4, 0, 0, 0, 1];
+    const REFUSED: &[u8] = &[0, 0, 0, 0, 6, 0, 0, 0x22, 0, 0, 0];
     const BUSY: &[u8] = &[0, 0, 0, 0, 6, 0, 0, 0x10, 1, 0, 0];
 
     /// The store's end, which answers as a test says.
@@ -357,10 +369,9 @@ mod tests {
             }
             asked.rotate_left(71);
             let answering = tokio::spawn(async move {
-                let said = asked
-                    .into_iter()
-                    .rev()
-                    .map(|(stream, number)| (stream, if number % 7 == 0 { BUSY } else { RESULT }));
+                let said = asked.into_iter().rev().map(|(stream, number)| {
+                    (stream, [BUSY, REFUSED, RESULT][(number % 7).min(2) as usize])
+                });
                 store.say_all(said, piece).await;
                 store
             });
@@ -368,9 +379,12 @@ mod tests {
             assert!(of_other.keys().all(|number| (number - round) % 3 == 0));
             all.extend(of_other);
             for (number, answer) in all {
-                let busy = Answer::Refused(0x1001, String::new());
-                let refused = (number - round) % 7 == 0;
-                assert_eq!(answer, if refused { busy } else { Answer::Stored }, "{number}");
+                let expected = match (number - round) % 7 {
+                    0 => Answer::Busy,
+                    1 => Answer::Refused,
+                    _ => Answer::Stored,
+                };
+                assert_eq!(answer, expected, "{number}");
             }
             store = answering.await.unwrap();
         }
@@ -394,8 +408,7 @@ mod tests {
         store.say(second, BUSY).await;
         store.say(third, RESULT).await;
         let said = answered(&answers, 2).await;
-        let busy = Answer::Refused(0x1001, String::new());
-        assert_eq!(said, [(2, busy), (3, Answer::Stored)].into());
+        assert_eq!(said, [(2, Answer::Busy), (3, Answer::Stored)].into());
         assert_eq!(connection.state.lock().free.len(), 3);
     }
 
@@ -430,6 +443,39 @@ mod tests {
             task.await.unwrap();
             assert_eq!(answered(&answers, 1).await, [(0, Answer::Lost)].into());
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_nobody_uses_ends_and_one_that_is_used_does_not() {
+        let (connection, answers, mut store, task) = connected();
+        for number in 0..10 {
+            tokio::time::sleep(IDLE_MAX / 3).await;
+            assert!(send(&connection, &answers, number, LONG));
+            let (stream, _) = store.next().await;
+            store.say(stream, RESULT).await;
+            assert_eq!(answered(&answers, 1).await, [(number, Answer::Stored)].into());
+        }
+        assert!(send(&connection, &answers, 10, IDLE_MAX * 4));
+        tokio::time::sleep(IDLE_MAX * 2).await;
+        assert!(!connection.is_closed(), "somebody waits");
+        let (stream, _) = store.next().await;
+        store.say(stream, RESULT).await;
+        assert_eq!(answered(&answers, 1).await, [(10, Answer::Stored)].into());
+        let since = Instant::now();
+        task.await.unwrap();
+        assert!(since.elapsed() < IDLE_MAX * 2);
+    }
+
+    #[tokio::test]
+    async fn one_whose_other_end_takes_nothing_ends_when_it_is_closed() {
+        let (connection, answers, _store, task) = connected();
+        assert_eq!(
+            (0..200).filter(|number| send(&connection, &answers, *number, LONG)).count(),
+            200
+        );
+        tokio::time::sleep(LOOK_EVERY / 2).await;
+        connection.close();
+        tokio::time::timeout(LONG, task).await.unwrap().unwrap();
     }
 
     #[tokio::test]

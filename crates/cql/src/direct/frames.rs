@@ -20,6 +20,11 @@ const BATCH: u8 = 0x0d;
 const AUTH_RESPONSE: u8 = 0x0f;
 const AUTH_SUCCESS: u8 = 0x10;
 
+/// Codes of errors.
+pub const UNAVAILABLE: i32 = 0x1000;
+pub const OVERLOADED: i32 = 0x1001;
+pub const WRITE_TIMEOUT: i32 = 0x1100;
+
 /// In a BATCH: what it is, and what each of it is.
 const UNLOGGED: u8 = 1;
 const PREPARED: u8 = 1;
@@ -211,7 +216,7 @@ mod tests {
         assert_eq!(read.said(&[0, 0, 0, 1]), Ok(Said::Result));
         let error = Head::read(&head(ERROR, 0)).unwrap().unwrap();
         let body = [&[0, 0, 0x10, 1, 0, 4][..], b"busy", &[9, 9]].concat();
-        assert_eq!(error.said(&body), Ok(Said::Error(0x1001, "busy".into())));
+        assert_eq!(error.said(&body), Ok(Said::Error(OVERLOADED, "busy".into())));
         for cut in 0..body.len() {
             let said = error.said(&body[..cut]);
             assert_eq!(said.is_err(), cut < 4, "{said:?}");

@@ -19,17 +19,16 @@ pub(crate) use frames::Statement;
 pub(crate) use open::{Doors, token};
 
 use parking_lot::Mutex;
-use scylla::cluster::{ClusterState, NodeRef};
+use scylla::cluster::{ClusterState, Node, NodeRef};
 use scylla::policies::load_balancing::{LoadBalancingPolicy, RoutingInfo};
 use scylla::policies::timestamp_generator::TimestampGenerator;
 use scylla::routing::Token;
 use scylla::statement::prepared::PreparedStatement;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
-use uuid::Uuid;
 
 /// How long a node that could not be reached is left to the driver.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
@@ -42,11 +41,12 @@ pub(crate) struct Direct {
     /// The driver's: what goes either way is stamped in order.
     stamps: Arc<dyn TimestampGenerator>,
     io: Handle,
-    nodes: Mutex<HashMap<Uuid, Node>>,
+    /// By address: a node may get another.
+    nodes: Mutex<HashMap<SocketAddr, Connections>>,
 }
 
-struct Node {
-    address: SocketAddr,
+#[derive(Default)]
+struct Connections {
     open: Vec<Arc<Connection>>,
     next: usize,
     opening: bool,
@@ -79,51 +79,50 @@ impl Direct {
         if node.sharder().is_some() {
             return None;
         }
-        let address = SocketAddr::new(node.address.ip(), node.address.port());
+        let address = address_of(node);
         let mut nodes = self.nodes.lock();
-        let known = nodes.entry(node.host_id).or_insert_with(|| Node::at(address));
-        if known.address != address {
-            *known = Node::at(address);
-        }
+        let known = nodes.entry(address).or_default();
         known.open.retain(|connection| !connection.is_closed());
         if known.open.len() < self.connections
             && !known.opening
             && known.not_before.is_none_or(|then| then <= Instant::now())
         {
             known.opening = true;
-            self.io.spawn(open(self.myself.clone(), self.doors.clone(), node.host_id, address));
+            self.io.spawn(open(self.myself.clone(), self.doors.clone(), address));
         }
         known.next = known.next.wrapping_add(1);
         let at = known.next % known.open.len().max(1);
         known.open.get(at).cloned()
     }
-}
 
-impl Drop for Direct {
-    fn drop(&mut self) {
-        self.nodes.get_mut().clear();
+    /// Closes those to nodes that are not there any more.
+    fn keep(&self, state: &ClusterState) {
+        let mut nodes = self.nodes.lock();
+        if nodes.len() > state.get_nodes_info().len() {
+            let there: HashSet<_> = state.get_nodes_info().iter().map(address_of).collect();
+            nodes.retain(|address, _| there.contains(address));
+        }
     }
 }
 
-impl Node {
-    fn at(address: SocketAddr) -> Node {
-        Node { address, open: Vec::new(), next: 0, opening: false, not_before: None }
-    }
+fn address_of(node: NodeRef<'_>) -> SocketAddr {
+    SocketAddr::new(node.address.ip(), node.address.port())
 }
 
-impl Drop for Node {
+impl Drop for Connections {
     fn drop(&mut self) {
         self.open.iter().for_each(|connection| connection.close());
     }
 }
 
-async fn open(direct: Weak<Direct>, doors: Arc<Doors>, id: Uuid, address: SocketAddr) {
+async fn open(direct: Weak<Direct>, doors: Arc<Doors>, address: SocketAddr) {
     let opened = doors.open(address).await;
     let Some(direct) = direct.upgrade() else { return };
     let mut nodes = direct.nodes.lock();
-    let Some(node) = nodes.get_mut(&id).filter(|node| node.address == address) else { return };
+    let Some(node) = nodes.get_mut(&address) else { return };
     node.opening = false;
     match opened {
+        Ok(_) if node.open.len() >= direct.connections => {}
         Ok(opened) => {
             let connection = Arc::new(Connection::new());
             node.open.push(connection.clone());
@@ -141,7 +140,9 @@ pub(crate) struct Ways {
     direct: Arc<Direct>,
     policy: Arc<dyn LoadBalancingPolicy>,
     state: Arc<ClusterState>,
-    prepared: Arc<PreparedStatement>,
+    /// Of a cluster of one node, if the policy lets us ask it.
+    alone: Option<Arc<Node>>,
+    pub prepared: Arc<PreparedStatement>,
 }
 
 impl Ways {
@@ -151,11 +152,12 @@ impl Ways {
         state: Arc<ClusterState>,
         prepared: Arc<PreparedStatement>,
     ) -> Ways {
-        Ways { direct, policy, state, prepared }
-    }
-
-    pub fn statement(&self) -> &[u8] {
-        self.prepared.get_id()
+        direct.keep(&state);
+        let alone = match state.get_nodes_info() {
+            [_] => policy.pick(&RoutingInfo::default(), &state).map(|(node, _)| node.clone()),
+            _ => None,
+        };
+        Ways { direct, policy, state, alone, prepared }
     }
 
     /// A connection for a key, whose token is asked for where that makes a difference.
@@ -163,8 +165,8 @@ impl Ways {
         &self,
         token: impl FnOnce(&ClusterState) -> Option<Token>,
     ) -> Option<Arc<Connection>> {
-        if let [alone] = self.state.get_nodes_info() {
-            return self.direct.connection(alone);
+        if let [_] = self.state.get_nodes_info() {
+            return self.direct.connection(self.alone.as_ref()?);
         }
         let mut info = RoutingInfo::default();
         info.token = token(&self.state);

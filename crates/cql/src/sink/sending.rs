@@ -15,7 +15,8 @@ use scylla::statement::batch::{Batch as CqlBatch, BatchType};
 use scylla::statement::prepared::PreparedStatement;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Larger rows might cost the connection that others are under way on.
 const DIRECT_BYTES_MAX: usize = 1 << 20;
@@ -127,7 +128,9 @@ impl<'a> Round<'a> {
     fn directly(&self, unit: &[usize], now: Instant) -> bool {
         let (Some(ways), [first, ..]) = (self.ways, unit) else { return false };
         let (table, statement) = (self.table, |at: &usize| &self.statements[*at]);
-        if unit.iter().map(|at| statement(at).bytes()).sum::<usize>() > DIRECT_BYTES_MAX {
+        let bytes = unit.iter().map(|at| statement(at).bytes()).sum::<usize>();
+        // What is forgotten may be of a table that was another.
+        if bytes > DIRECT_BYTES_MAX || !table.prepared.is_current(&ways.prepared) {
             return false;
         }
         let CqlSinkOptions { keyspace, table: name, execution, .. } = &table.options;
@@ -138,7 +141,7 @@ impl<'a> Round<'a> {
         let Some(connection) = connection else { return false };
         let times = (now, now + execution.timeout);
         let what = Statement {
-            id: ways.statement(),
+            id: ways.prepared.get_id(),
             consistency: execution.consistency,
             timestamp: table.cluster.direct.stamp(),
             markers: self.encoded.width(),
@@ -170,16 +173,18 @@ impl<'a> Round<'a> {
         self.table.stored_directly.fetch_add(stored, Ordering::Relaxed);
     }
 
-    /// What the store said that asks for patience; of everything else the driver knows more.
+    /// None where the driver may do better, with another node or another statement.
     fn failed(&self, answer: Answer) -> Option<Error> {
-        let what = self.table.what();
         match answer {
             Answer::Late => {
-                let patience = self.table.options.execution.timeout;
+                let (what, patience) = (self.table.what(), self.table.options.execution.timeout);
                 Some(Error::retry("timeout", format!("{what}: no answer within {patience:?}")))
             }
-            Answer::Refused(code, words) => error::of_code(code, &words, &what),
-            Answer::Stored | Answer::Lost => None,
+            Answer::Busy => {
+                self.table.pace.slow_down();
+                None
+            }
+            Answer::Stored | Answer::Refused | Answer::Lost => None,
         }
     }
 
