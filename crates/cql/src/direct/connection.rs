@@ -75,6 +75,15 @@ pub(crate) enum Answer {
     Lost,
 }
 
+/// However it ends: nobody waits for one that does nothing any more.
+struct Closing<'a>(&'a Connection);
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
 /// Whom answers came for last: those of one batch often come together, and wake it once.
 struct Told(Option<Arc<Answers>>);
 
@@ -170,6 +179,7 @@ impl Connection {
 
     /// Sends and receives until the connection ends, whoever ends it.
     pub async fn run(&self, read: impl AsyncRead + Unpin, write: impl AsyncWrite + Unpin) {
+        let _closing = Closing(self);
         let why = tokio::select! {
             heard = self.hear(read) => heard,
             spoken = self.speak(write) => spoken,
@@ -178,7 +188,6 @@ impl Connection {
         if let Err(why) = why {
             tracing::debug!("a connection for writing to Cassandra ended: {why}");
         }
-        self.close();
     }
 
     async fn speak(&self, mut write: impl AsyncWrite + Unpin) -> io::Result<()> {
@@ -464,6 +473,15 @@ mod tests {
         let since = Instant::now();
         task.await.unwrap();
         assert!(since.elapsed() < IDLE_MAX * 2);
+    }
+
+    #[tokio::test]
+    async fn one_whose_task_is_given_up_leaves_nobody_waiting() {
+        let (connection, answers, _store, task) = connected();
+        assert!(send(&connection, &answers, 0, LONG));
+        tokio::time::sleep(LOOK_EVERY / 2).await;
+        task.abort();
+        assert_eq!(answered(&answers, 1).await, [(0, Answer::Lost)].into());
     }
 
     #[tokio::test]

@@ -30,6 +30,7 @@ use millstream_log::EncodedBatch;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
@@ -60,7 +61,12 @@ struct Shared {
     began: Mutex<Option<Instant>>,
     failed: Mutex<Option<Failure>>,
     closed: CancellationToken,
+    /// Nobody takes jobs and orders any more.
+    ended: AtomicBool,
 }
+
+/// With the actor's task, however it ends.
+struct Ending(Arc<Shared>);
 
 struct Job {
     partition: Partition,
@@ -120,10 +126,16 @@ impl Producer {
             began: Mutex::default(),
             failed: Mutex::default(),
             closed: CancellationToken::new(),
+            ended: AtomicBool::new(false),
         });
         let trouble = cluster.trouble(format!("writing to {name}"));
         let io = cluster.io().clone();
-        io.spawn(Actor::new(shared.clone(), cluster, trouble, on_too_large, coordinator).run());
+        let ending = Ending(shared.clone());
+        let actor = Actor::new(shared.clone(), cluster, trouble, on_too_large, coordinator);
+        io.spawn(async move {
+            let _ending = ending;
+            actor.run().await;
+        });
         Self { shared }
     }
 
@@ -205,10 +217,29 @@ impl Producer {
 
     async fn order(&self, order: impl FnOnce(oneshot::Sender<()>) -> Order) {
         let (done, obeyed) = oneshot::channel();
-        self.shared.orders.lock().push_back(order(done));
+        {
+            let mut orders = self.shared.orders.lock();
+            match self.shared.has_ended() {
+                false => orders.push_back(order(done)),
+                true => drop(done),
+            }
+        }
         self.shared.submitted.notify_one();
         // An actor that is gone writes nothing.
         let _ = obeyed.await;
+    }
+}
+
+impl Drop for Ending {
+    /// Whoever waits is told.
+    fn drop(&mut self) {
+        let Ending(shared) = self;
+        shared.ended.store(true, Ordering::SeqCst);
+        let failure = shared.failure();
+        shared.failed.lock().get_or_insert(failure);
+        shared.jobs.lock().clear();
+        shared.orders.lock().clear();
+        shared.bytes.send_replace(0);
     }
 }
 
@@ -221,6 +252,9 @@ impl Drop for Producer {
 impl Shared {
     fn take_in(&self, new: impl IntoIterator<Item = Job>) {
         let mut jobs = self.jobs.lock();
+        if self.has_ended() {
+            return;
+        }
         let before = jobs.len();
         jobs.extend(new);
         let more: usize = jobs.range(before..).map(|job| job.batch.len()).sum();
@@ -228,6 +262,10 @@ impl Shared {
         self.bytes.send_modify(|bytes| *bytes += more);
         drop(jobs);
         self.submitted.notify_one();
+    }
+
+    fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::SeqCst)
     }
 
     fn failure(&self) -> Failure {
@@ -248,5 +286,40 @@ impl Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         Self { disposition: error.disposition(), kind: error.kind(), told: error.chain() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::options::ClusterOptions;
+    use super::*;
+    use millstream_log::{BatchBuilder, Codec};
+    use std::time::Duration;
+    use tokio::runtime::Runtime;
+    use tokio::time::timeout;
+
+    fn batch() -> EncodedBatch {
+        let mut builder = BatchBuilder::new(Codec::None);
+        builder.push(1, None, Some(b"v"), &[]);
+        builder.finish()
+    }
+
+    #[test]
+    fn one_whose_task_is_gone_leaves_nobody_waiting() {
+        let (io, own) = (Runtime::new().unwrap(), Runtime::new().unwrap());
+        // Nobody listens there.
+        let options = ClusterOptions::new(vec!["127.0.0.1:1".into()], "test");
+        let cluster = Cluster::new(options, io.handle().clone()).unwrap();
+        let producer = Producer::start(cluster, "`t`", Arc::new(|_, _| {}));
+        let before = producer.submit(("t".into(), 0), batch());
+        io.shutdown_timeout(Duration::from_secs(10));
+        let told = async {
+            assert_eq!(before.await.unwrap_err().kind(), "closed");
+            assert_eq!(producer.room().await.unwrap_err().kind(), "closed");
+            let after = producer.submit(("t".into(), 0), batch()).await;
+            assert_eq!(after.unwrap_err().disposition(), Disposition::Retry);
+            producer.stand().await;
+        };
+        own.block_on(async { timeout(Duration::from_secs(10), told).await }).unwrap();
     }
 }
