@@ -305,13 +305,16 @@ impl CqlLookup {
                 let partition = Partition { cells, key };
                 let token = state.compute_token(keyspace, table, &partition).ok()?;
                 let replicas = state.get_token_endpoints(keyspace, table, token);
-                let mine = |dc: &Option<String>| {
-                    let own = self.cluster.options().datacenter.as_ref();
-                    own.is_none() || own == dc.as_ref()
-                };
-                let (node, shard) = replicas
+                let own = self.cluster.options();
+                let is = |own: &Option<String>, of: &Option<String>| own.is_none() || own == of;
+                let mut near = replicas
                     .iter()
-                    .find(|(node, _)| mine(&node.datacenter) && node.is_connected())?;
+                    .filter(|(node, _)| {
+                        is(&own.datacenter, &node.datacenter) && node.is_connected()
+                    })
+                    .peekable();
+                let first = near.peek().copied();
+                let (node, shard) = near.find(|(node, _)| is(&own.rack, &node.rack)).or(first)?;
                 Some((node.host_id, *shard))
             });
             let group = open.entry((cells.prefix(key), replica)).or_default();

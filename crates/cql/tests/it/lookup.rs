@@ -1,5 +1,6 @@
 //! Keys that hit and miss, keys of several columns, rows of one key, and what goes wrong.
 
+use crate::sink;
 use crate::support::{World, ask, longs, shown, texts, world};
 use arrow_schema::DataType;
 use millstream_cql::Rows;
@@ -32,6 +33,29 @@ async fn keys_find_their_rows_in_their_own_order() {
             _ => assert!(rows.is_empty(), "{key:?}"),
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_of_more_than_a_page_are_found_and_too_many_are_told() {
+    const MANY: i64 = 12_000;
+    let Some(world) = world().await else { return };
+    world.cql("CREATE TABLE KS.t (a bigint, c bigint, PRIMARY KEY (a, c))").await;
+    let clustering: Vec<_> = (0..MANY).map(Some).collect();
+    let batch =
+        sink::rows(vec![("a", longs(&vec![Some(1); MANY as usize])), ("c", longs(&clustering))]);
+    sink::write(&world, sink::options(&world, "t"), &batch).await.unwrap();
+    let key = [("a", DataType::Int64)];
+    let mut options = world.options("t");
+    options.rows = Rows::All { max: MANY as usize };
+    let lookup = world.lookup(options.clone(), &key).await.unwrap();
+    let found = ask(&lookup, vec![("a", longs(&[Some(1)]))]).await.unwrap();
+    assert_eq!(found.ends, [MANY as u32]);
+    for row in [0, 5_000, MANY as usize - 1] {
+        assert_eq!(shown(&found.rows, "c", row), row.to_string());
+    }
+    options.rows = Rows::All { max: MANY as usize - 1 };
+    let lookup = world.lookup(options, &key).await.unwrap();
+    assert!(ask(&lookup, vec![("a", longs(&[Some(1)]))]).await.is_err());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

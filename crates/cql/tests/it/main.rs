@@ -5,6 +5,7 @@ mod changed;
 mod claim;
 mod conformance;
 mod lookup;
+mod nodes;
 mod secure;
 mod sink;
 mod slow;

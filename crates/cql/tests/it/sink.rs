@@ -1,7 +1,10 @@
 //! Rows that are stored, and rows that cannot be.
 
 use crate::support::{World, longs, texts, world};
-use arrow_array::{ArrayRef, Int32Array, RecordBatch, TimestampMillisecondArray};
+use arrow_array::{
+    ArrayRef, Int32Array, RecordBatch, TimestampMicrosecondArray, TimestampMillisecondArray,
+    TimestampNanosecondArray, TimestampSecondArray,
+};
 use millstream_core::{Batch, Receipt};
 use millstream_cql::SerialConsistency::LocalSerial;
 use millstream_cql::{
@@ -12,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
 
-fn options(world: &World, table: &str) -> CqlSinkOptions {
+pub fn options(world: &World, table: &str) -> CqlSinkOptions {
     CqlSinkOptions {
         keyspace: world.keyspace.clone(),
         table: table.into(),
@@ -29,12 +32,16 @@ fn options(world: &World, table: &str) -> CqlSinkOptions {
     }
 }
 
-fn rows(columns: Vec<(&str, ArrayRef)>) -> Batch {
+pub fn rows(columns: Vec<(&str, ArrayRef)>) -> Batch {
     let columns = columns.into_iter().map(|(name, column)| (name, column, true));
     Batch::same(RecordBatch::try_from_iter_with_nullable(columns).unwrap())
 }
 
-async fn write(world: &World, options: CqlSinkOptions, batch: &Batch) -> Result<Receipt, String> {
+pub async fn write(
+    world: &World,
+    options: CqlSinkOptions,
+    batch: &Batch,
+) -> Result<Receipt, String> {
     world.cluster.refresh().await.unwrap();
     let opened = CqlTable::open(world.cluster.clone(), options, &batch.rows.schema()).await;
     let table = opened.map_err(|error| error.chain())?;
@@ -107,7 +114,7 @@ async fn what_may_be_done_twice_goes_without_the_driver_also_with_certificates()
 }
 
 /// The rows of a query, each as its columns in text.
-async fn read(world: &World, query: &str) -> Vec<String> {
+pub async fn read(world: &World, query: &str) -> Vec<String> {
     let query = query.replace("KS", &world.keyspace);
     let answer = world.session.query_unpaged(query.as_str(), ()).await.unwrap();
     let answer = answer.into_rows_result().unwrap();
@@ -176,6 +183,27 @@ async fn the_last_of_a_key_wins_with_a_time_and_without() {
     for _ in 0..20 {
         write(&world, options(&world, "t"), &batch).await.unwrap();
         assert_eq!(read(&world, "SELECT v, w FROM KS.t WHERE id = 1").await, ["'x' 'kept'"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_time_of_a_write_is_in_microseconds_whatever_its_unit() {
+    let Some(world) = world().await else { return };
+    world.cql("CREATE TABLE KS.t (id bigint PRIMARY KEY, v text)").await;
+    let units: [(ArrayRef, &str); 5] = [
+        (Arc::new(TimestampSecondArray::from(vec![7])), "7000000"),
+        (Arc::new(TimestampMillisecondArray::from(vec![7])), "7000"),
+        (Arc::new(TimestampMicrosecondArray::from(vec![7])), "7"),
+        (Arc::new(TimestampNanosecondArray::from(vec![7_999])), "7"),
+        (longs(&[Some(7)]), "7"),
+    ];
+    for (id, (at, micros)) in (0..).zip(units) {
+        let batch = rows(vec![("id", longs(&[Some(id)])), ("v", texts(&[Some("v")])), ("at", at)]);
+        let mut timed = options(&world, "t");
+        timed.timestamp = Some("at".into());
+        write(&world, timed, &batch).await.unwrap();
+        let query = format!("SELECT writetime(v) FROM KS.t WHERE id = {id}");
+        assert_eq!(read(&world, &query).await, [micros]);
     }
 }
 

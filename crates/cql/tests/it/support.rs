@@ -24,6 +24,11 @@ pub struct World {
 /// None where there is no Cassandra.
 pub async fn world() -> Option<World> {
     let cassandra = tokio::task::spawn_blocking(services::cassandra).await.unwrap()?;
+    Some(world_of(cassandra, 1).await)
+}
+
+/// A keyspace whose rows are on so many nodes.
+pub async fn world_of(cassandra: Cassandra, copies: usize) -> World {
     let files = cassandra.files();
     let session = SessionBuilder::new()
         .known_nodes(cassandra.nodes())
@@ -38,9 +43,9 @@ pub async fn world() -> Option<World> {
         keyspace,
         session,
     };
-    let replication = "{'class': 'SimpleStrategy', 'replication_factor': 1}";
+    let replication = format!("{{'class': 'SimpleStrategy', 'replication_factor': {copies}}}");
     world.cql(&format!("CREATE KEYSPACE KS WITH replication = {replication}")).await;
-    Some(world)
+    world
 }
 
 pub fn options(cassandra: &Cassandra) -> ClusterOptions {

@@ -1,9 +1,10 @@
 //! Every CQL type, as Cassandra itself writes it.
 
+use crate::sink;
 use crate::support::{ask, longs, shown, world};
 use arrow_schema::DataType;
-use millstream_core::Lookup;
 use millstream_core::types::name;
+use millstream_core::{Batch, Lookup};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_type_is_read() {
@@ -99,6 +100,20 @@ async fn every_type_is_read() {
         let schema = lookup.schema();
         assert_eq!(name(schema.field_with_name(column).unwrap().data_type()), arrow, "{cql}");
     }
+
+    // Written again, the rows are the same to Cassandra.
+    world
+        .cql(
+            &format!("CREATE TABLE KS.u (id bigint PRIMARY KEY, {})", declared.join(", "))
+                .replace("<place>", &format!("<{}.place>", world.keyspace)),
+        )
+        .await;
+    let rows = Batch::same(found.rows);
+    let receipt = sink::write(&world, sink::options(&world, "u"), &rows).await.unwrap();
+    assert_eq!((receipt.rows, receipt.rejected), (2, vec![]));
+    let read = sink::read(&world, "SELECT JSON * FROM KS.t").await;
+    assert!(read.len() == 2 && read[0].contains("grün"), "{read:?}");
+    assert_eq!(sink::read(&world, "SELECT JSON * FROM KS.u").await, read);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
