@@ -253,6 +253,27 @@ async fn one_poison_row_of_500_costs_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_value_that_is_larger_than_cassandra_takes_costs_its_row() {
+    let Some(world) = world().await else { return };
+    world.cql("CREATE TABLE KS.t (a bigint, c bigint, v text, PRIMARY KEY (a, c))").await;
+    // The first is too large for a mutation, the second for a frame.
+    for bytes in [15 << 20, 20 << 20] {
+        let large = "x".repeat(bytes);
+        let values: Vec<_> = (0..50).map(|n| Some(if n == 33 { &*large } else { "v" })).collect();
+        let ids: Vec<_> = (0..50).map(Some).collect();
+        for partitions in [ids.clone(), vec![Some(-1); 50]] {
+            let batch =
+                rows(vec![("a", longs(&partitions)), ("c", longs(&ids)), ("v", texts(&values))]);
+            let receipt = write(&world, options(&world, "t"), &batch).await.unwrap();
+            let rejected: Vec<_> = receipt.rejected.iter().map(|(row, _)| *row).collect();
+            assert_eq!((receipt.rows, rejected), (49, vec![33]), "{:?}", receipt.rejected);
+        }
+        assert_eq!(read(&world, "SELECT c FROM KS.t").await.len(), 98);
+        world.cql("TRUNCATE KS.t").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_are_updated_deleted_and_kept() {
     let Some(world) = world().await else { return };
     world.cql("CREATE TABLE KS.t (id bigint PRIMARY KEY, v text)").await;
