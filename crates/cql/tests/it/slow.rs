@@ -3,9 +3,9 @@
 use crate::support::{World, ask, longs, options, shown, texts, world};
 use arrow_array::RecordBatch;
 use arrow_schema::DataType;
-use millstream_core::Batch;
+use millstream_core::{Batch, Disposition};
 use millstream_cql::{Cluster, CqlSinkOptions, CqlTable, Execution, Nulls, Operation, Ttl};
-use millstream_testkit::cql_proxy::{Asked, CqlProxy, Hold, Way};
+use millstream_testkit::cql_proxy::{Asked, CqlProxy, Hold, Refusal, Way};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -115,4 +115,39 @@ async fn a_batch_that_nobody_waits_for_is_sent_no_further() {
     assert!((1..=4).contains(&sent), "{sent}");
     tokio::time::sleep(late * 3).await;
     assert_eq!(proxy.seen(Asked::Insert).requests, sent);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fewer_are_asked_at_a_time_while_the_store_has_too_much_to_do() {
+    let Some(mut world) = world().await else { return };
+    world.cql("CREATE TABLE KS.counted (id text PRIMARY KEY, n bigint)").await;
+    let (proxy, cluster) = behind_a_proxy(&world).await;
+    proxy.heal();
+    world.cluster = cluster;
+    world.cluster.refresh().await.unwrap();
+    let keys: Vec<String> = (0..200).map(|key| format!("key {key}")).collect();
+    let names: Vec<_> = keys.iter().map(|key| Some(key.as_str())).collect();
+    let columns = [("id", texts(&names)), ("n", longs(&vec![Some(1); names.len()]))];
+    let rows = RecordBatch::try_from_iter_with_nullable(columns.map(|(name, of)| (name, of, true)));
+    let batch = Batch::same(rows.unwrap());
+    let options = sink_options(&world, 32);
+    let schema = batch.rows.schema();
+    let table = CqlTable::open(world.cluster.clone(), options, &schema).await.unwrap();
+    let mut sink = table.sink();
+    while table.stored_directly() < 400 || table.requests_at_once() < 20 {
+        assert_eq!(sink.write(&batch).await.unwrap().rows, 200);
+    }
+    let before = table.requests_at_once();
+    proxy.refuse(Asked::Insert, Some(Refusal::Overloaded));
+    for _ in 0..3 {
+        let error = sink.write(&batch).await.err().unwrap();
+        assert_eq!((error.kind(), error.disposition()), ("overloaded", Disposition::Retry));
+        tokio::time::sleep(Duration::from_millis(150)).await;
+    }
+    let after = table.requests_at_once();
+    assert!(after <= before / 4, "{before} to {after}");
+    proxy.heal();
+    while table.requests_at_once() < after * 2 {
+        assert_eq!(sink.write(&batch).await.unwrap().rows, 200);
+    }
 }
