@@ -73,7 +73,7 @@ impl Cluster {
         self.cql(&format!("BEGIN UNLOGGED BATCH {rows} APPLY BATCH"));
     }
 
-    /// How many requests a node has had on connections for writing that are open.
+    /// How many requests a node has had on connections for writing that are open, if it says so.
     fn written_directly(&self, node: &str) -> i64 {
         let alone = NodeIdentifier::NodeAddress(node.parse().unwrap());
         let profile = ExecutionProfile::builder()
@@ -81,7 +81,7 @@ impl Cluster {
             .consistency(Consistency::One);
         let mut all = Statement::new("SELECT driver_name, request_count FROM system_views.clients");
         all.set_execution_profile_handle(Some(profile.build().into_handle()));
-        let rows = self.runtime.block_on(self.session.query_unpaged(all, ())).unwrap();
+        let Ok(rows) = self.runtime.block_on(self.session.query_unpaged(all, ())) else { return 0 };
         let rows = rows.into_rows_result().unwrap();
         let rows = rows.rows::<(Option<String>, Option<i64>)>().unwrap().map(Result::unwrap);
         rows.filter(|(name, _)| name.as_deref() == Some("millstream"))
@@ -300,7 +300,8 @@ fn a_node_of_cassandra_may_die_and_two_may_stand_still() {
         || [2, 3].iter().for_each(|node| cassandra.pause(*node)),
         || [2, 3].iter().for_each(|node| cassandra.resume(*node)),
     );
-    let asked: Vec<i64> = nodes.iter().map(|node| watched.written_directly(node)).collect();
-    assert!(asked.iter().all(|requests| *requests > 10), "a node is passed over: {asked:?}");
+    crate::program::eventually("each node is written to", || {
+        nodes.iter().all(|node| watched.written_directly(node) > 10).then_some(())
+    });
     rig.end();
 }
