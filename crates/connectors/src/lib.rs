@@ -1,10 +1,10 @@
-//! The things outside the engine that rows come from, are looked up in and go to: one folder each.
+//! The things outside the engine that rows come from, are looked up in and go to: one module each.
 //!
-//! | folder | source | lookup | sink |
+//! | module | source | lookup | sink |
 //! |---|---|---|---|
 //! | `topic` | a topic of the embedded log | | the same |
 //! | `table` | | an embedded table | the same |
-//! | `kafka` | topics of a Kafka cluster, as a member of a group | | |
+//! | `kafka` | topics of a Kafka cluster, as a member of a group | | a topic of one |
 //! | `file` | lines of a file | rows of a CSV, JSON Lines or Parquet file | |
 //! | `discard` | | | nowhere, counted |
 //! | `stdout` | | | the standard output |
@@ -16,11 +16,10 @@ pub mod file;
 mod home;
 pub mod kafka;
 mod record_columns;
-mod stdout;
+pub mod stdout;
 pub mod table;
 pub mod topic;
 
 pub use discard::DiscardSink;
 pub use home::{Home, HomeOptions};
 pub use record_columns::RecordColumns;
-pub use stdout::{Shown, StdoutSink};

@@ -3,6 +3,7 @@
 mod conformance;
 mod files;
 mod kafka;
+mod stdout;
 mod tables;
 
 use arrow_array::{ArrayRef, RecordBatch, StringArray};

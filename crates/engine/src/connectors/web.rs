@@ -7,7 +7,7 @@ use millstream_config::{
     FilesCompression, FilesFormat, FilesTo, HttpBody, HttpClient, HttpFrom, HttpMethod, HttpTo,
     Pipeline as PipelineFile, StdoutFormat,
 };
-use millstream_connectors::{Shown, StdoutSink};
+use millstream_connectors::stdout::{Shown, StdoutSink, StdoutSinkOptions};
 use millstream_core::{Credential, Error, Hidden, Lookup, Result, Sink};
 use millstream_files::{Compression, Files, FilesOptions, Folder, Format, Roll};
 use millstream_http::{
@@ -216,7 +216,9 @@ pub fn stdout(shown: StdoutFormat, columns: SchemaRef) -> Result<Box<dyn Sink>> 
         StdoutFormat::JsonLines => Shown::JsonLines,
         StdoutFormat::Table => Shown::Table,
     };
-    Ok(Box::new(StdoutSink::new(shown, columns, Arc::new(ask_to_end))?))
+    let out = Box::new(std::io::stdout());
+    let options = StdoutSinkOptions { shown, columns, out, nobody_reads: Arc::new(ask_to_end) };
+    Ok(Box::new(StdoutSink::new(options)?))
 }
 
 /// As an operator would: what else is in flight is finished and committed.

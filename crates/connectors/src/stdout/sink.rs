@@ -1,11 +1,11 @@
-//! The standard output: for a look at rows, and for other programs.
-
 use arrow_array::RecordBatch;
 use arrow_cast::pretty::pretty_format_batches;
+use arrow_schema::SchemaRef;
 use async_trait::async_trait;
 use futures::FutureExt;
 use millstream_core::{Batch, Encoder, Error, Receipt, Result, Sink};
 use millstream_formats::json::JsonEncoder;
+use parking_lot::Mutex;
 use std::io::{self, Write};
 use std::sync::Arc;
 
@@ -18,32 +18,39 @@ pub enum Shown {
     Table,
 }
 
+pub struct StdoutSinkOptions {
+    pub shown: Shown,
+    /// The columns of the rows.
+    pub columns: SchemaRef,
+    /// Where they go: [`io::stdout`], or what stands in for it.
+    pub out: Box<dyn Write + Send>,
+    /// Called when nobody reads what is written any more.
+    pub nobody_reads: Arc<dyn Fn() + Send + Sync>,
+}
+
 /// Rows that cannot be shown, and why.
 type Rejected = Vec<(u32, String)>;
 
 /// Writes each batch whole, so that those of several partitions do not mix.
 pub struct StdoutSink {
-    shown: Shown,
     encoder: Option<JsonEncoder>,
-    /// Called when nobody reads what is written any more.
+    /// Shared with a write that nobody waits for any more.
+    out: Arc<Mutex<Box<dyn Write + Send>>>,
     nobody_reads: Arc<dyn Fn() + Send + Sync>,
 }
 
 impl StdoutSink {
-    pub fn new(
-        shown: Shown,
-        columns: arrow_schema::SchemaRef,
-        nobody_reads: Arc<dyn Fn() + Send + Sync>,
-    ) -> Result<Self> {
+    pub fn new(options: StdoutSinkOptions) -> Result<Self> {
+        let StdoutSinkOptions { shown, columns, out, nobody_reads } = options;
         let encoder = match shown {
             Shown::JsonLines => Some(JsonEncoder::new(columns)?),
             Shown::Table => None,
         };
-        Ok(Self { shown, encoder, nobody_reads })
+        Ok(Self { encoder, out: Arc::new(Mutex::new(out)), nobody_reads })
     }
 
     fn text(&mut self, rows: &RecordBatch) -> Result<(Vec<u8>, Rejected)> {
-        let Some(encoder) = self.encoder.as_mut().filter(|_| self.shown == Shown::JsonLines) else {
+        let Some(encoder) = &mut self.encoder else {
             let table = pretty_format_batches(std::slice::from_ref(rows));
             let table = table.map_err(|e| Error::reject("unshowable", "a row").because(e))?;
             return Ok((format!("{table}\n").into_bytes(), Vec::new()));
@@ -66,9 +73,10 @@ impl Sink for StdoutSink {
     async fn write(&mut self, batch: &Batch) -> Result<Receipt> {
         let (text, rejected) = self.text(&batch.rows)?;
         let bytes = text.len() as u64;
+        let out = self.out.clone();
         // Whoever reads may be slow.
         let written = tokio::task::spawn_blocking(move || {
-            let mut out = io::stdout().lock();
+            let mut out = out.lock();
             out.write_all(&text).and_then(|()| out.flush())
         });
         let written = written.await.unwrap_or_else(|panic| Err(io::Error::other(panic)));

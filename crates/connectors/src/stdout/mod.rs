@@ -1,0 +1,5 @@
+//! The standard output, as sink: for a look at rows, and for other programs.
+
+mod sink;
+
+pub use sink::{Shown, StdoutSink, StdoutSinkOptions};

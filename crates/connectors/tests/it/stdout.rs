@@ -1,0 +1,144 @@
+//! Rows on the standard output, which a buffer or a pipe stands in for.
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
+use crate::conformance::row;
+use arrow_array::{ArrayRef, RecordBatch, StringArray};
+use futures::FutureExt;
+use millstream_connectors::stdout::{Shown, StdoutSink, StdoutSinkOptions};
+use millstream_core::{Batch, Disposition, Sink};
+use millstream_testkit::conformance::{self, Again, Stage};
+use parking_lot::Mutex;
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+#[derive(Debug, Clone, Default)]
+struct Written(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Written {
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        self.0.lock().write(text)
+    }
+
+    /// As the standard output does: nobody else is heard in between.
+    fn write_all(&mut self, text: &[u8]) -> io::Result<()> {
+        self.0.lock().write_all(text)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn options(shown: Shown, out: impl Write + Send + 'static) -> StdoutSinkOptions {
+    let columns = conformance::schema();
+    StdoutSinkOptions { shown, columns, out: Box::new(out), nobody_reads: Arc::new(|| {}) }
+}
+
+fn batch(keys: usize) -> Batch {
+    let keys: Vec<_> = (0..keys).map(|key| format!("k{key}")).collect();
+    let numbers = arrow_array::Int64Array::from_iter_values(0..keys.len() as i64);
+    let columns: Vec<ArrayRef> = vec![Arc::new(StringArray::from(keys)), Arc::new(numbers)];
+    Batch::same(RecordBatch::try_new(conformance::schema(), columns).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_standard_output_does_what_all_do() {
+    let written = Written::default();
+    let out = written.clone();
+    let stage = Stage {
+        open: Box::new(move || {
+            Box::new(StdoutSink::new(options(Shown::JsonLines, out.clone())).unwrap())
+        }),
+        stored: Box::new(move || {
+            let text = written.0.lock().clone();
+            let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+            let rows = lines.map(row).collect();
+            async move { rows }.boxed()
+        }),
+        again: Again::Repeats,
+        by_key: false,
+    };
+    stage.run().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_has_a_frame_around_each_batch() {
+    let written = Written::default();
+    let mut sink = StdoutSink::new(options(Shown::Table, written.clone())).unwrap();
+    for _ in 0..2 {
+        assert_eq!(sink.write(&batch(2)).await.unwrap().rows, 2);
+    }
+    let text = String::from_utf8(written.0.lock().clone()).unwrap();
+    let table = "+-----+--------+\n\
+                 | key | number |\n\
+                 +-----+--------+\n\
+                 | k0  | 0      |\n\
+                 | k1  | 1      |\n\
+                 +-----+--------+\n";
+    assert_eq!(text, table.repeat(2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_reads_slowly_slows_the_writer_and_gets_all() {
+    let (mut reader, writer) = io::pipe().unwrap();
+    let mut sink = StdoutSink::new(options(Shown::JsonLines, writer)).unwrap();
+    // More than a pipe holds.
+    let rows = batch(20_000);
+    let mut writing = sink.write(&rows);
+    let early = tokio::time::timeout(std::time::Duration::from_millis(200), &mut writing).await;
+    assert!(early.is_err(), "nobody has read it yet");
+    let reading = tokio::task::spawn_blocking(move || {
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        text
+    });
+    assert_eq!(writing.await.unwrap().rows, 20_000);
+    drop(sink);
+    let text = reading.await.unwrap();
+    let rows: Vec<_> = text.lines().map(|line| row(line.as_bytes())).collect();
+    assert!(rows.iter().map(|(_, number)| *number).eq(0..20_000));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_run_is_asked_to_end_when_nobody_reads_any_more() {
+    let (reader, writer) = io::pipe().unwrap();
+    let asked = Arc::new(AtomicBool::new(false));
+    let ask = asked.clone();
+    let mut options = options(Shown::JsonLines, writer);
+    options.nobody_reads = Arc::new(move || ask.store(true, Ordering::Relaxed));
+    let mut sink = StdoutSink::new(options).unwrap();
+    sink.write(&batch(3)).await.unwrap();
+    assert!(!asked.load(Ordering::Relaxed));
+    drop(reader);
+    let error = sink.write(&batch(3)).await.err().unwrap();
+    assert_eq!((error.kind(), error.disposition()), ("nobody_reads", Disposition::Stop));
+    assert!(asked.load(Ordering::Relaxed));
+}
+
+/// A file that the output goes to, on a disk that is full for a while.
+struct Full(Arc<AtomicU32>, Written);
+
+impl Write for Full {
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        if self.0.fetch_sub(1, Ordering::Relaxed) == 1 {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.1.write(text)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_written_now_is_tried_again() {
+    let written = Written::default();
+    let out = Full(Arc::new(AtomicU32::new(1)), written.clone());
+    let mut sink = StdoutSink::new(options(Shown::JsonLines, out)).unwrap();
+    let error = sink.write(&batch(3)).await.err().unwrap();
+    assert_eq!((error.kind(), error.disposition()), ("stdout", Disposition::Retry));
+    sink.write(&batch(3)).await.unwrap();
+    assert_eq!(written.0.lock().split(|byte| *byte == b'\n').count(), 4);
+}
