@@ -5,9 +5,9 @@
 //!          null, no such value: a miss                   └─ applied? else the row that is there
 //! ```
 //!
-//! The answer may stay away although the row was inserted. It is asked for again: the store then shows
-//! the row that is there, as a serial read would, and when that has the values that were to be
-//! inserted, it is ours. So is the row of an event that is worked on once more after a crash.
+//! The answer may stay away although the row was inserted. A serial read then shows the row that is
+//! there, and when that has the values that were to be inserted, it is ours; where there is none, it is
+//! inserted again. The row of an event that is worked on once more after a crash is ours alike.
 
 mod passes;
 
@@ -28,6 +28,7 @@ use async_trait::async_trait;
 use millstream_core::{Disposition, Error, Found, Lookup, LookupKey, Result};
 use scylla::cluster::metadata::{ColumnKind, ColumnType, NativeType};
 use scylla::deserialize::row::ColumnIterator;
+use scylla::serialize::row::SerializeRow;
 use scylla::statement::prepared::PreparedStatement;
 use scylla::statement::{Consistency, SerialConsistency};
 use std::sync::Arc;
@@ -66,7 +67,9 @@ pub struct CqlClaim {
     /// The columns of the row that is there.
     stored: Vec<Stored>,
     layout: Layout,
-    prepared: Prepared,
+    /// None where only what the outcome would be is asked for.
+    insert: Option<Prepared>,
+    look: Prepared,
     pace: Pace,
 }
 
@@ -86,9 +89,12 @@ struct Asked {
 /// What is there of a key.
 struct Outcome {
     applied: bool,
-    /// The row's cells in the order of [`CqlClaim::stored`]; none where there was no row.
-    row: Option<Vec<Option<Vec<u8>>>>,
+    /// None where there was no row.
+    row: Option<Row>,
 }
+
+/// The cells in the order of [`CqlClaim::stored`].
+type Row = Vec<Option<Vec<u8>>>;
 
 /// The columns of the answers, of a table that has these. The error is a sentence for the user.
 pub fn claim_columns(table: &Schema) -> Result<SchemaRef, String> {
@@ -198,23 +204,30 @@ impl CqlClaim {
             let cql = table.column(name).map_err(wrong)?.clone();
             stored.push(Stored { name: name.clone(), cql, asked });
         }
-        let statement = match options.read_only {
-            true => look(&table, &stored, &keys),
-            false => insert(&table, &order, options.ttl_seconds),
-        };
-        let CqlClaimOptions { serial, read_only, .. } = options;
-        let what = format!("inserting into {}.{}", options.keyspace, options.table);
-        let set = move |prepared: &mut PreparedStatement| {
-            prepared.set_is_idempotent(false);
-            prepared.set_serial_consistency(Some(serial));
-            if read_only {
-                prepared.set_consistency(match serial {
-                    SerialConsistency::Serial => Consistency::Serial,
-                    SerialConsistency::LocalSerial => Consistency::LocalSerial,
-                });
+        let CqlClaimOptions { serial, ref execution, .. } = options;
+        let named = format!("{}.{}", options.keyspace, options.table);
+        let insert = match options.read_only {
+            true => None,
+            false => {
+                let statement = insert(&table, &order, options.ttl_seconds);
+                let set = move |prepared: &mut PreparedStatement| {
+                    prepared.set_is_idempotent(false);
+                    prepared.set_serial_consistency(Some(serial));
+                };
+                let what = format!("inserting into {named}");
+                Some(Prepared::new(&cluster, statement, what, execution, set).await?)
             }
         };
-        let prepared = Prepared::new(&cluster, statement, what, &options.execution, set).await?;
+        let statement = look(&table, &stored, &keys);
+        let set = move |prepared: &mut PreparedStatement| {
+            prepared.set_is_idempotent(true);
+            prepared.set_consistency(match serial {
+                SerialConsistency::Serial => Consistency::Serial,
+                SerialConsistency::LocalSerial => Consistency::LocalSerial,
+            });
+        };
+        let what = format!("looking what is in {named}");
+        let look = Prepared::new(&cluster, statement, what, execution, set).await?;
         Ok(CqlClaim {
             layout: Layout {
                 markers,
@@ -229,7 +242,8 @@ impl CqlClaim {
             options,
             schema,
             stored,
-            prepared,
+            insert,
+            look,
         })
     }
 
@@ -237,12 +251,18 @@ impl CqlClaim {
         format!("inserting into {}.{}", self.options.keyspace, self.options.table)
     }
 
-    /// Sends a row until its outcome is known.
+    /// The statements, of a table that may have been made again.
+    fn statements(&self) -> impl Iterator<Item = &Prepared> {
+        self.insert.iter().chain([&self.look])
+    }
+
+    /// Asks for a row until its outcome is known.
     async fn settle(&self, encoded: &Encoded, statement: &Statement) -> Result<Outcome> {
         let mut attempts = 0;
+        let mut may_be_there = false;
         loop {
             let turn = self.pace.turn().await;
-            let error = match self.request(encoded, statement).await {
+            let error = match self.outcome(encoded, statement, may_be_there).await {
                 Ok(mut outcome) => {
                     turn.went_well();
                     outcome.applied = outcome.applied || self.is_ours(encoded, statement, &outcome);
@@ -253,13 +273,17 @@ impl CqlClaim {
             if matches!(error.kind(), "overloaded" | "timeout" | "unavailable") {
                 self.pace.slow_down();
             }
+            // These the store says before it does anything.
+            may_be_there |= !matches!(error.kind(), "overloaded" | "unavailable");
             if matches!(error.kind(), "no_table" | "unprepared") {
                 // One that was made again needs another statement.
-                self.prepared.forget();
+                self.statements().for_each(Prepared::forget);
             }
             if error.disposition() == Disposition::Reject {
                 // Perhaps it is the table that is wrong, not the row.
-                self.prepared.look_now().await?;
+                for prepared in self.statements() {
+                    prepared.look_now().await?;
+                }
             }
             attempts += 1;
             if error.disposition() != Disposition::Retry || attempts == ATTEMPTS {
@@ -268,31 +292,47 @@ impl CqlClaim {
             // Who pauses keeps its turn: the store has trouble.
             tokio::time::sleep(pause(attempts)).await;
             // A call that goes on for long may outlive its table.
-            self.prepared.look_again().await?;
+            self.look_again().await?;
         }
     }
 
-    async fn request(&self, encoded: &Encoded, statement: &Statement) -> Result<Outcome> {
-        let stop = |why: String| Error::stop("cql", format!("{}: {why}", self.what()));
-        let prepared = self.prepared.get().await?;
-        let values = match self.options.read_only {
-            true => encoded.first_values(statement, self.layout.key.len()),
-            false => encoded.values(statement),
-        };
+    async fn outcome(
+        &self,
+        encoded: &Encoded,
+        statement: &Statement,
+        may_be_there: bool,
+    ) -> Result<Outcome> {
+        if may_be_there || self.insert.is_none() {
+            let key = encoded.first_values(statement, self.layout.key.len());
+            let (_, row) = self.request(&self.look, key).await?;
+            if row.is_some() || self.insert.is_none() {
+                return Ok(Outcome { applied: row.is_none(), row });
+            }
+        }
+        let Some(insert) = &self.insert else { return Err(self.stop("nothing to insert")) };
+        match self.request(insert, encoded.values(statement)).await? {
+            (Some(true), _) => Ok(Outcome { applied: true, row: None }),
+            (Some(false), row) => Ok(Outcome { applied: false, row }),
+            (None, _) => Err(self.stop("the answer says no outcome")),
+        }
+    }
+
+    /// What the store calls the outcome, if it says one, and the cells of the row that it shows.
+    async fn request(
+        &self,
+        prepared: &Prepared,
+        values: impl SerializeRow,
+    ) -> Result<(Option<bool>, Option<Row>)> {
+        let prepared = prepared.get().await?;
         let answer = self.cluster.session.execute_unpaged(&prepared, values).await;
         let answer = answer.map_err(|error| error::of_execution(error, &self.what()))?;
-        let rows = answer.into_rows_result().map_err(|error| stop(error.to_string()))?;
-        let row = rows.maybe_first_row::<ColumnIterator>();
-        let Some(row) = row.map_err(|error| stop(error.to_string()))? else {
-            return match self.options.read_only {
-                true => Ok(Outcome { applied: true, row: None }),
-                false => Err(stop("the answer says no outcome".into())),
-            };
-        };
+        let rows = answer.into_rows_result().map_err(|error| self.stop(error))?;
+        let row = rows.maybe_first_row::<ColumnIterator>().map_err(|error| self.stop(error))?;
+        let Some(row) = row else { return Ok((None, None)) };
         let mut applied = None;
         let mut cells = vec![None; self.stored.len()];
         for cell in row {
-            let cell = cell.map_err(|error| stop(error.to_string()))?;
+            let cell = cell.map_err(|error| self.stop(error))?;
             let bytes = cell.slice.map(|slice| slice.as_slice());
             let name = cell.spec.name();
             if name == OUTCOME {
@@ -311,11 +351,19 @@ impl CqlClaim {
                 cells[at] = bytes.map(<[u8]>::to_vec);
             }
         }
-        match applied {
-            Some(true) => Ok(Outcome { applied: true, row: None }),
-            None if !self.options.read_only => Err(stop("the answer says no outcome".into())),
-            _ => Ok(Outcome { applied: false, row: Some(cells) }),
+        Ok((applied, Some(cells)))
+    }
+
+    /// A table that was made again is noticed now and then.
+    async fn look_again(&self) -> Result<()> {
+        for prepared in self.statements() {
+            prepared.look_again().await?;
         }
+        Ok(())
+    }
+
+    fn stop(&self, why: impl ToString) -> Error {
+        Error::stop("cql", format!("{}: {}", self.what(), why.to_string()))
     }
 
     /// Whether the row that is there has all values that were to be inserted.
@@ -351,7 +399,7 @@ impl CqlClaim {
                         (None, None) => None,
                     };
                     into.push(cell).map_err(|_| {
-                        self.prepared.forget();
+                        self.statements().for_each(Prepared::forget);
                         stop(format!("`{}` is not of the type it had", column.name))
                     })?;
                 }
@@ -390,7 +438,7 @@ impl Lookup for CqlClaim {
     /// while an earlier one of its key may still be inserted. Cancel safe: who is asked for again finds
     /// its own row.
     async fn get_many(&self, keys: &RecordBatch) -> Result<Found> {
-        self.prepared.look_again().await?;
+        self.look_again().await?;
         let encoded = self.layout.encode(keys);
         let send = |statement| self.settle(&encoded, statement);
         let settled = settle_all(&encoded.rounds, self.options.concurrency, send).await?;

@@ -286,23 +286,57 @@ fn impatient(world: &World, table: &str) -> Execution {
     Execution { timeout: TIMEOUT, ..world.options(table).execution }
 }
 
+/// Rows whose answers never come, behind a proxy that shows what is asked.
+async fn unanswered(proxy: &CqlProxy, world: &World) -> CqlClaim {
+    drop(seen(world).await);
+    let options =
+        CqlClaimOptions { execution: impatient(world, "seen"), ..claim_options(world, "seen") };
+    let claim = claim(world, options, &SEEN).await.unwrap();
+    proxy.hold(Asked::Insert, late(1.0, Way::Answer));
+    claim
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_answer_that_never_came_is_asked_for_again() {
+async fn what_became_of_a_row_whose_answer_never_came_is_read() {
     let Some(mut world) = world().await else { return };
     let proxy = behind_a_proxy(&mut world).await;
-    drop(seen(&world).await);
-    let options =
-        CqlClaimOptions { execution: impatient(&world, "seen"), ..claim_options(&world, "seen") };
-    let claim = claim(&world, options, &SEEN).await.unwrap();
+    let claim = unanswered(&proxy, &world).await;
+    let found = ask(&claim, of(&[("a", 1), ("b", 2), ("a", 3)])).await.unwrap();
+    assert_eq!(applied(&found), [true, true, false]);
+    assert_eq!(stored(&found, "owner"), ["1", "2", "1"]);
+    let sent = proxy.seen(Asked::Insert);
+    assert_eq!((sent.requests, sent.held), (3, 3), "none is inserted again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_that_never_arrived_is_inserted_again() {
+    let Some(mut world) = world().await else { return };
+    let proxy = behind_a_proxy(&mut world).await;
+    let claim = unanswered(&proxy, &world).await;
+    let never = Duration::from_secs(30);
+    let hold = Hold { share: 1.0, way: Way::Request, least: never, most: never };
+    proxy.hold(Asked::Insert, Some(hold));
     let rows = [("a", 1), ("b", 2), ("a", 3)];
-    proxy.hold(Asked::Insert, late(1.0, Way::Answer));
     let error = ask(&claim, of(&rows)).await.unwrap_err();
     assert!(error.contains("inserting into"), "{error}");
-    let sent = proxy.seen(Asked::Insert);
-    assert!(sent.requests >= 2 && sent.held == sent.requests, "{sent:?}");
     proxy.heal();
     let found = ask(&claim, of(&rows)).await.unwrap();
     assert_eq!(applied(&found), [true, true, false], "both were inserted by whom nobody answered");
+    assert_eq!(stored(&found, "owner"), ["1", "2", "1"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_inserted_is_known_when_it_cannot_be_read_either() {
+    let Some(mut world) = world().await else { return };
+    let proxy = behind_a_proxy(&mut world).await;
+    let claim = unanswered(&proxy, &world).await;
+    proxy.hold(Asked::Select, late(1.0, Way::Answer));
+    let rows = [("a", 1), ("b", 2), ("a", 3)];
+    let error = ask(&claim, of(&rows)).await.unwrap_err();
+    assert!(error.contains("inserting into"), "{error}");
+    proxy.heal();
+    let found = ask(&claim, of(&rows)).await.unwrap();
+    assert_eq!(applied(&found), [true, true, false]);
     assert_eq!(stored(&found, "owner"), ["1", "2", "1"]);
 }
 
