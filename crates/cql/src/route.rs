@@ -5,7 +5,7 @@ use scylla::policies::load_balancing::{FallbackPlan, LoadBalancingPolicy, Routin
 use scylla::routing::Shard;
 use std::sync::Arc;
 
-/// A node and its shard first, then whatever the policy below says.
+/// A node and its shard first, then the others as the policy below says.
 #[derive(Debug)]
 pub(crate) struct Towards {
     pub node: uuid::Uuid,
@@ -30,7 +30,9 @@ impl LoadBalancingPolicy for Towards {
         request: &'a RoutingInfo,
         cluster: &'a ClusterState,
     ) -> FallbackPlan<'a> {
-        self.otherwise.fallback(request, cluster)
+        // The driver would know the node again only with its shard: it would be asked twice.
+        let others = self.otherwise.fallback(request, cluster);
+        Box::new(others.filter(|(node, _)| node.host_id != self.node))
     }
 
     fn name(&self) -> String {

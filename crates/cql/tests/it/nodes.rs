@@ -1,13 +1,16 @@
 //! Several nodes in two racks: who is asked.
 
-use crate::sink::{options as sink_options, read, rows};
+use crate::sink::{options as sink_options, read, rows, write};
 use crate::support::{World, ask, longs, options, world, world_of};
 use arrow_schema::DataType;
-use millstream_cql::{Cluster, CqlTable};
+use millstream_core::Batch;
+use millstream_cql::{Cluster, CqlLookupOptions, CqlSinkOptions, CqlTable, Execution};
+use millstream_testkit::cql_proxy::{Asked, CqlProxy, Hold, Way};
 use millstream_testkit::services;
 use scylla::client::execution_profile::ExecutionProfile;
 use scylla::policies::load_balancing::{NodeIdentifier, SingleTargetLoadBalancingPolicy};
 use scylla::statement::{Consistency, Statement};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -100,6 +103,80 @@ async fn rows_go_to_who_has_them_and_to_the_rack_that_is_near() {
     // The driver has requests of its own.
     let asked = more(&before, &requests(&world, "ylla").await);
     assert!(asked[1] >= ROWS && asked[0] < 50 && asked[2] < 50, "{asked:?}");
+}
+
+/// A proxy before each node. They have one port: the driver finds them by the nodes' own addresses.
+fn proxies(nodes: &[String]) -> Vec<CqlProxy> {
+    let nodes: Vec<SocketAddr> = nodes.iter().map(|node| node.parse().unwrap()).collect();
+    for _ in 0..20 {
+        let first = CqlProxy::start(nodes[0], 7).unwrap();
+        let others = nodes[1..].iter().map(|node| {
+            CqlProxy::listen(SocketAddr::new(node.ip(), first.address().port()), *node, 7)
+        });
+        if let Ok(others) = others.collect::<Result<Vec<_>, _>>() {
+            return std::iter::once(first).chain(others).collect();
+        }
+    }
+    panic!("no port is free on all addresses");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_replica_is_asked_where_the_first_is_silent() {
+    let cassandra = tokio::task::spawn_blocking(services::cassandra_cluster).await.unwrap();
+    let Some(cassandra) = cassandra else { return };
+    let world = world_of(cassandra, 3).await;
+    world.cql("CREATE TABLE KS.t (id bigint PRIMARY KEY, n bigint)").await;
+    let proxies = proxies(&world.cassandra.nodes());
+    let mut near = options(&world.cassandra);
+    near.nodes = vec![proxies[0].address().to_string()];
+    (near.datacenter, near.rack) = (Some("dc1".into()), Some("rack1".into()));
+    let world =
+        World { cluster: Cluster::connect(near, &Handle::current()).await.unwrap(), ..world };
+    let ids: Vec<_> = (0..40).map(Some).collect();
+    let batch = rows(vec![("id", longs(&ids)), ("n", longs(&ids))]);
+
+    // The second node is alone in its rack, and says nothing for longer than a request may take.
+    let silent = Duration::from_secs(60);
+    let hold = Hold { share: 1.0, way: Way::Answer, least: silent, most: silent };
+    for asked in [Asked::Select, Asked::Insert] {
+        proxies[1].hold(asked, Some(hold));
+    }
+    let execution = |speculative_after| Execution {
+        timeout: Duration::from_secs(2),
+        speculative_after,
+        ..world.options("t").execution
+    };
+    let soon = Some(Duration::from_millis(20));
+    let others = |asked| [&proxies[0], &proxies[2]].map(|node| node.seen(asked).requests);
+
+    let with = |after| CqlSinkOptions {
+        execution: execution(after),
+        retries: 0,
+        ..sink_options(&world, "t")
+    };
+    let one = Batch::same(batch.rows.slice(0, 1));
+    let error = write(&world, with(None), &one).await.err().unwrap();
+    assert!(error.contains("writing"), "{error}");
+    assert_eq!(
+        (others(Asked::Insert), proxies[1].seen(Asked::Insert).requests > 0),
+        ([0, 0], true)
+    );
+    let stored = write(&world, with(soon), &batch).await.unwrap();
+    assert_eq!((stored.rows, stored.rejected), (40, vec![]));
+    assert!(others(Asked::Insert).iter().sum::<u64>() >= 40, "{:?}", others(Asked::Insert));
+
+    for group in [1, 8] {
+        let with =
+            |after| CqlLookupOptions { execution: execution(after), group, ..world.options("t") };
+        let by = [("id", DataType::Int64)];
+        let patient = world.lookup(with(None), &by).await.unwrap();
+        let before = others(Asked::Select);
+        ask(&patient, vec![("id", longs(&ids[..1]))]).await.unwrap_err();
+        assert_eq!(others(Asked::Select), before);
+        let lookup = world.lookup(with(soon), &by).await.unwrap();
+        let found = ask(&lookup, vec![("id", longs(&ids))]).await.unwrap();
+        assert_eq!(found.rows.num_rows(), 40);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
