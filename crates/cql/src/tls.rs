@@ -4,7 +4,7 @@
 use millstream_core::{Error, Result};
 use millstream_tls::{TlsOptions, Watched};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{ResolvesClientCert, WebPkiServerVerifier};
+use rustls::client::{ResolvesClientCert, Resumption, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::sign::CertifiedKey;
@@ -19,10 +19,12 @@ pub(crate) fn config(options: &TlsOptions) -> Result<Arc<ClientConfig>> {
         loaded: options.watched(),
     });
     files.current()?;
-    let config = millstream_tls::builder()?
+    let mut config = millstream_tls::builder()?
         .dangerous()
         .with_custom_certificate_verifier(files.clone())
         .with_client_cert_resolver(files);
+    // A session that goes on shows nobody the certificates of now.
+    config.resumption = Resumption::disabled();
     Ok(Arc::new(config))
 }
 

@@ -1,6 +1,7 @@
 //! Names, passwords and certificates.
 
-use crate::support::{options, world};
+use crate::support::{ask, longs, options, world};
+use arrow_schema::DataType;
 use millstream_core::Credential;
 use millstream_postgres::{Server, ServerOptions, Table, TlsOptions};
 use std::fs;
@@ -55,4 +56,30 @@ async fn certificates_are_checked_and_read_again() {
         key: Some(files.client_key),
     });
     connect(secure).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_authority_that_changes_is_used_without_a_restart() {
+    let Some(mut world) = world().await else { return };
+    world.sql("CREATE TABLE S.t (id bigint PRIMARY KEY)").await;
+    let files = world.postgres.files();
+    let folder = tempfile::tempdir().unwrap();
+    let ca = folder.path().join("ca.pem");
+    fs::copy(&files.ca, &ca).unwrap();
+    let mut secure = options(&world.postgres);
+    secure.hosts = vec![secure.hosts[0].replace("127.0.0.1", "localhost")];
+    secure.application = world.schema.clone();
+    secure.tls = Some(TlsOptions { ca: Some(ca.clone()), ..TlsOptions::default() });
+    world.server = Server::new(secure, Handle::current());
+    let lookup = world.lookup(world.looking("t"), &[("id", DataType::Int64)]).await.unwrap();
+    let found = async || ask(&lookup, vec![("id", longs(&[Some(1)]))]).await.map(|f| f.ends);
+    assert_eq!(found().await, Ok(vec![0]));
+    fs::copy(&files.stranger_cert, &ca).unwrap();
+    assert_eq!(found().await, Ok(vec![0]), "a connection that there is goes on");
+    world.cut().await;
+    for _ in 0..3 {
+        found().await.unwrap_err();
+    }
+    fs::copy(&files.ca, &ca).unwrap();
+    assert_eq!(found().await, Ok(vec![0]));
 }
