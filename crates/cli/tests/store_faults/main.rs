@@ -9,7 +9,8 @@
 //! | one of three killed or paused, two paused | `a_node_*` | | |
 //! | full | a node's answer, by `cql_proxy` | the server's code, by a trigger | files that may not grow |
 //! | slow, reset, gone without a word | `shared_*` | `shared_*` | `shared_*`, `mongo.rs` |
-//! | table dropped and made again, other columns | `shared_*` | `shared_*` | `shared_*` |
+//! | restarted with another schema | `shared_*` | `shared_*` | more fields, an index |
+//! | table dropped and made again | `shared_*` | `shared_*` | `shared_*` |
 //! | password rotated | `shared_*` | `shared_*` | it asks nobody; see `scripted.rs` |
 //!
 //! One poison row in a batch is in the tests of the stores' crates.

@@ -2,15 +2,14 @@
 
 use super::faults::ledger::Store;
 use super::faults::{KEYS, NOTHING};
-#[cfg(target_os = "linux")]
-use super::rig::WAITS;
-use super::rig::{self, BRIEF, Setup, event, own_fails, way_fails};
+use super::rig::{self, BRIEF, Setup, WAITS, event, own_fails, way_fails};
 use millstream_testkit::events::Event;
 use millstream_testkit::proxy::Proxy;
 use millstream_testkit::services::{self, unique};
-use mongodb::Client;
 use mongodb::bson::{Document, doc};
 use mongodb::options::ClientOptions;
+use mongodb::{Client, IndexModel};
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -127,5 +126,28 @@ fn shared_mongo_is_cut_off_and_its_collection_dropped() {
         });
     };
     rig.fault("no collection of events", BRIEF, NOTHING, drop_events, || {});
+
+    let database = store.client.database(&store.database);
+    let times = Cell::new(1);
+    rig.fault(
+        "comes back with more fields and an index",
+        BRIEF,
+        WAITS,
+        || {
+            proxy.refuse(true);
+            proxy.reset();
+            let n = times.replace(times.get() + 1);
+            let more = doc! { "$set": { format!("more_{n}"): { "n": n } } };
+            let by_number = IndexModel::builder().keys(doc! { "seq": n, "key": 1 }).build();
+            store.runtime.block_on(async {
+                for name in ["places", "events"] {
+                    let collection = database.collection::<Document>(name);
+                    collection.update_many(doc! {}, more.clone()).await.unwrap();
+                }
+                database.collection::<Document>("events").create_index(by_number).await.unwrap();
+            });
+        },
+        || proxy.heal(),
+    );
     rig.end();
 }

@@ -163,6 +163,7 @@ async fn a_stale_answer_is_given_while_one_asks_again() {
     tokio::time::sleep(Duration::from_millis(40)).await;
     g.store.fails.store(true, Ordering::Relaxed);
     assert_eq!(g.get(&[2]).await.unwrap(), [Some(1)], "given at once");
+    g.says(r#"millstream_lookup_cache_stale_total{lookup="l",pipeline="p"} 1"#);
     tokio::time::sleep(Duration::from_millis(20)).await;
     assert_eq!(g.store.asked().len(), 2);
     // The first refresh failed: the next one is tried.
@@ -182,10 +183,10 @@ async fn the_cache_keeps_its_bound() {
         let got = g.get(&keys).await.unwrap();
         assert_eq!(got.len(), keys.len());
     }
-    let text = g.metrics.text();
-    let line = text.lines().find(|l| l.starts_with("millstream_lookup_cache_entries{")).unwrap();
-    let entries: u64 = line.rsplit_once(' ').unwrap().1.parse().unwrap();
-    assert!((16..=64).contains(&entries), "{line}");
+    let [entries, evicted, misses] =
+        ["entries", "evicted_total", "misses_total"].map(|name| gauge(&g.metrics, name));
+    assert!((16..=64).contains(&entries), "{entries}");
+    assert_eq!(entries + evicted, misses, "each that was asked for is there, or was");
 }
 
 #[tokio::test]
@@ -195,6 +196,8 @@ async fn many_who_want_a_key_ask_once_and_one_who_goes_away_holds_nobody() {
     let all = futures::future::join_all((0..8).map(|_| g.get(&[2, 4])));
     assert!(all.await.into_iter().all(|got| got.unwrap() == [Some(1), Some(1)]));
     assert_eq!(g.store.asked().len(), 1);
+    g.says(r#"millstream_lookup_cache_misses_total{lookup="l",pipeline="p"} 2"#);
+    g.says(r#"millstream_lookup_cache_shared_total{lookup="l",pipeline="p"} 14"#);
 
     // The one who fetches is cancelled: who waits for it asks itself, nobody waits for ever.
     let mut first = Box::pin(g.get(&[6]));
