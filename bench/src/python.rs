@@ -36,8 +36,8 @@ impl Peers {
     /// Those of the stores read no files of records.
     pub fn for_stores() -> Result<Peers> {
         let mut peers = Peers::prepare(0)?;
-        peers.python =
-            environment(&peers.scripts, "requirements-stores.txt", "cassandra.cluster, psycopg")?;
+        let modules = "cassandra.cluster, psycopg, pymongo";
+        peers.python = environment(&peers.scripts, "requirements-stores.txt", modules)?;
         Ok(peers)
     }
 

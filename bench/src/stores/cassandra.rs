@@ -29,7 +29,7 @@ const TABLES: [&str; 3] = [
     "users (uid text PRIMARY KEY, segment text, country text, score int)",
     "sites (id int PRIMARY KEY, name text, segment text)",
     "pages (uid text PRIMARY KEY, seen_at timestamp, url text, status int, segment text, \
-     site_name text, record bigint)",
+     site_name text, owner text, record bigint)",
 ];
 
 pub struct Cassandra {

@@ -6,6 +6,7 @@
 
 mod cassandra;
 mod lookup;
+mod mongo;
 mod pipeline;
 mod plot;
 mod postgres;
@@ -19,6 +20,7 @@ use crate::services::Kafka;
 use crate::suites::{Setup, Suite};
 use anyhow::Result;
 use cassandra::{Cassandra, KEYSPACE};
+use mongo::Mongo;
 use postgres::Postgres;
 use serde::{Deserialize, Serialize};
 
@@ -47,7 +49,9 @@ pub enum Work {
     /// Rows into PostgreSQL.
     Copy,
     Pipeline,
-    /// The same, which also tells how long it took between polls and checks the order of its writes.
+    /// What of it is on Cassandra.
+    OnCassandra,
+    /// That part, which also tells how long it took between polls and checks the order of its writes.
     Polls,
 }
 
@@ -58,7 +62,8 @@ pub fn run(work: Work, count: u64) -> Result<Measured> {
         Work::Write => sink::own(count),
         Work::Insert => sink::bare(count),
         Work::Copy => postgres::own(count),
-        Work::Pipeline => pipeline::run(count),
+        Work::Pipeline => pipeline::whole(count),
+        Work::OnCassandra => pipeline::on_cassandra(count),
         Work::Polls => tail::run(count),
     }
 }
@@ -157,38 +162,44 @@ fn postgres_sink(setup: &Setup) -> Result<Vec<Row>> {
 }
 
 fn production(setup: &Setup) -> Result<Vec<Row>> {
-    let (store, kafka) = (Cassandra::up()?, Kafka::up()?);
+    let (store, kafka, mongo) = (Cassandra::up()?, Kafka::up()?, Mongo::up()?);
     store.load_sites()?;
+    mongo.load_owners()?;
     let messages = setup.messages / 4;
-    let source = fill(&kafka, messages)?;
-    let run = |behind: &[&str]| {
+    let (source, target) = (fill(&kafka, messages)?, kafka.topic("enriched")?);
+    let run = |behind: &[&str], work| {
         store.empty_pages()?;
-        store.measure_behind(behind, Work::Pipeline, messages, &environment(&kafka, &source))
+        let mut env = environment(&kafka, &source);
+        env.extend([("BENCH_MONGODB", mongo.host.clone()), ("BENCH_TARGET", target.clone())]);
+        store.measure_behind(behind, work, messages, &env)
     };
-    let own = run(&[])?;
-    let mut one_core = run(&["taskset", "-c", "0"])?;
+    let own = run(&[], Work::Pipeline)?;
+    let mut one_core = run(&["taskset", "-c", "0"], Work::Pipeline)?;
     one_core.name += ", one core";
+    let on_cassandra = run(&[], Work::OnCassandra)?;
     let per_core = |own: &Measured| own.messages as f64 / own.cpu_seconds;
     let hits = own.extra.get("hits").copied().unwrap_or(f64::NAN);
     let named = |own: &Measured| format!("{}, messages/s a core of ours", own.name);
     let mut rows = vec![
         Row::number(&own, &named(&own), per_core(&own)).target(Target::AtLeast(100_000.0)),
         Row::number(&one_core, &named(&one_core), per_core(&one_core)),
-        Row::number(&own, "part of the keys that the cache has", hits)
+        Row::number(&own, "part of the keys that the caches have", hits)
             .target(Target::Between(0.93, 0.97)),
     ];
     if let Some(peers) = setup.store_peers()? {
         store.empty_pages()?;
         let few = messages / SHARE;
         let group = format!("python-{source}");
-        let arguments =
-            [&store.arguments(few)[..], &[kafka.brokers.clone(), source.clone(), group]];
-        let python = peers.store("cql_pipeline.py", &arguments.concat())?;
+        let (from, to) = ([kafka.brokers.clone(), source.clone(), group], target.clone());
+        let arguments = [&store.arguments(few)[..], &from, &[to, mongo.host.clone()]].concat();
+        let python = peers.store("production.py", &arguments)?;
         let faster = Row::against(&own, &python, cpu_ratio(&python, &own)).times_faster();
         rows.extend([faster.target(Target::AtLeast(10.0)), Row::plain(&python)]);
     }
     rows.push(Row::peak_rss(&[&own, &one_core]).target(Target::AtMost(PEAK_RSS_MB)));
+    rows.push(Row::number(&on_cassandra, &named(&on_cassandra), per_core(&on_cassandra)));
     kafka.delete(&source)?;
+    kafka.delete(&target)?;
     Ok(rows)
 }
 
@@ -213,7 +224,7 @@ fn fill(kafka: &Kafka, messages: u64) -> Result<String> {
     Ok(topic)
 }
 
-/// What the pipeline's file reads beside the store.
+/// What the pipelines' files read beside the stores.
 fn environment(kafka: &Kafka, source: &str) -> Vec<(&'static str, String)> {
     let since = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_millis();
     vec![

@@ -1,5 +1,5 @@
-//! The production pipeline: Kafka, Avro, a look-up in Cassandra behind a cache, a row in Cassandra for
-//! each message.
+//! The production pipeline: Kafka, Avro, look-ups in Cassandra and MongoDB behind caches, a row in
+//! Cassandra and a record on Kafka for each message; and the part of it that is on Cassandra.
 
 use crate::job::{Measured, Meter, Scratch};
 use crate::kafka::{home, rows_in};
@@ -9,7 +9,8 @@ use anyhow::{Result, ensure};
 use millstream_engine::Pipeline;
 use std::time::Instant;
 
-const FILE: &str = "production.yaml";
+const WHOLE: &str = "production.yaml";
+const ON_CASSANDRA: &str = "production_cassandra.yaml";
 /// What lets a row's own time decide which write of it is the last.
 const STAMPED: &str = "timestamp: seen_at\n";
 
@@ -20,16 +21,31 @@ pub struct Window {
     pub writes: u64,
 }
 
-pub fn run(messages: u64) -> Result<Measured> {
-    run_with(messages, &text()?, |_| {})
+/// From Kafka, Cassandra and MongoDB to Cassandra and Kafka.
+pub fn whole(messages: u64) -> Result<Measured> {
+    run("production pipeline", messages, &file(WHOLE)?, |_| {})
 }
 
-/// The same with the pipeline changed before it starts. The CPU counts from the start of the tasks,
-/// the time from the first row: joining a group is a wait.
-pub fn run_with(messages: u64, text: &str, change: impl FnOnce(&mut Pipeline)) -> Result<Measured> {
+pub fn on_cassandra(messages: u64) -> Result<Measured> {
+    run("production pipeline on Cassandra alone", messages, &file(ON_CASSANDRA)?, |_| {})
+}
+
+/// The part on Cassandra, changed before it starts, without a time of the rows' own: the later write
+/// wins.
+pub fn in_order(messages: u64, change: impl FnOnce(&mut Pipeline)) -> Result<Measured> {
+    run("production pipeline, in order", messages, &text_in_order()?, change)
+}
+
+/// The CPU counts from the start of the tasks, the time from the first row: joining a group is a wait.
+fn run(
+    name: &str,
+    messages: u64,
+    text: &str,
+    change: impl FnOnce(&mut Pipeline),
+) -> Result<Measured> {
     let scratch = Scratch::new("production")?;
     let home = home(&scratch)?;
-    let mut running = Running::open(&home, &parse_file(FILE, text)?)?;
+    let mut running = Running::open(&home, &parse_file(WHOLE, text)?)?;
     running.change(change);
     let mut meter = Meter::paused();
     meter.resume();
@@ -47,27 +63,26 @@ pub fn run_with(messages: u64, text: &str, change: impl FnOnce(&mut Pipeline)) -
     let report = running.drain()?;
     check(&report, messages)?;
     ensure!(hits + misses > 0.0, "the cache is asked");
-    let mut measured = meter.measured("production pipeline", messages, 0)?;
+    let mut measured = meter.measured(name, messages, 0)?;
     measured.wall_seconds = wall.as_secs_f64();
     measured.extra.insert("hits".into(), hits / (hits + misses));
     home.log.close();
     Ok(measured)
 }
 
-/// The file, as it is.
-fn text() -> Result<String> {
-    Ok(std::fs::read_to_string(format!("{}/{FILE}", env!("CARGO_MANIFEST_DIR")))?)
+fn file(name: &str) -> Result<String> {
+    Ok(std::fs::read_to_string(format!("{}/{name}", env!("CARGO_MANIFEST_DIR")))?)
 }
 
-/// The file without a time of the rows' own: the later write wins.
-pub fn text_in_order() -> Result<String> {
-    let text = text()?;
-    ensure!(text.contains(STAMPED), "{FILE} says `{}`", STAMPED.trim_end());
+fn text_in_order() -> Result<String> {
+    let text = file(ON_CASSANDRA)?;
+    ensure!(text.contains(STAMPED), "{ON_CASSANDRA} says `{}`", STAMPED.trim_end());
     Ok(text.replace(STAMPED, "\n"))
 }
 
+/// That of the part on Cassandra.
 pub fn window() -> Result<Window> {
-    let text = text()?;
+    let text = file(ON_CASSANDRA)?;
     let numbers = |name: &'static str| {
         text.split(name).skip(1).filter_map(|rest| {
             let digits = rest.trim_start().split(|c: char| !c.is_ascii_digit()).next()?;
@@ -75,7 +90,7 @@ pub fn window() -> Result<Window> {
         })
     };
     let one = |name: &'static str| {
-        numbers(name).next().ok_or_else(|| anyhow::anyhow!("{FILE} says `{name}`"))
+        numbers(name).next().ok_or_else(|| anyhow::anyhow!("{ON_CASSANDRA} says `{name}`"))
     };
     Ok(Window {
         rows: one("max_rows:")? * one("batches:")? * FILES,

@@ -157,7 +157,7 @@ fn millis(time: Duration) -> f64 {
 pub fn run(messages: u64) -> Result<Measured> {
     let polls = Arc::new(Polls::default());
     let written = Arc::new(Mutex::new(Vec::new()));
-    let mut measured = pipeline::run_with(messages, &pipeline::text_in_order()?, |pipeline| {
+    let mut measured = pipeline::in_order(messages, |pipeline| {
         watch(pipeline, polls.clone(), written.clone());
     })?;
     for (name, part) in [("p50_ms", 0.5), ("p99_ms", 0.99)] {
