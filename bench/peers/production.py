@@ -22,8 +22,8 @@ from records import Meter
 
 TTL_SECONDS = 30 * 24 * 3600
 SITES_CACHED = 8_700
-OWNERS = 500
-OWNERS_CACHED = 465
+OWNERS = 200
+OWNERS_CACHED = 186
 COMMIT_EVERY = 10
 # How Confluent's frames begin; the id is any.
 FRAME = b"\x00\x00\x00\x00\x02"

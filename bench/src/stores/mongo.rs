@@ -8,7 +8,7 @@ use mongodb::Client;
 use mongodb::bson::{Document, doc};
 
 /// The server here looks at each document that there is for every list of keys that it is asked for.
-const OWNERS: u64 = 500;
+const OWNERS: u64 = 200;
 
 pub struct Mongo {
     pub host: String,
