@@ -82,7 +82,11 @@ impl Reader<'_> {
             && self.is_missing(text)
             && !is_free(schema)
         {
-            let hint = describe(schema).map(|what| format!("give it one: {what}"));
+            // `{ v: struct<a int, b int> }` ends a value at its first comma.
+            let hint = match at.name.contains(['>', ')']) {
+                true => Some("put the value before it in quotes: a comma ends it here".to_owned()),
+                false => describe(schema).map(|what| format!("give it one: {what}")),
+            };
             self.mistake(
                 at.key.unwrap_or(node.extent),
                 format!("`{}` has no value", at.name),
