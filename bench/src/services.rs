@@ -59,6 +59,16 @@ pub fn started(name: &str) -> Result<String> {
     said(starter().args(["up", name]))
 }
 
+/// The same of a Cassandra that gets so much memory.
+pub fn started_with(name: &str, heap: &str) -> Result<String> {
+    said(starter().args(["up", name]).env("MILLSTREAM_CASSANDRA_HEAP", heap))
+}
+
+/// Ends a service, if it runs, and forgets its data.
+pub fn ended(name: &str) -> Result<()> {
+    said(starter().args(["down", name])).map(drop)
+}
+
 pub fn create_topic(brokers: &str, topic: &str) -> Result<()> {
     let at = ["topics", "--bootstrap-server", brokers];
     let create = ["--create", "--topic", topic, "--partitions", PARTITIONS];

@@ -23,6 +23,8 @@ pub const USERS: u64 = 100_000;
 pub const CONCURRENCY: usize = 128;
 /// How long a row of the pages lives.
 pub const TTL_SECONDS: i32 = 30 * 24 * 3600;
+/// What a node for one suite gets, as the one for all of them has.
+const HEAP: &str = "768m";
 const FLUSHED_WITHIN: Duration = Duration::from_secs(30);
 
 const TABLES: [&str; 3] = [
@@ -43,12 +45,21 @@ pub struct Cassandra {
 impl Cassandra {
     /// One node, started if there is none, with empty tables.
     pub fn up() -> Result<Cassandra> {
-        let text = services::started("cassandra")?;
+        Self::of(&services::started("cassandra")?, "CASSANDRA_NODES=")
+    }
+
+    /// A node of its own that was just started: how fast it answers changes with all that it was asked.
+    pub fn fresh() -> Result<Cassandra> {
+        services::ended("cassandra-own")?;
+        Self::of(&services::started_with("cassandra-own", HEAP)?, "CASSANDRA_OWN_NODES=")
+    }
+
+    fn of(text: &str, nodes: &str) -> Result<Cassandra> {
         let value = |name: &str| {
             let line = text.lines().find_map(|line| line.strip_prefix(name));
             line.map(str::to_owned).with_context(|| format!("the starter says {name}"))
         };
-        let (node, user) = (value("CASSANDRA_NODES=")?, value("SERVICES_USER=")?);
+        let (node, user) = (value(nodes)?, value("SERVICES_USER=")?);
         let password = value("SERVICES_PASSWORD=")?;
         let runtime = crate::pipeline::runtime("store", 1)?;
         let session = runtime.block_on(session(&node, &user, &password))?;

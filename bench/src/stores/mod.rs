@@ -16,7 +16,7 @@ mod tail;
 use crate::job::{Job, Measured};
 use crate::python::Peers;
 use crate::report::{Row, Target, cpu_ratio, rate_ratio};
-use crate::services::Kafka;
+use crate::services::{self, Kafka};
 use crate::suites::{Setup, Suite};
 use anyhow::Result;
 use cassandra::{Cassandra, KEYSPACE};
@@ -69,7 +69,7 @@ pub fn run(work: Work, count: u64) -> Result<Measured> {
 }
 
 fn lookups(setup: &Setup) -> Result<Vec<Row>> {
-    let store = Cassandra::up()?;
+    let store = Cassandra::fresh()?;
     store.load_users()?;
     let keys = setup.messages / SHARE;
     let (own, bare) = in_turns(Work::LookUp, Work::Select, |work| store.measure(work, keys, &[]))?;
@@ -97,6 +97,7 @@ fn lookups(setup: &Setup) -> Result<Vec<Row>> {
     }
     rows.push(Row::against(&own, &bare, rate_ratio(&own, &bare)));
     rows.push(Row::plain(&bare));
+    services::ended("cassandra-own")?;
     Ok(rows)
 }
 
