@@ -154,6 +154,28 @@ fn rows_are_looked_up_and_stored_across_kills() {
 }
 
 #[test]
+fn a_key_that_the_store_refuses_costs_its_row() {
+    let Some(store) = Store::new() else { return };
+    let program = store.program();
+    program.write("p.yaml", store.pipeline("", "").replace("follow: true, ", ""));
+    // A key has at most 65,535 bytes.
+    let long = "x".repeat(70_000);
+    let lines = (0..KEYS).map(|n| {
+        let key = if n == 17 { long.clone() } else { format!("k{n}") };
+        let row = serde_json::json!({
+            "key": key, "seq": n, "fate": "out", "crc": "c", "number": "1"
+        });
+        format!("{row}\n")
+    });
+    append(&program, &lines.collect::<String>());
+    program.ok(&["run", "p.yaml", "--until-end", "--listen", "off"]);
+    let stored: Vec<u64> = store.events().iter().map(|event| event.seq).collect();
+    assert_eq!(stored, (0..KEYS).filter(|n| *n != 17).collect::<Vec<_>>());
+    let letters = program.ok(&["dead-letters", "list"]);
+    assert_eq!(letters.matches("Key length of").count(), 1, "{letters}");
+}
+
+#[test]
 fn check_tells_what_the_store_has_not() {
     let Some(store) = Store::new() else { return };
     let program = store.program();
