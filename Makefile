@@ -12,7 +12,7 @@ help:
 	@echo "make torture      kill the main job KILLS=$(KILLS) times and count every event"
 	@echo "make bench        measure, side by side with the peers"
 	@echo "make bench-kafka  the same against a real Kafka, which dev/services starts"
-	@echo "make bench-stores the same against a real Cassandra, MongoDB protocol, PostgreSQL and Kafka"
+	@echo "make bench-stores the same against real stores and Kafka"
 	@echo "make fuzz         feed random bytes to everything that parses bytes from outside"
 	@echo "make audit        licences, sources and bans of all dependencies"
 
