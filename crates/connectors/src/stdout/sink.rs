@@ -5,9 +5,9 @@ use async_trait::async_trait;
 use futures::FutureExt;
 use millstream_core::{Batch, Encoder, Error, Receipt, Result, Sink};
 use millstream_formats::json::JsonEncoder;
-use parking_lot::Mutex;
 use std::io::{self, Write};
 use std::sync::Arc;
+use tokio::sync::Mutex;
 
 /// How rows are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,8 +35,28 @@ type Rejected = Vec<(u32, String)>;
 pub struct StdoutSink {
     encoder: Option<JsonEncoder>,
     /// Shared with a write that nobody waits for any more.
-    out: Arc<Mutex<Box<dyn Write + Send>>>,
+    out: Arc<Mutex<Out>>,
     nobody_reads: Arc<dyn Fn() + Send + Sync>,
+}
+
+struct Out {
+    to: Box<dyn Write + Send>,
+    /// A write ended within a line: the next one begins on a line of its own.
+    torn: bool,
+}
+
+impl Out {
+    fn write_whole(&mut self, text: &[u8]) -> io::Result<()> {
+        if self.torn {
+            self.to.write_all(b"\n")?;
+            self.torn = false;
+        }
+        // Until it is known to have gone whole.
+        self.torn = true;
+        self.to.write_all(text)?;
+        self.torn = false;
+        self.to.flush()
+    }
 }
 
 impl StdoutSink {
@@ -46,7 +66,8 @@ impl StdoutSink {
             Shown::JsonLines => Some(JsonEncoder::new(columns)?),
             Shown::Table => None,
         };
-        Ok(Self { encoder, out: Arc::new(Mutex::new(out)), nobody_reads })
+        let out = Arc::new(Mutex::new(Out { to: out, torn: false }));
+        Ok(Self { encoder, out, nobody_reads })
     }
 
     fn text(&mut self, rows: &RecordBatch) -> Result<(Vec<u8>, Rejected)> {
@@ -73,12 +94,10 @@ impl Sink for StdoutSink {
     async fn write(&mut self, batch: &Batch) -> Result<Receipt> {
         let (text, rejected) = self.text(&batch.rows)?;
         let bytes = text.len() as u64;
-        let out = self.out.clone();
+        // Behind a write that nobody waits for any more.
+        let mut out = self.out.clone().lock_owned().await;
         // Whoever reads may be slow.
-        let written = tokio::task::spawn_blocking(move || {
-            let mut out = out.lock();
-            out.write_all(&text).and_then(|()| out.flush())
-        });
+        let written = tokio::task::spawn_blocking(move || out.write_whole(&text));
         let written = written.await.unwrap_or_else(|panic| Err(io::Error::other(panic)));
         match written {
             Ok(()) => {

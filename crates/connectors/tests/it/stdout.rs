@@ -8,9 +8,11 @@ use millstream_connectors::stdout::{Shown, StdoutSink, StdoutSinkOptions};
 use millstream_core::{Batch, Disposition, Sink};
 use millstream_testkit::conformance::{self, Again, Stage};
 use parking_lot::Mutex;
+use serde_json::Value;
 use std::io::{self, Read, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 #[derive(Debug, Clone, Default)]
 struct Written(Arc<Mutex<Vec<u8>>>);
@@ -86,7 +88,7 @@ async fn who_reads_slowly_slows_the_writer_and_gets_all() {
     // More than a pipe holds.
     let rows = batch(20_000);
     let mut writing = sink.write(&rows);
-    let early = tokio::time::timeout(std::time::Duration::from_millis(200), &mut writing).await;
+    let early = tokio::time::timeout(Duration::from_millis(200), &mut writing).await;
     assert!(early.is_err(), "nobody has read it yet");
     let reading = tokio::task::spawn_blocking(move || {
         let mut text = String::new();
@@ -116,15 +118,18 @@ async fn the_run_is_asked_to_end_when_nobody_reads_any_more() {
     assert!(asked.load(Ordering::Relaxed));
 }
 
-/// A file that the output goes to, on a disk that is full for a while.
-struct Full(Arc<AtomicU32>, Written);
+/// A file that the output goes to, on a disk that takes so many bytes, and then no more for a moment.
+struct Full(usize, Written);
 
 impl Write for Full {
     fn write(&mut self, text: &[u8]) -> io::Result<usize> {
-        if self.0.fetch_sub(1, Ordering::Relaxed) == 1 {
+        let taken = text.len().min(self.0);
+        if taken == 0 {
+            self.0 = usize::MAX;
             return Err(io::ErrorKind::StorageFull.into());
         }
-        self.1.write(text)
+        self.0 -= taken;
+        self.1.write(&text[..taken])
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -133,12 +138,39 @@ impl Write for Full {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_written_now_is_tried_again() {
-    let written = Written::default();
-    let out = Full(Arc::new(AtomicU32::new(1)), written.clone());
-    let mut sink = StdoutSink::new(options(Shown::JsonLines, out)).unwrap();
-    let error = sink.write(&batch(3)).await.err().unwrap();
-    assert_eq!((error.kind(), error.disposition()), ("stdout", Disposition::Retry));
-    sink.write(&batch(3)).await.unwrap();
-    assert_eq!(written.0.lock().split(|byte| *byte == b'\n').count(), 4);
+async fn what_cannot_be_written_now_is_tried_again_on_lines_of_its_own() {
+    let length = r#"{"key":"k0","number":0}"#.len() + 1;
+    for room in [0, 1, length - 1, length, length + 5] {
+        let written = Written::default();
+        let out = Full(room, written.clone());
+        let mut sink = StdoutSink::new(options(Shown::JsonLines, out)).unwrap();
+        let error = sink.write(&batch(3)).await.err().unwrap();
+        assert_eq!((error.kind(), error.disposition()), ("stdout", Disposition::Retry));
+        sink.write(&batch(3)).await.unwrap();
+        let text = String::from_utf8(written.0.lock().clone()).unwrap();
+        let whole = text.lines().filter(|line| serde_json::from_str::<Value>(line).is_ok());
+        let whole: Vec<_> = whole.map(|line| row(line.as_bytes()).1).collect();
+        assert!(whole.ends_with(&[0, 1, 2]), "{text}");
+    }
+}
+
+/// One that is given up may be half-way: what comes after it comes after all of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_that_is_given_up_ends_before_the_next() {
+    let (mut reader, writer) = io::pipe().unwrap();
+    let mut sink = StdoutSink::new(options(Shown::JsonLines, writer)).unwrap();
+    // More than a pipe holds.
+    let (many, few) = (batch(20_000), batch(3));
+    let given_up = sink.write(&many);
+    assert!(tokio::time::timeout(Duration::from_millis(200), given_up).await.is_err());
+    let reading = tokio::task::spawn_blocking(move || {
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        text
+    });
+    sink.write(&few).await.unwrap();
+    drop(sink);
+    let text = reading.await.unwrap();
+    let numbers = text.lines().map(|line| row(line.as_bytes()).1);
+    assert!(numbers.eq((0..20_000).chain(0..3)), "batches are mixed");
 }
