@@ -279,8 +279,10 @@ pub fn check(report: &PipelineReport, messages: u64) -> Result<()> {
     // One in twenty has no consent; nearly all sites are found.
     let filtered = *rows_filtered as f64 / messages as f64;
     ensure!((0.04..0.06).contains(&filtered) || messages < 10_000, "{filtered} filtered");
-    let lookup = report.lookups.first().context("the look-up reports")?;
-    ensure!(lookup.found * 10 > lookup.asked * 9, "{} of {} found", lookup.found, lookup.asked);
+    ensure!(!report.lookups.is_empty(), "the look-up reports");
+    for lookup in &report.lookups {
+        ensure!(lookup.found * 10 > lookup.asked * 9, "{} of {} found", lookup.found, lookup.asked);
+    }
     Ok(())
 }
 

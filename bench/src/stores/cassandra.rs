@@ -23,6 +23,7 @@ pub const USERS: u64 = 100_000;
 pub const CONCURRENCY: usize = 128;
 /// How long a row of the pages lives.
 pub const TTL_SECONDS: i32 = 30 * 24 * 3600;
+const FRESH: &str = "cassandra-own";
 /// What a node for one suite gets, as the one for all of them has.
 const HEAP: &str = "768m";
 const FLUSHED_WITHIN: Duration = Duration::from_secs(30);
@@ -40,6 +41,8 @@ pub struct Cassandra {
     password: String,
     runtime: Runtime,
     session: Session,
+    /// A service that ends with this.
+    ends: Option<&'static str>,
 }
 
 impl Cassandra {
@@ -50,8 +53,11 @@ impl Cassandra {
 
     /// A node of its own that was just started: how fast it answers changes with all that it was asked.
     pub fn fresh() -> Result<Cassandra> {
-        services::ended("cassandra-own")?;
-        Self::of(&services::started_with("cassandra-own", HEAP)?, "CASSANDRA_OWN_NODES=")
+        services::ended(FRESH)?;
+        let text = services::started_with(FRESH, HEAP)?;
+        let mut store = Self::of(&text, "CASSANDRA_OWN_NODES=")?;
+        store.ends = Some(FRESH);
+        Ok(store)
     }
 
     fn of(text: &str, nodes: &str) -> Result<Cassandra> {
@@ -63,7 +69,8 @@ impl Cassandra {
         let password = value("SERVICES_PASSWORD=")?;
         let runtime = crate::pipeline::runtime("store", 1)?;
         let session = runtime.block_on(session(&node, &user, &password))?;
-        let store = Cassandra { node, user, password, runtime, session };
+        let ends = None;
+        let store = Cassandra { node, user, password, runtime, session, ends };
         store.cql(&format!(
             "CREATE KEYSPACE IF NOT EXISTS {KEYSPACE} WITH replication = \
              {{'class': 'SimpleStrategy', 'replication_factor': 1}} AND durable_writes = true"
@@ -189,6 +196,16 @@ impl Cassandra {
             });
             Ok(stream::iter(written).buffer_unordered(CONCURRENCY).try_collect::<()>().await?)
         })
+    }
+}
+
+impl Drop for Cassandra {
+    fn drop(&mut self) {
+        if let Some(service) = self.ends
+            && let Err(error) = services::ended(service)
+        {
+            eprintln!("{error:#}");
+        }
     }
 }
 

@@ -23,29 +23,31 @@ pub struct Window {
 
 /// From Kafka, Cassandra and MongoDB to Cassandra and Kafka.
 pub fn whole(messages: u64) -> Result<Measured> {
-    run("production pipeline", messages, &file(WHOLE)?, |_| {})
+    run("production pipeline", messages, WHOLE, &file(WHOLE)?, |_| {})
 }
 
 pub fn on_cassandra(messages: u64) -> Result<Measured> {
-    run("production pipeline on Cassandra alone", messages, &file(ON_CASSANDRA)?, |_| {})
+    let name = "production pipeline on Cassandra alone";
+    run(name, messages, ON_CASSANDRA, &file(ON_CASSANDRA)?, |_| {})
 }
 
 /// The part on Cassandra, changed before it starts, without a time of the rows' own: the later write
 /// wins.
 pub fn in_order(messages: u64, change: impl FnOnce(&mut Pipeline)) -> Result<Measured> {
-    run("production pipeline, in order", messages, &text_in_order()?, change)
+    run("production pipeline, in order", messages, ON_CASSANDRA, &text_in_order()?, change)
 }
 
 /// The CPU counts from the start of the tasks, the time from the first row: joining a group is a wait.
 fn run(
     name: &str,
     messages: u64,
+    file: &str,
     text: &str,
     change: impl FnOnce(&mut Pipeline),
 ) -> Result<Measured> {
     let scratch = Scratch::new("production")?;
     let home = home(&scratch)?;
-    let mut running = Running::open(&home, &parse_file(WHOLE, text)?)?;
+    let mut running = Running::open(&home, &parse_file(file, text)?)?;
     running.change(change);
     let mut meter = Meter::paused();
     meter.resume();

@@ -52,7 +52,7 @@ pub struct CqlFrom {
     /// How many replicas must answer. `local_one` unless given, and `local_quorum` for what is inserted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub consistency: Option<CqlConsistency>,
-    /// Ask another replica too when the first has not answered for so long. Never unless given.
+    /// Ask another node too when the first has not answered for so long. Never unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-positive" = true))]
     pub speculative_after: Option<Period>,

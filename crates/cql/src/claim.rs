@@ -218,6 +218,10 @@ impl CqlClaim {
                 Some(Prepared::new(&cluster, statement, what, execution, set).await?)
             }
         };
+        if let Some(unknown) = order.iter().find(|name| columns.index_of(name).is_err()) {
+            let told = format!("`{unknown}` is inserted: it must be one of `columns`");
+            return Err(wrong(told));
+        }
         let statement = look(&table, &stored, &keys);
         let set = move |prepared: &mut PreparedStatement| {
             prepared.set_is_idempotent(true);
@@ -259,10 +263,10 @@ impl CqlClaim {
     /// Asks for a row until its outcome is known.
     async fn settle(&self, encoded: &Encoded, statement: &Statement) -> Result<Outcome> {
         let mut attempts = 0;
-        let mut may_be_there = false;
         loop {
             let turn = self.pace.turn().await;
-            let error = match self.outcome(encoded, statement, may_be_there).await {
+            // It may be there though whoever inserted it heard nothing, or of a trouble.
+            let error = match self.outcome(encoded, statement, attempts > 0).await {
                 Ok(mut outcome) => {
                     turn.went_well();
                     outcome.applied = outcome.applied || self.is_ours(encoded, statement, &outcome);
@@ -273,17 +277,9 @@ impl CqlClaim {
             if matches!(error.kind(), "overloaded" | "timeout" | "unavailable") {
                 self.pace.slow_down();
             }
-            // These the store says before it does anything.
-            may_be_there |= !matches!(error.kind(), "overloaded" | "unavailable");
             if matches!(error.kind(), "no_table" | "unprepared") {
                 // One that was made again needs another statement.
                 self.statements().for_each(Prepared::forget);
-            }
-            if error.disposition() == Disposition::Reject {
-                // Perhaps it is the table that is wrong, not the row.
-                for prepared in self.statements() {
-                    prepared.look_now().await?;
-                }
             }
             attempts += 1;
             if error.disposition() != Disposition::Retry || attempts == ATTEMPTS {
@@ -304,13 +300,13 @@ impl CqlClaim {
     ) -> Result<Outcome> {
         if may_be_there || self.insert.is_none() {
             let key = encoded.first_values(statement, self.layout.key.len());
-            let (_, row) = self.request(&self.look, key).await?;
+            let (_, row) = self.request(&self.look, "looking what is in", key).await?;
             if row.is_some() || self.insert.is_none() {
                 return Ok(Outcome { applied: row.is_none(), row });
             }
         }
         let Some(insert) = &self.insert else { return Err(self.stop("nothing to insert")) };
-        match self.request(insert, encoded.values(statement)).await? {
+        match self.request(insert, "inserting into", encoded.values(statement)).await? {
             (Some(true), _) => Ok(Outcome { applied: true, row: None }),
             (Some(false), row) => Ok(Outcome { applied: false, row }),
             (None, _) => Err(self.stop("the answer says no outcome")),
@@ -321,11 +317,22 @@ impl CqlClaim {
     async fn request(
         &self,
         prepared: &Prepared,
+        doing: &str,
         values: impl SerializeRow,
     ) -> Result<(Option<bool>, Option<Row>)> {
-        let prepared = prepared.get().await?;
-        let answer = self.cluster.session.execute_unpaged(&prepared, values).await;
-        let answer = answer.map_err(|error| error::of_execution(error, &self.what()))?;
+        let current = prepared.get().await?;
+        let what = || format!("{doing} {}.{}", self.options.keyspace, self.options.table);
+        let answer = match self.cluster.session.execute_unpaged(&current, values).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                let error = error::of_execution(error, &what());
+                if error.disposition() == Disposition::Reject {
+                    // Perhaps it is the table that is wrong, not the row.
+                    prepared.look_now().await?;
+                }
+                return Err(error);
+            }
+        };
         let rows = answer.into_rows_result().map_err(|error| self.stop(error))?;
         let row = rows.maybe_first_row::<ColumnIterator>().map_err(|error| self.stop(error))?;
         let Some(row) = row else { return Ok((None, None)) };
@@ -342,7 +349,7 @@ impl CqlClaim {
                     let told = format!(
                         "{}: the column `{name}` is {} now, and was {} at the start; make it so again, \
                          or start again",
-                        self.what(),
+                        what(),
                         types::name(cell.spec.typ()),
                         types::name(&self.stored[at].cql),
                     );
@@ -354,12 +361,9 @@ impl CqlClaim {
         Ok((applied, Some(cells)))
     }
 
-    /// A table that was made again is noticed now and then.
+    /// A table that was made again is noticed now and then, by what is done first.
     async fn look_again(&self) -> Result<()> {
-        for prepared in self.statements() {
-            prepared.look_again().await?;
-        }
-        Ok(())
+        self.insert.as_ref().unwrap_or(&self.look).look_again().await
     }
 
     fn stop(&self, why: impl ToString) -> Error {

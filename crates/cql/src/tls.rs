@@ -23,7 +23,7 @@ pub(crate) fn config(options: &TlsOptions) -> Result<Arc<ClientConfig>> {
         .dangerous()
         .with_custom_certificate_verifier(files.clone())
         .with_client_cert_resolver(files);
-    // A session that goes on shows nobody the certificates of now.
+    // A session that is resumed shows nobody the certificates that there are now.
     config.resumption = Resumption::disabled();
     Ok(Arc::new(config))
 }

