@@ -108,6 +108,13 @@ impl Cluster {
         refreshed.map_err(|e| Error::retry("unreachable", "learning the tables").because(e))
     }
 
+    /// The data centre and the rack of each node.
+    pub fn places(&self) -> Vec<(Option<String>, Option<String>)> {
+        let state = self.session.get_cluster_state();
+        let nodes = state.get_nodes_info().iter();
+        nodes.map(|node| (node.datacenter.clone(), node.rack.clone())).collect()
+    }
+
     pub fn options(&self) -> &ClusterOptions {
         &self.options
     }

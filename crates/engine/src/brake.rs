@@ -45,8 +45,8 @@ impl Brake {
         }
         Err(format!(
             "{dead_seen} of the last {WINDOW_ROWS} rows would be dead letters, more than \
-             max_dead_ratio allows ({dead_max}): mend the pipeline or raise max_dead_ratio, then \
-             start it again"
+             max_dead_ratio allows ({dead_max} rows): mend the pipeline, or start it with \
+             `max_dead_ratio: 100%`, which keeps them as dead letters with their reasons"
         ))
     }
 

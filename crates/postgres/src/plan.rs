@@ -6,7 +6,7 @@
 //!  copy, where nothing has to be compared: rows ─► COPY ─► the table
 //! ```
 
-use crate::table::{Table, literal, quoted};
+use crate::table::{Column, Table, literal, quoted};
 use crate::types::Kind;
 use crate::write::Writer;
 use arrow_schema::Schema;
@@ -129,6 +129,17 @@ impl Plan {
             })
         });
         let places = places.collect::<Result<Vec<_>, _>>()?;
+        if wish.operation != Operation::Delete
+            && let Some(Column { name, sql, .. }) = table
+                .columns
+                .iter()
+                .find(|column| column.required && !pairs.iter().any(|(_, to)| *to == column.name))
+        {
+            return Err(format!(
+                "`{name}` of {} is {sql} NOT NULL without a default: the rows have no `{name}`",
+                table.told()
+            ));
+        }
         let statement = |source: &str| statement(table, wish, &parts, &places, source);
         let plain = wish.operation == Operation::Insert && wish.conflict == Conflict::Reject;
         let list = |names: &[String]| names.join(", ");
@@ -385,6 +396,7 @@ mod tests {
             sql: base.into(),
             base: base.into(),
             generated: name == "made",
+            required: name == "id",
         };
         Table {
             schema: "s".into(),
@@ -460,5 +472,8 @@ mod tests {
         let missing = [("v".to_owned(), "v".to_owned())];
         let missing = told(&Wish { columns: Some(&missing), ..wish() });
         assert!(missing.contains("the key of `s.t` is id: the rows have no `id`"), "{missing}");
+        let plain = [("v".to_owned(), "v".to_owned())];
+        let plain = Wish { operation: Operation::Insert, columns: Some(&plain), ..wish() };
+        assert!(told(&plain).contains("`id` of `s.t` is bigint NOT NULL"), "{}", told(&plain));
     }
 }

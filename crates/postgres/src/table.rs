@@ -33,6 +33,8 @@ pub(crate) struct Column {
     pub base: String,
     /// The server makes its values.
     pub generated: bool,
+    /// It is NOT NULL, and nothing on the server gives it a value.
+    pub required: bool,
     /// Two values are the same only when their bytes are.
     pub told_by_bytes: bool,
 }
@@ -41,8 +43,11 @@ const RELATION: &str = "SELECT c.oid, n.nspname::text, c.relname::text FROM pg_c
     JOIN pg_namespace n ON n.oid = c.relnamespace \
     WHERE c.oid = to_regclass($1) AND c.relkind IN ('r', 'p', 'v', 'm', 'f')";
 
+/// A trigger before a row is inserted may give what the row leaves out.
 const COLUMNS: &str = "SELECT a.attname::text, a.attgenerated <> '' OR a.attidentity = 'a', \
-    coalesce(c.collisdeterministic, true), format_type(a.atttypid, a.atttypmod), a.atttypid \
+    coalesce(c.collisdeterministic, true), format_type(a.atttypid, a.atttypmod), a.atttypid, \
+    a.attnotnull AND NOT a.atthasdef AND a.attidentity = '' AND NOT EXISTS (SELECT FROM pg_trigger t \
+    WHERE t.tgrelid = a.attrelid AND NOT t.tgisinternal AND t.tgtype & 7 = 7) \
     FROM pg_attribute a LEFT JOIN pg_collation c ON c.oid = a.attcollation \
     WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum";
 
@@ -109,6 +114,7 @@ impl Table {
                 declared: row.try_get(4).map_err(wrong)?,
                 base: base.try_get(0).map_err(wrong)?,
                 generated: row.try_get(1).map_err(wrong)?,
+                required: row.try_get(5).map_err(wrong)?,
             });
         }
         let rows = session.within(client.query(KEYS, &[&oid])).await.map_err(driver)?;

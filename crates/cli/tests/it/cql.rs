@@ -200,6 +200,10 @@ fn check_tells_what_the_store_has_not() {
     let text = told(store.pipeline(", columns: { key: string, place: bigint }", ""));
     assert!(text.contains("`place` of"), "{text}");
     assert!(text.contains("write `place: string`"), "{text}");
+    let text = told(store.pipeline(", datacenter: dc7", ""));
+    assert!(text.contains("no node is in the datacenter `dc7`; there is dc1"), "{text}");
+    let text = told(store.pipeline("", ", datacenter: dc1, rack: r7"));
+    assert!(text.contains("no node is in the rack `r7`; there is rack1"), "{text}");
     let text = told(store.pipeline("", ", ttl: 30000d"));
     assert!(text.contains("for 20 years at most"), "{text}");
     let text = told(store.pipeline("", ", ttl: 3d, ttl_column: crc"));

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -278,6 +278,32 @@ fn the_example_that_prints_rows_and_a_reader_that_goes_away() {
         assert!(line.starts_with("+--"), "{line}");
         assert!(!said.contains("panicked"), "{said}");
     }
+}
+
+#[test]
+fn rows_for_an_output_that_is_closed_are_kept() {
+    let program = Program::new();
+    program.write("in.jsonl", "{\"n\": 1}\n");
+    program.write(
+        "p.yaml",
+        "pipeline: p\nsource: { file: in.jsonl, format: { json: { columns: { n: bigint } } } }\nsinks: [{ stdout: json_lines }]\n",
+    );
+    let run = |to: &str| {
+        let plain = program.command(&["run", "p.yaml", "--until-end", "--listen", "off"]);
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("exec \"$0\" \"$@\" {to}")]);
+        shell.arg(plain.get_program()).args(plain.get_args());
+        shell.envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        if let Some(folder) = plain.get_current_dir() {
+            shell.current_dir(folder);
+        }
+        let ended = shell.output().unwrap();
+        (ended.status.code(), String::from_utf8(ended.stderr).unwrap())
+    };
+    let (code, said) = run(">&-");
+    assert!(code != Some(0) && said.contains("the standard output is closed"), "{code:?} {said}");
+    let (code, said) = run("> /dev/null");
+    assert!(code == Some(0) && said.contains("out=1"), "{code:?} {said}");
 }
 
 #[test]

@@ -52,7 +52,7 @@ pub(super) fn http_sink(http: &Value, path: &str, reader: &mut Reader) {
         return;
     }
     client(http, path, reader);
-    if http["url"].is_null() == http["url_column"].is_null() {
+    if has(http, path, "url", reader) == has(http, path, "url_column", reader) {
         let message = "an `http` sink has either `url` or `url_column`";
         let hint = "write the address that all rows go to, or name the column that has it";
         reader.at_key(path, message, Some(hint.into()));

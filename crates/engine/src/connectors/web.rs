@@ -15,6 +15,7 @@ use millstream_http::{
     HttpSinkOptions, HttpTarget, Site, Target, headers, placeholders,
 };
 use millstream_sql::LookupUse;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -212,6 +213,11 @@ pub fn files(
 }
 
 pub fn stdout(shown: StdoutFormat, columns: SchemaRef) -> Result<Box<dyn Sink>> {
+    if is_closed(std::io::stdout()) {
+        let told = "the standard output is closed: nobody would get the rows. Write `> /dev/null` \
+                    where that is meant";
+        return Err(Error::stop("stdout", told));
+    }
     let shown = match shown {
         StdoutFormat::JsonLines => Shown::JsonLines,
         StdoutFormat::Table => Shown::Table,
@@ -219,6 +225,16 @@ pub fn stdout(shown: StdoutFormat, columns: SchemaRef) -> Result<Box<dyn Sink>> 
     let out = Box::new(std::io::stdout());
     let options = StdoutSinkOptions { shown, columns, out, nobody_reads: Arc::new(ask_to_end) };
     Ok(Box::new(StdoutSink::new(options)?))
+}
+
+/// A process that is started without one gets a `/dev/null` from Rust's runtime, for reading and writing.
+/// A shell's `> /dev/null` is for writing only.
+fn is_closed(output: impl AsFd) -> bool {
+    use rustix::fs::{OFlags, fcntl_getfl, fstat, stat};
+    let both_ways = fcntl_getfl(&output).is_ok_and(|flags| flags & OFlags::RWMODE == OFlags::RDWR);
+    let device = |found: rustix::fs::Stat| found.st_rdev;
+    let (is, null) = (fstat(&output).map(device), stat("/dev/null").map(device));
+    both_ways && is.is_ok() && is == null
 }
 
 /// As an operator would: what else is in flight is finished and committed.

@@ -9,6 +9,7 @@ use millstream_config::{CqlCluster, CqlFrom, CqlTo, Period};
 use millstream_core::{Disposition, Error, LookupKey, types};
 use millstream_cql::{APPLIED, Cluster, STORED, Table, can_be_claimed, claim_columns};
 use millstream_sql::KEY_COLUMNS;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use tokio::runtime::Handle;
 
@@ -137,7 +138,7 @@ impl Planner<'_> {
             return None;
         }
         match self.cql.get(options, self.file, &Handle::current()).await {
-            Ok(cluster) => Some(cluster),
+            Ok(cluster) => self.cql_has_nodes(&cluster, options, path).then_some(cluster),
             Err(error) => {
                 self.away.push(options.nodes.clone());
                 let is_away = error.disposition() == Disposition::Retry;
@@ -145,6 +146,24 @@ impl Planner<'_> {
                 None
             }
         }
+    }
+
+    /// Whether the cluster has nodes where the file says that they are near.
+    fn cql_has_nodes(&mut self, cluster: &Cluster, options: &CqlCluster, path: &str) -> bool {
+        let Some(datacenter) = &options.datacenter else { return true };
+        let nodes = cluster.places();
+        let racks = nodes.iter().filter(|(of, _)| of.as_ref() == Some(datacenter));
+        let racks: BTreeSet<_> = racks.filter_map(|(_, rack)| rack.clone()).collect();
+        let centres: BTreeSet<_> = nodes.into_iter().filter_map(|(of, _)| of).collect();
+        let (field, name, there) = match &options.rack {
+            _ if !centres.contains(datacenter) => ("datacenter", datacenter, centres),
+            Some(rack) if !racks.contains(rack) => ("rack", rack, racks),
+            _ => return true,
+        };
+        let there = there.into_iter().collect::<Vec<_>>().join(", ");
+        let message = format!("no node is in the {field} `{name}`; there is {there}");
+        self.mistake(&format!("{path}/{field}"), message, None);
+        false
     }
 
     fn cql_table(

@@ -33,7 +33,8 @@ impl<'a> Loop<'a> {
         let rows_in = batch.records.len() as u64;
         self.commit_early_if("commit_before_ack", batch.run).await;
         self.held_up = false;
-        self.task.brake.check(rows_in, dead_rows(&verdicts)).map_err(braked)?;
+        let checked = self.task.brake.check(rows_in, dead_rows(&verdicts));
+        checked.map_err(|why| braked(&why, &verdicts))?;
         let dead: Vec<Rejection> = verdicts.iter().map(Rejection::from).collect();
         for sink in &mut self.sinks {
             sink.stems_from(&batch.records, &dead);
@@ -93,7 +94,8 @@ impl<'a> Loop<'a> {
         }
         // Rows that a sink has refused count too.
         let next = batch.records.next_offset();
-        self.task.brake.admit(next, rows_in, dead_rows(&verdicts)).map_err(braked)?;
+        let admitted = self.task.brake.admit(next, rows_in, dead_rows(&verdicts));
+        admitted.map_err(|why| braked(&why, &verdicts))?;
         if !verdicts.is_empty() {
             self.commit_early_if("commit_before_dead_letter", batch.run).await;
             fault::point("dead_letters.due");
@@ -288,6 +290,9 @@ fn dead_rows(verdicts: &[Verdict]) -> u64 {
     }
 }
 
-fn braked(reason: String) -> Error {
-    Error::stop("max_dead_ratio", reason)
+/// The reasons of dead letters may hold what rows hold: they are not for the log.
+fn braked(why: &str, verdicts: &[Verdict]) -> Error {
+    let last =
+        verdicts.last().map(|last| format!("; the last is `{}` at {}", last.kind, last.step));
+    Error::stop("max_dead_ratio", format!("{why}{}", last.unwrap_or_default()))
 }
