@@ -39,7 +39,7 @@ pub struct ClusterOptions {
 pub struct Execution {
     pub consistency: Consistency,
     pub timeout: Duration,
-    /// Ask another replica too when the first is silent for so long; only what may be done twice.
+    /// Ask another node too when the first is silent for so long; only what may be done twice.
     pub speculative_after: Option<Duration>,
 }
 
