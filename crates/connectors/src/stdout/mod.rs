@@ -2,4 +2,4 @@
 
 mod sink;
 
-pub use sink::{Shown, StdoutSink, StdoutSinkOptions};
+pub use sink::{Output, Shown, StdoutSink, StdoutSinkOptions};

@@ -6,7 +6,7 @@ use futures::FutureExt;
 use millstream_core::{Batch, Encoder, Error, Receipt, Result, Sink};
 use millstream_formats::json::JsonEncoder;
 use std::io::{self, Write};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use tokio::sync::Mutex;
 
 /// How rows are shown.
@@ -22,8 +22,7 @@ pub struct StdoutSinkOptions {
     pub shown: Shown,
     /// The columns of the rows.
     pub columns: SchemaRef,
-    /// Where they go: [`io::stdout`], or what stands in for it.
-    pub out: Box<dyn Write + Send>,
+    pub out: Output,
     /// Called when nobody reads what is written any more.
     pub nobody_reads: Arc<dyn Fn() + Send + Sync>,
 }
@@ -34,27 +33,50 @@ type Rejected = Vec<(u32, String)>;
 /// Writes each batch whole, so that those of several partitions do not mix.
 pub struct StdoutSink {
     encoder: Option<JsonEncoder>,
-    /// Shared with a write that nobody waits for any more.
-    out: Arc<Mutex<Out>>,
+    out: Output,
     nobody_reads: Arc<dyn Fn() + Send + Sync>,
 }
 
-struct Out {
+/// Where rows are written, shared by all who write there.
+#[derive(Clone)]
+pub struct Output(Arc<Mutex<Lines>>);
+
+struct Lines {
     to: Box<dyn Write + Send>,
-    /// A write ended within a line: the next one begins on a line of its own.
+    /// What was written last ends within a line, whose rest will not come.
     torn: bool,
 }
 
-impl Out {
-    fn write_whole(&mut self, text: &[u8]) -> io::Result<()> {
+impl Output {
+    pub fn new(to: impl Write + Send + 'static) -> Output {
+        Output(Arc::new(Mutex::new(Lines { to: Box::new(to), torn: false })))
+    }
+
+    /// The process has one.
+    pub fn stdout() -> Output {
+        static STDOUT: LazyLock<Output> = LazyLock::new(|| Output::new(io::stdout()));
+        STDOUT.clone()
+    }
+}
+
+impl Lines {
+    fn write(&mut self, text: &[u8]) -> io::Result<()> {
         if self.torn {
             self.to.write_all(b"\n")?;
             self.torn = false;
         }
-        // Until it is known to have gone whole.
-        self.torn = true;
-        self.to.write_all(text)?;
-        self.torn = false;
+        let mut rest = text;
+        while !rest.is_empty() {
+            match self.to.write(rest) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(taken) => {
+                    self.torn = rest[taken - 1] != b'\n';
+                    rest = &rest[taken..];
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
         self.to.flush()
     }
 }
@@ -66,7 +88,6 @@ impl StdoutSink {
             Shown::JsonLines => Some(JsonEncoder::new(columns)?),
             Shown::Table => None,
         };
-        let out = Arc::new(Mutex::new(Out { to: out, torn: false }));
         Ok(Self { encoder, out, nobody_reads })
     }
 
@@ -94,10 +115,10 @@ impl Sink for StdoutSink {
     async fn write(&mut self, batch: &Batch) -> Result<Receipt> {
         let (text, rejected) = self.text(&batch.rows)?;
         let bytes = text.len() as u64;
-        // Behind a write that nobody waits for any more.
-        let mut out = self.out.clone().lock_owned().await;
+        // Behind other tasks' writes, and one that nobody waits for any more.
+        let mut out = self.out.0.clone().lock_owned().await;
         // Whoever reads may be slow.
-        let written = tokio::task::spawn_blocking(move || out.write_whole(&text));
+        let written = tokio::task::spawn_blocking(move || out.write(&text));
         let written = written.await.unwrap_or_else(|panic| Err(io::Error::other(panic)));
         match written {
             Ok(()) => {

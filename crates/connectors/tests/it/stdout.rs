@@ -4,7 +4,7 @@
 use crate::conformance::row;
 use arrow_array::{ArrayRef, RecordBatch, StringArray};
 use futures::FutureExt;
-use millstream_connectors::stdout::{Shown, StdoutSink, StdoutSinkOptions};
+use millstream_connectors::stdout::{Output, Shown, StdoutSink, StdoutSinkOptions};
 use millstream_core::{Batch, Disposition, Sink};
 use millstream_testkit::conformance::{self, Again, Stage};
 use parking_lot::Mutex;
@@ -22,11 +22,6 @@ impl Write for Written {
         self.0.lock().write(text)
     }
 
-    /// As the standard output does: nobody else is heard in between.
-    fn write_all(&mut self, text: &[u8]) -> io::Result<()> {
-        self.0.lock().write_all(text)
-    }
-
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
@@ -34,7 +29,7 @@ impl Write for Written {
 
 fn options(shown: Shown, out: impl Write + Send + 'static) -> StdoutSinkOptions {
     let columns = conformance::schema();
-    StdoutSinkOptions { shown, columns, out: Box::new(out), nobody_reads: Arc::new(|| {}) }
+    StdoutSinkOptions { shown, columns, out: Output::new(out), nobody_reads: Arc::new(|| {}) }
 }
 
 fn batch(keys: usize) -> Batch {
@@ -48,9 +43,11 @@ fn batch(keys: usize) -> Batch {
 async fn the_standard_output_does_what_all_do() {
     let written = Written::default();
     let out = written.clone();
+    let out = Output::new(out);
     let stage = Stage {
         open: Box::new(move || {
-            Box::new(StdoutSink::new(options(Shown::JsonLines, out.clone())).unwrap())
+            let own = options(Shown::JsonLines, io::sink());
+            Box::new(StdoutSink::new(StdoutSinkOptions { out: out.clone(), ..own }).unwrap())
         }),
         stored: Box::new(move || {
             let text = written.0.lock().clone();
@@ -137,20 +134,26 @@ impl Write for Full {
     }
 }
 
+/// What one task tore, another's rows do not go on with.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_written_now_is_tried_again_on_lines_of_its_own() {
     let length = r#"{"key":"k0","number":0}"#.len() + 1;
     for room in [0, 1, length - 1, length, length + 5] {
         let written = Written::default();
-        let out = Full(room, written.clone());
-        let mut sink = StdoutSink::new(options(Shown::JsonLines, out)).unwrap();
-        let error = sink.write(&batch(3)).await.err().unwrap();
+        let out = Output::new(Full(room, written.clone()));
+        let [mut one, mut other] = [(); 2].map(|()| {
+            let own = options(Shown::JsonLines, io::sink());
+            StdoutSink::new(StdoutSinkOptions { out: out.clone(), ..own }).unwrap()
+        });
+        let error = one.write(&batch(3)).await.err().unwrap();
         assert_eq!((error.kind(), error.disposition()), ("stdout", Disposition::Retry));
-        sink.write(&batch(3)).await.unwrap();
+        other.write(&batch(4)).await.unwrap();
+        one.write(&batch(3)).await.unwrap();
         let text = String::from_utf8(written.0.lock().clone()).unwrap();
+        assert!(text.lines().all(|line| !line.is_empty()), "{text}");
         let whole = text.lines().filter(|line| serde_json::from_str::<Value>(line).is_ok());
         let whole: Vec<_> = whole.map(|line| row(line.as_bytes()).1).collect();
-        assert!(whole.ends_with(&[0, 1, 2]), "{text}");
+        assert!(whole.ends_with(&[0, 1, 2, 3, 0, 1, 2]), "{text}");
     }
 }
 

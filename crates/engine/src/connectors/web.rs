@@ -7,7 +7,7 @@ use millstream_config::{
     FilesCompression, FilesFormat, FilesTo, HttpBody, HttpClient, HttpFrom, HttpMethod, HttpTo,
     Pipeline as PipelineFile, StdoutFormat,
 };
-use millstream_connectors::stdout::{Shown, StdoutSink, StdoutSinkOptions};
+use millstream_connectors::stdout::{Output, Shown, StdoutSink, StdoutSinkOptions};
 use millstream_core::{Credential, Error, Hidden, Lookup, Result, Sink};
 use millstream_files::{Compression, Files, FilesOptions, Folder, Format, Roll};
 use millstream_http::{
@@ -214,15 +214,15 @@ pub fn files(
 
 pub fn stdout(shown: StdoutFormat, columns: SchemaRef) -> Result<Box<dyn Sink>> {
     if is_closed(std::io::stdout()) {
-        let told = "the standard output is closed: nobody would get the rows. Write `> /dev/null` \
-                    where that is meant";
+        let told = "the standard output is closed, or a /dev/null that is opened for reading too: nobody \
+                    would get the rows. Write `> /dev/null` where that is meant";
         return Err(Error::stop("stdout", told));
     }
     let shown = match shown {
         StdoutFormat::JsonLines => Shown::JsonLines,
         StdoutFormat::Table => Shown::Table,
     };
-    let out = Box::new(std::io::stdout());
+    let out = Output::stdout();
     let options = StdoutSinkOptions { shown, columns, out, nobody_reads: Arc::new(ask_to_end) };
     Ok(Box::new(StdoutSink::new(options)?))
 }
