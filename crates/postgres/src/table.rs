@@ -43,12 +43,15 @@ const RELATION: &str = "SELECT c.oid, n.nspname::text, c.relname::text FROM pg_c
     JOIN pg_namespace n ON n.oid = c.relnamespace \
     WHERE c.oid = to_regclass($1) AND c.relkind IN ('r', 'p', 'v', 'm', 'f')";
 
-/// A trigger before a row is inserted may give what the row leaves out.
+/// A domain's default, a rule and a trigger before a row is inserted, of a partition's too, may give what
+/// the row leaves out.
 const COLUMNS: &str = "SELECT a.attname::text, a.attgenerated <> '' OR a.attidentity = 'a', \
     coalesce(c.collisdeterministic, true), format_type(a.atttypid, a.atttypmod), a.atttypid, \
-    a.attnotnull AND NOT a.atthasdef AND a.attidentity = '' AND NOT EXISTS (SELECT FROM pg_trigger t \
-    WHERE t.tgrelid = a.attrelid AND NOT t.tgisinternal AND t.tgtype & 7 = 7) \
-    FROM pg_attribute a LEFT JOIN pg_collation c ON c.oid = a.attcollation \
+    a.attnotnull AND NOT a.atthasdef AND a.attidentity = '' AND d.typdefault IS NULL \
+    AND r.relkind = 'r' AND NOT r.relhasrules AND NOT EXISTS (SELECT FROM pg_trigger t \
+    WHERE t.tgrelid = r.oid AND NOT t.tgisinternal AND t.tgtype & 7 = 7) \
+    FROM pg_attribute a JOIN pg_class r ON r.oid = a.attrelid \
+    JOIN pg_type d ON d.oid = a.atttypid LEFT JOIN pg_collation c ON c.oid = a.attcollation \
     WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum";
 
 const KEYS: &str = "SELECT i.indisprimary, array_agg(a.attname::text ORDER BY k.n) \
